@@ -1,0 +1,360 @@
+"""The codec: wavelet packets, one learned linear projection, companding; and the way back.
+
+    signal --analysis--> packets --projection--> z --compand--> latents (--round--> codes)
+    signal <-synthesis-- packets <---decoder---- z <--expand--- latents
+
+``Codec.encode`` takes the folded path of ``folded.py`` as long as the projection is frozen, which it is unless its
+parameters are made to require gradients; then it takes the plain, trainable path.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from .companding import Quantize, compand, expand, quantize
+from .decoders import LinearDecoder
+from .folded import FoldedAnalysis, FoldedSynthesis
+from .packets import WaveletPacketAnalysis, WaveletPacketSynthesis, conv1x1, crop, pad_to_multiple
+
+__all__ = ["Codec", "CodecConfig"]
+
+FORMAT = "walloc_transforms.codec"
+FORMAT_VERSION = 1
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "weights.safetensors"
+CODEC_RANGE = (-0.5, 0.5)
+
+_INPUT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.uint16)
+
+
+@dataclasses.dataclass(frozen=True)
+class CodecConfig:
+    """The geometry of a codec.
+
+    Attributes:
+        name: What the codec is called.
+        modality: ``"image"`` or ``"audio"``.
+        signal_channels: Channels C of the signal, 3 for RGB.
+        channels: Latent channels D.
+        levels: Wavelet levels J; a latent covers ``2**J`` samples per axis.
+        wavelet: Name of a discrete wavelet of PyWavelets.
+        latent_bits: Bits of a latent's integer code.
+        source: Where the weights come from, in a sentence.
+
+    Raises:
+        ValueError: A field is out of range or of the wrong type.
+    """
+
+    name: str
+    modality: Literal["image", "audio"]
+    signal_channels: int
+    channels: int
+    levels: int
+    wavelet: str = "bior4.4"
+    latent_bits: int = 8
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            expected = int if field.type is int else str
+            if not isinstance(value, expected) or isinstance(value, bool):
+                raise ValueError(f"codec config: {field.name} must be of type {expected.__name__}, got {value!r}")
+        if self.modality not in ("image", "audio"):
+            raise ValueError(f"codec config: modality must be 'image' or 'audio', got {self.modality!r}")
+        for name, low, high in [("levels", 1, 16), ("latent_bits", 2, 16), ("signal_channels", 1, 4096)]:
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"codec config: {name} must be from {low} to {high}, got {getattr(self, name)}")
+        if not 1 <= self.channels <= self.packets:
+            raise ValueError(f"codec config: channels must be from 1 to {self.packets} (all packets of "
+                             f"{self.signal_channels} signal channels), got {self.channels}")  # fmt: skip
+
+    @property
+    def dims(self) -> int:
+        """Axes of the signal: 2 for images, 1 for audio."""
+        return 2 if self.modality == "image" else 1
+
+    @property
+    def stride(self) -> int:
+        """Samples per latent along each axis, ``2**levels``."""
+        return 2**self.levels
+
+    @property
+    def packets(self) -> int:
+        """Packet channels, ``signal_channels * stride**dims``."""
+        return self.signal_channels * self.stride**self.dims
+
+    @property
+    def dimensionality_reduction(self) -> float:
+        """How many signal values there are for one latent value."""
+        return self.packets / self.channels
+
+
+class Codec(nn.Module):
+    """Encoder and linear decoder of one codec, in float32 whatever surrounds it.
+
+    All parameters are frozen at first, in ``train()`` mode as in ``eval()``; nothing here depends on the mode. A codec
+    built from a config alone holds a random orthogonal projection: load weights, fit or train it.
+
+    Args:
+        config: The geometry.
+
+    Attributes:
+        weight: Projection ``(D, C * bands)``.
+        bias: ``(D,)``.
+        decoder: The linear decoder.
+        latent_mean: Mean of every latent channel over the data the codec was fitted on, ``(D,)``.
+        latent_std: Standard deviation, likewise.
+    """
+
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, config: CodecConfig) -> None:
+        super().__init__()
+        self.config = config
+        with torch.inference_mode(False):
+            self.weight = nn.Parameter(torch.empty(config.channels, config.packets), requires_grad=False)
+            nn.init.orthogonal_(self.weight)
+            self.bias = nn.Parameter(torch.zeros(config.channels), requires_grad=False)
+            self.analysis = WaveletPacketAnalysis(config.wavelet, config.levels, config.dims)
+            self.synthesis = WaveletPacketSynthesis(config.wavelet, config.levels, config.dims)
+            self.decoder = LinearDecoder(config.channels, config.packets)
+            with torch.no_grad():
+                self.decoder.weight.copy_(self.weight.T)
+            self.register_buffer("latent_mean", torch.zeros(config.channels))
+            self.register_buffer("latent_std", torch.ones(config.channels))
+        self._fold()
+
+    @torch.inference_mode(False)
+    def _fold(self) -> None:
+        c = self.config
+        geometry: dict[str, Any] = {"wavelet": c.wavelet, "levels": c.levels, "dims": c.dims}
+        decoder = self.decoder
+        self._folded_analysis = FoldedAnalysis(self.weight, self.bias, **geometry).to(self.weight.device)
+        self._folded_synthesis = FoldedSynthesis(decoder.weight, decoder.bias, **geometry).to(self.weight.device)
+        self._folded_from = self._stamp()
+
+    def _stamp(self) -> tuple[tuple[int, int], ...]:
+        """Change whenever a parameter is replaced or written to."""
+        return tuple((id(p), p._version) for p in self.parameters())
+
+    def _use_folded(self) -> bool:
+        if any(p.requires_grad for p in self.parameters()):
+            return False
+        if not torch.compiler.is_compiling() and self._folded_from != self._stamp():
+            self._fold()
+        return True
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codec":
+        """Follow the model to other devices, but stay in float32: bfloat16 flips a third of the rounded latents."""
+
+        def keep_dtype(t: Tensor) -> Tensor:
+            moved = fn(t)
+            return moved if moved.dtype == t.dtype else t.to(moved.device)
+
+        return super()._apply(keep_dtype, recurse)
+
+    def encode(
+        self, x: Tensor, quantize: Quantize = "none", *, input_range: tuple[float, float] = CODEC_RANGE
+    ) -> Tensor:
+        """Encode.
+
+        Args:
+            x: ``(..., C, H, W)`` or ``(..., C, T)``: any leading dimensions, also empty ones; any float dtype, uint8 or
+                uint16. Sides that are no multiple of ``2**J`` are extended by reflection on the right.
+            quantize: ``"none"``, ``"round"`` (integers), or ``"noise"`` (for training a codec).
+            input_range: The two values of ``x`` that mean black and white (full negative and positive amplitude),
+                such as ``(0, 255)``.
+
+        Returns:
+            Latents, float32, within +-127.5 for 8 bits: ``(..., D, ceil(H / 2**J), ceil(W / 2**J))`` or
+            ``(..., D, ceil(T / 2**J))``.
+
+        Raises:
+            ValueError: Wrong shape, a side below ``2**J``, or NaN or infinite values (on the CPU and outside
+                ``torch.compile``; elsewhere looking would stall the device, and NaN yields NaN latents).
+            TypeError: Not a tensor, or of another dtype.
+        """
+        c = self.config
+        batch = self._check_shape(x, c.signal_channels, "signal")
+        if x.dtype not in _INPUT_DTYPES:
+            raise TypeError(f"expected a float, uint8 or uint16 tensor, got {x.dtype}")
+        scale = (CODEC_RANGE[1] - CODEC_RANGE[0]) / (input_range[1] - input_range[0])
+        shift = CODEC_RANGE[0] - input_range[0] * scale
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.reshape(math.prod(batch), *x.shape[-c.dims - 1 :])
+            if self._use_folded():
+                x = pad_to_multiple(x, c.stride, c.dims)
+                z = self._folded_analysis(x, scale, shift)
+            else:
+                z = conv1x1(self.analysis(x.to(torch.float32) * scale + shift), self.weight, self.bias)
+            if z.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.isfinite(z).all():
+                raise ValueError("the signal holds NaN or infinite values: expected finite ones")
+            latents = _quantize(compand(z, c.latent_bits), quantize)
+        return latents.reshape(*batch, *latents.shape[1:])
+
+    def decode(
+        self,
+        latents: Tensor,
+        size: Sequence[int] | None = None,
+        *,
+        output_range: tuple[float, float] = CODEC_RANGE,
+    ) -> Tensor:
+        """Decode latents, rounded or not, with the linear decoder. The result is not clamped.
+
+        Args:
+            latents: ``(..., D, h, w)`` or ``(..., D, t)`` as :meth:`encode` gives them, float or int8.
+            size: ``(H, W)`` or ``(T,)`` of the signal, to cut off what encoding added. Default: keep it.
+            output_range: The values that mean black and white.
+
+        Returns:
+            Float32 signal ``(..., C, H, W)`` or ``(..., C, T)``.
+
+        Raises:
+            ValueError: Wrong shape, or ``size`` does not belong to these latents.
+            TypeError: Not a tensor, or neither float nor int8.
+        """
+        c = self.config
+        batch = self._check_shape(latents, c.channels, "latents")
+        if not latents.is_floating_point() and latents.dtype not in (torch.int8, torch.int16):
+            raise TypeError(f"expected float, int8 or int16 latents, got {latents.dtype}")
+        if size is not None and len(size) != c.dims:
+            raise ValueError(f"expected size to name {c.dims} sides, got {tuple(size)}")
+        with torch.autocast(latents.device.type, enabled=False):
+            v = latents.reshape(math.prod(batch), *latents.shape[-c.dims - 1 :]).to(torch.float32)
+            z = expand(v, c.latent_bits)
+            signal = self._folded_synthesis(z) if self._use_folded() else self.synthesis(self.decoder(z))
+            signal = crop(signal, size, c.stride)
+            if output_range != CODEC_RANGE:
+                scale = (output_range[1] - output_range[0]) / (CODEC_RANGE[1] - CODEC_RANGE[0])
+                signal = signal * scale + (output_range[0] - CODEC_RANGE[0] * scale)
+        return signal.reshape(*batch, *signal.shape[1:])
+
+    def normalize(self, latents: Tensor) -> Tensor:
+        """Bring every latent channel to zero mean and unit variance, by the statistics kept with the codec."""
+        shape = (-1, *[1] * self.config.dims)
+        return (latents - self.latent_mean.view(shape)) / self.latent_std.view(shape)
+
+    def denormalize(self, latents: Tensor) -> Tensor:
+        """Undo :meth:`normalize`."""
+        shape = (-1, *[1] * self.config.dims)
+        return latents * self.latent_std.view(shape) + self.latent_mean.view(shape)
+
+    def prefix(self, channels: int) -> "Codec":
+        """Make a codec of the first ``channels`` latent channels: they are ordered by variance.
+
+        Raises:
+            ValueError: ``channels`` is not from 1 to the codec's own number.
+        """
+        if not 1 <= channels <= self.config.channels:
+            raise ValueError(f"channels must be from 1 to {self.config.channels}, got {channels}")
+        shorter = Codec(dataclasses.replace(self.config, channels=channels))
+        state = self.state_dict()
+        for name, value in state.items():
+            if name == "decoder.weight":
+                state[name] = value[:, :channels]
+            elif name != "decoder.bias":
+                state[name] = value[:channels]
+        shorter.load_state_dict(state)
+        return shorter.to(self.weight.device)
+
+    def _check_shape(self, x: Tensor, channels: int, what: str) -> tuple[int, ...]:
+        dims = self.config.dims
+        form = f"(..., {channels}, H, W)" if dims == 2 else f"(..., {channels}, T)"
+        if not isinstance(x, Tensor):
+            raise TypeError(f"expected a tensor of shape {form}, got {type(x).__name__}")
+        if x.ndim < dims + 1 or x.shape[-dims - 1] != channels:
+            raise ValueError(f"codec {self.config.name!r} expects {what} of shape {form}, got {tuple(x.shape)}")
+        if min(x.shape[-dims:]) == 0:
+            raise ValueError(f"codec {self.config.name!r} got {what} without samples: shape {tuple(x.shape)}")
+        return tuple(x.shape[: -dims - 1])
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write ``config.json`` and ``weights.safetensors`` to ``folder``, each atomically.
+
+        The config carries the SHA-256 of the weights, so that :meth:`from_pretrained` notices damage.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = safetensors.torch.save({k: v.cpu().contiguous() for k, v in self.state_dict().items()})
+        header = {"format": FORMAT, "version": FORMAT_VERSION, "sha256": hashlib.sha256(weights).hexdigest()}
+        config = json.dumps({**header, **dataclasses.asdict(self.config)}, indent=2) + "\n"
+        _write_atomically(folder / WEIGHTS_FILE, weights)
+        _write_atomically(folder / CONFIG_FILE, config.encode())
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> "Codec":
+        """Read a folder written by :meth:`save_pretrained`, believing nothing before it is checked.
+
+        Raises:
+            FileNotFoundError: The folder or one of its two files is missing.
+            ValueError: A file is damaged, of another format or version, or the two do not belong together.
+        """
+        folder = Path(folder)
+        for file in (CONFIG_FILE, WEIGHTS_FILE):
+            if not (folder / file).is_file():
+                raise FileNotFoundError(f"{folder} is no codec folder: it has no {file}")
+        fields = _read_config(folder / CONFIG_FILE)
+        weights = (folder / WEIGHTS_FILE).read_bytes()
+        if hashlib.sha256(weights).hexdigest() != fields.pop("sha256"):
+            raise ValueError(f"{folder / WEIGHTS_FILE} is damaged or belongs to another config: "
+                             f"its SHA-256 is not the one {CONFIG_FILE} names")  # fmt: skip
+        codec = cls(CodecConfig(**fields))
+        try:
+            state = safetensors.torch.load(weights)
+        except safetensors.SafetensorError as error:
+            raise ValueError(f"{folder / WEIGHTS_FILE} is no safetensors file: {error}") from error
+        for name, value in state.items():
+            if value.dtype != torch.float32 or not torch.isfinite(value).all():
+                raise ValueError(f"{folder / WEIGHTS_FILE}: {name} must hold finite float32 values")
+        try:
+            codec.load_state_dict(state)
+        except RuntimeError as error:
+            raise ValueError(f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {error}") from error
+        return codec
+
+    def extra_repr(self) -> str:
+        """Show name and geometry in ``repr``."""
+        c = self.config
+        return (f"{c.name!r}, {c.modality}, channels={c.channels}, stride={c.stride}, "
+                f"reduction={c.dimensionality_reduction:g}")  # fmt: skip
+
+
+_quantize = quantize  # the methods' argument of the same name hides it
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(file.read_text("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{file} is no JSON file: {error}") from error
+    if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
+        raise ValueError(f"{file} does not describe a codec: expected format {FORMAT!r}")
+    version = fields.pop("version", None)
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{file} is of version {version!r}: this release reads version {FORMAT_VERSION}")
+    known = {field.name for field in dataclasses.fields(CodecConfig)} | {"sha256"}
+    if fields.keys() != known:
+        missing, unknown = sorted(known - fields.keys()), sorted(fields.keys() - known)
+        raise ValueError(f"{file}: missing fields {missing}, unknown fields {unknown}")
+    return fields
+
+
+def _write_atomically(file: Path, content: bytes) -> None:
+    partial = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, file)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            partial.unlink()
