@@ -124,7 +124,8 @@ class Codec(nn.Module):
         self.config = config
         with torch.inference_mode(False):
             self.weight = nn.Parameter(torch.empty(config.channels, config.packets), requires_grad=False)
-            nn.init.orthogonal_(self.weight)
+            # Its own generator: loading a codec must not move the random numbers of the program around it.
+            nn.init.orthogonal_(self.weight, generator=torch.Generator().manual_seed(0))
             self.bias = nn.Parameter(torch.zeros(config.channels), requires_grad=False)
             self.analysis = WaveletPacketAnalysis(config.wavelet, config.levels, config.dims)
             self.synthesis = WaveletPacketSynthesis(config.wavelet, config.levels, config.dims)
@@ -145,15 +146,11 @@ class Codec(nn.Module):
         self._folded_from = self._stamp()
 
     def _stamp(self) -> tuple[tuple[int, int], ...]:
-        """Change whenever a parameter is replaced or written to."""
-        return tuple((id(p), p._version) for p in self.parameters())
+        """Change whenever a parameter is replaced or written to (inference tensors do not count writes)."""
+        return tuple((id(p), -1 if p.is_inference() else p._version) for p in self.parameters())
 
     def _use_folded(self) -> bool:
-        if any(p.requires_grad for p in self.parameters()):
-            return False
-        if not torch.compiler.is_compiling() and self._folded_from != self._stamp():
-            self._fold()
-        return True
+        return not any(p.requires_grad for p in self.parameters()) and _refold(self)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codec":
         """Follow the model to other devices, but stay in float32: bfloat16 flips a third of the rounded latents."""
@@ -189,6 +186,8 @@ class Codec(nn.Module):
         batch = self._check_shape(x, c.signal_channels, "signal")
         if x.dtype not in _INPUT_DTYPES:
             raise TypeError(f"expected a float, uint8 or uint16 tensor, got {x.dtype}")
+        if input_range[0] == input_range[1]:
+            raise ValueError(f"input_range must name two different values, got {input_range}")
         scale = (CODEC_RANGE[1] - CODEC_RANGE[0]) / (input_range[1] - input_range[0])
         shift = CODEC_RANGE[0] - input_range[0] * scale
         with torch.autocast(x.device.type, enabled=False):
@@ -228,13 +227,11 @@ class Codec(nn.Module):
         batch = self._check_shape(latents, c.channels, "latents")
         if not latents.is_floating_point() and latents.dtype not in (torch.int8, torch.int16):
             raise TypeError(f"expected float, int8 or int16 latents, got {latents.dtype}")
-        if size is not None and len(size) != c.dims:
-            raise ValueError(f"expected size to name {c.dims} sides, got {tuple(size)}")
         with torch.autocast(latents.device.type, enabled=False):
             v = latents.reshape(math.prod(batch), *latents.shape[-c.dims - 1 :]).to(torch.float32)
             z = expand(v, c.latent_bits)
             signal = self._folded_synthesis(z) if self._use_folded() else self.synthesis(self.decoder(z))
-            signal = crop(signal, size, c.stride)
+            signal = crop(signal, size, c.stride, c.dims)
             if output_range != CODEC_RANGE:
                 scale = (output_range[1] - output_range[0]) / (CODEC_RANGE[1] - CODEC_RANGE[0])
                 signal = signal * scale + (output_range[0] - CODEC_RANGE[0] * scale)
@@ -309,18 +306,14 @@ class Codec(nn.Module):
         if hashlib.sha256(weights).hexdigest() != fields.pop("sha256"):
             raise ValueError(f"{folder / WEIGHTS_FILE} is damaged or belongs to another config: "
                              f"its SHA-256 is not the one {CONFIG_FILE} names")  # fmt: skip
-        codec = cls(CodecConfig(**fields))
+        config = CodecConfig(**fields)
         try:
             state = safetensors.torch.load(weights)
         except safetensors.SafetensorError as error:
             raise ValueError(f"{folder / WEIGHTS_FILE} is no safetensors file: {error}") from error
-        for name, value in state.items():
-            if value.dtype != torch.float32 or not torch.isfinite(value).all():
-                raise ValueError(f"{folder / WEIGHTS_FILE}: {name} must hold finite float32 values")
-        try:
-            codec.load_state_dict(state)
-        except RuntimeError as error:
-            raise ValueError(f"{folder / WEIGHTS_FILE} does not fit {CONFIG_FILE}: {error}") from error
+        _check_state(state, config, folder / WEIGHTS_FILE)
+        codec = cls(config)
+        codec.load_state_dict(state)
         return codec
 
     def extra_repr(self) -> str:
@@ -330,13 +323,21 @@ class Codec(nn.Module):
                 f"reduction={c.dimensionality_reduction:g}")  # fmt: skip
 
 
+@torch.compiler.assume_constant_result  # a compiled encoder folds when it is traced
+def _refold(codec: Codec) -> bool:
+    """Bring the folded kernels up to date with the weights."""
+    if codec._folded_from != codec._stamp():
+        codec._fold()
+    return True
+
+
 _quantize = quantize  # the methods' argument of the same name hides it
 
 
 def _read_config(file: Path) -> dict[str, Any]:
     try:
         fields = json.loads(file.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{file} is no JSON file: {error}") from error
     if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
         raise ValueError(f"{file} does not describe a codec: expected format {FORMAT!r}")
@@ -348,6 +349,24 @@ def _read_config(file: Path) -> dict[str, Any]:
         missing, unknown = sorted(known - fields.keys()), sorted(fields.keys() - known)
         raise ValueError(f"{file}: missing fields {missing}, unknown fields {unknown}")
     return fields
+
+
+def _check_state(state: dict[str, Tensor], config: CodecConfig, file: Path) -> None:
+    """Compare names, shapes and values with the config, before memory is taken on the config's word."""
+    d, p = config.channels, config.packets
+    shapes = {"weight": (d, p), "bias": (d,), "decoder.weight": (p, d), "decoder.bias": (p,), "latent_mean": (d,),
+              "latent_std": (d,)}  # fmt: skip
+    if state.keys() != shapes.keys():
+        missing, unexpected = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
+        raise ValueError(f"{file} does not fit {CONFIG_FILE}: missing tensors {missing}, unexpected {unexpected}")
+    for name, shape in shapes.items():
+        value = state[name]
+        if tuple(value.shape) != shape:
+            raise ValueError(f"{file} does not fit {CONFIG_FILE}: {name} has shape {tuple(value.shape)}, not {shape}")
+        if value.dtype != torch.float32 or not torch.isfinite(value).all():
+            raise ValueError(f"{file}: {name} must hold finite float32 values")
+    if not (state["latent_std"] > 0).all():
+        raise ValueError(f"{file}: latent_std must be positive")
 
 
 def _write_atomically(file: Path, content: bytes) -> None:

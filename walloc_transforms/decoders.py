@@ -1,5 +1,6 @@
 """Decoders: what maps expanded latents back to wavelet packets."""
 
+import torch
 from torch import Tensor, nn
 
 from .packets import conv1x1
@@ -17,8 +18,8 @@ class LinearDecoder(nn.Module):
 
     def __init__(self, channels: int, packets: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(nn.init.orthogonal_(nn.Linear(channels, packets).weight), requires_grad=False)
-        self.bias = nn.Parameter(self.weight.new_zeros(packets), requires_grad=False)
+        self.weight = nn.Parameter(torch.zeros(packets, channels), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(packets), requires_grad=False)
 
     def forward(self, z: Tensor) -> Tensor:
         """Map ``(N, D, ...)`` to ``(N, C * bands, ...)``."""

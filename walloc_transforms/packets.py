@@ -7,9 +7,11 @@ Signals are taken as periodic, and indices wrap as often as they must, so every 
 perfectly. A side that is no multiple of ``2**J`` is extended by reflection on the right (bottom).
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import Literal
 
+import pywt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -87,7 +89,8 @@ class WaveletPacketAnalysis(nn.Module):
         self.wavelet, self.levels, self.dims, self.backend = wavelet, *_check_geometry(levels, dims), backend
         taps = analysis_taps(wavelet)
         self.start = taps.start
-        self.register_buffer("low_high", torch.from_numpy(taps.values.copy()), persistent=False)
+        self._float64 = torch.from_numpy(taps.values)  # no buffer: not every device has float64
+        self.register_buffer("low_high", self._float64.float(), persistent=False)
         self._library = _library_transform(wavelet, dims) if _check_backend(backend) else None
 
     @property
@@ -111,7 +114,8 @@ class WaveletPacketAnalysis(nn.Module):
         _check_input(x, self.dims, "a signal")
         x = pad_to_multiple(x, 2**self.levels, self.dims)
         if self._library is not None:
-            _check_library_size(x, self.levels, self.dims)
+            _check_library_size(x, self.wavelet, self.levels, self.dims)
+            self._library.to(x.dtype)
         for _ in range(self.levels):
             if self._library is not None:
                 x = _library_split(self._library, x, self.dims)
@@ -127,7 +131,8 @@ class WaveletPacketAnalysis(nn.Module):
         shape, stride = [1] * self.dims, [1] * self.dims
         shape[dim - 2], stride[dim - 2] = taps, 2
         convolve = F.conv2d if self.dims == 2 else F.conv1d
-        split = convolve(x.flatten(0, 1).unsqueeze(1), self.low_high.to(x.dtype).view(2, 1, *shape), stride=stride)
+        kernel = self.low_high if x.dtype == torch.float32 else self._float64.to(x.device)
+        split = convolve(x.flatten(0, 1).unsqueeze(1), kernel.view(2, 1, *shape), stride=stride)
         return split.unflatten(0, x.shape[:2]).flatten(1, 2)
 
     def extra_repr(self) -> str:
@@ -154,7 +159,8 @@ class WaveletPacketSynthesis(nn.Module):
         self.wavelet, self.levels, self.dims = wavelet, *_check_geometry(levels, dims)
         taps = synthesis_taps(wavelet)
         self.start = taps.start
-        self.register_buffer("low_high", torch.from_numpy(taps.values.copy()), persistent=False)
+        self._float64 = torch.from_numpy(taps.values)  # no buffer: not every device has float64
+        self.register_buffer("low_high", self._float64.float(), persistent=False)
 
     def forward(self, packets: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """Invert the transform.
@@ -178,7 +184,7 @@ class WaveletPacketSynthesis(nn.Module):
         for _ in range(self.levels):
             for axis in range(self.dims):
                 x = self._merge(x, 2 + axis)
-        return crop(x, size, 2**self.levels)
+        return crop(x, size, 2**self.levels, self.dims)
 
     def _merge(self, x: Tensor, dim: int) -> Tensor:
         """Undo one ``_split``: channels 2c and 2c + 1 become one of twice the length."""
@@ -189,7 +195,8 @@ class WaveletPacketSynthesis(nn.Module):
         batch, channels = x.shape[0], x.shape[1] // 2
         pairs = periodic_pad(x, pad, pad, dim).unflatten(1, (channels, 2)).flatten(0, 1)
         convolve = F.conv_transpose2d if self.dims == 2 else F.conv_transpose1d
-        merged = convolve(pairs, self.low_high.to(x.dtype).view(2, 1, *shape), stride=stride)
+        kernel = self.low_high if x.dtype == torch.float32 else self._float64.to(x.device)
+        merged = convolve(pairs, kernel.view(2, 1, *shape), stride=stride)
         merged = merged.narrow(dim, 2 * pad - self.start, 2 * half)
         return merged.squeeze(1).unflatten(0, (batch, channels))
 
@@ -198,14 +205,16 @@ class WaveletPacketSynthesis(nn.Module):
         return f"{self.wavelet!r}, levels={self.levels}, dims={self.dims}"
 
 
-def crop(x: Tensor, size: Sequence[int] | None, stride: int) -> Tensor:
-    """Cut the last sides down to ``size``, which may be shorter by less than ``stride`` along each.
+def crop(x: Tensor, size: Sequence[int] | None, stride: int, dims: int) -> Tensor:
+    """Cut the last ``dims`` sides down to ``size``, which may be shorter by less than ``stride`` along each.
 
     Raises:
         ValueError: ``size`` does not belong to a signal of this padded length.
     """
     if size is None:
         return x
+    if len(size) != dims:
+        raise ValueError(f"expected size to name {dims} side{'s' * (dims > 1)}, got {tuple(size)}")
     for dim, (full, want) in enumerate(zip(x.shape[-len(size) :], size, strict=True), start=x.ndim - len(size)):
         if not full - stride < want <= full:
             got, most = "x".join(map(str, size)), "x".join(map(str, x.shape[-len(size) :]))
@@ -236,14 +245,17 @@ def _check_backend(backend: str) -> bool:
 
 
 def _library_transform(wavelet: str, dims: int) -> nn.Module:
-    import pytorch_wavelets  # slow to import, and only a yardstick
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
+        import pytorch_wavelets  # slow to import, and only a yardstick
 
     kind = pytorch_wavelets.DWTForward if dims == 2 else pytorch_wavelets.DWT1DForward
     return kind(J=1, wave=wavelet, mode="periodization")
 
 
-def _check_library_size(x: Tensor, levels: int, dims: int) -> None:
-    least = 10 * 2 ** (levels - 1)  # shorter than its filter at some level, the library wraps wrongly and says nothing
+def _check_library_size(x: Tensor, wavelet: str, levels: int, dims: int) -> None:
+    # On a side shorter than its filter at some level, the library wraps wrongly and says nothing.
+    least = pywt.Wavelet(wavelet).dec_len * 2 ** (levels - 1)
     if min(x.shape[-dims:]) < least:
         raise ValueError(f"pytorch_wavelets is wrong below {least} samples per side at {levels} levels, "
                          f"got {tuple(x.shape[-dims:])}: use backend='torch'")  # fmt: skip

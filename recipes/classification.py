@@ -1,0 +1,154 @@
+"""Train one classifier on one kind of input.
+
+    python -m recipes.classification --arm walloc_16x
+    python -m recipes.classification --arm resize_16x --data PHOTOS --image-size 256 --epochs 40
+    torchrun --nproc-per-node 2 -m recipes.classification --arm walloc_4x
+
+``PHOTOS`` holds one subfolder of images per class. The network is the same for every arm (see recipes/common/arms.py),
+and so are the crops, their order and the number of steps for the same seed.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import matplotlib
+import torch
+import tyro
+from torch import nn
+from torchvision.transforms import v2
+
+from recipes.common.arms import STRIDE, Resize, make_arm, values_per_token
+from recipes.common.datasets import Features, Task, batches, cuts, in_memory, load_task
+from recipes.common.training import Ranks, Schedule, save_config, train, write_atomically
+from recipes.common.trunk import Classifier, count_macs
+
+
+@dataclass
+class Settings:
+    """What a run has in common with the others of a comparison."""
+
+    data: str = "demo"
+    """`demo` (a small digit on a photograph), a folder with a subfolder of images per class, or a torchvision dataset."""
+    data_root: Path = Path("data")
+    """Where torchvision's datasets are, or are downloaded to."""
+    image_size: int = 128
+    """Side of the crops in pixels, a multiple of 8; the demo's are 128."""
+    demo_crops: tuple[int, int] = (5000, 1000)
+    """Training and validation crops of the demo."""
+    epochs: int = 4
+    batch_size: int = 32
+    lr: float = 3e-3
+    weight_decay: float = 0.05
+    width: int = 24
+    """Channels of the trunk's first stage."""
+    stages: int = 3
+    """Residual stages of the trunk."""
+    workers: int = 2
+    """Processes that load and encode."""
+    resume: bool = False
+    """Go on from what the output folder holds."""
+    protocol: Literal["same-view", "paper"] = "same-view"
+    """What validation shows: the same field of view to every arm, or, as in the paper, a small centre crop to the
+    resize arms (a crop of the thumbnail's side, out of the image at 9/8 of the image size)."""
+
+
+@dataclass
+class Config(Settings):
+    """Train one classifier on one kind of input."""
+
+    arm: str = "walloc_16x"
+    """What the network reads: resize_16x, resize_4x, patch, dct_16x, dct_4x, walloc_16x or walloc_4x."""
+    output_dir: Path = Path("runs/classification")
+    """Gets config.yaml, metrics.jsonl, checkpoint.pt, result.json and curve.png."""
+    seed: int = 0
+
+
+def features(config: Config, task: Task) -> tuple[Features, Features]:
+    """Training and validation features of the config's arm."""
+    arm = make_arm(config.arm)
+    train_cut, validation_cut = cuts(config.image_size, fixed=task.fixed)
+    validation_arm: nn.Module = arm
+    if config.protocol == "paper":
+        if task.fixed:
+            raise ValueError("the demo's crops are fixed: --protocol paper needs photographs")
+        side = config.image_size
+        if isinstance(arm, Resize):
+            side = config.image_size // STRIDE * arm.patch
+            validation_arm = nn.PixelUnshuffle(arm.patch)
+        validation_cut = v2.Compose([v2.Resize(config.image_size * 9 // 8, antialias=True), v2.CenterCrop(side)])
+    return Features(task.train, train_cut, arm), Features(task.validation, validation_cut, validation_arm)
+
+
+def measure_pipeline(dataset: Features, batch_size: int, workers: int, batches_timed: int = 12) -> float:
+    """Samples per second that loading, decoding, cutting and encoding give, start of the workers excluded."""
+    count = (batches_timed + 2 * workers + 1) * batch_size  # what the workers fetch ahead before the clock starts
+    indices = [i % len(dataset) for i in range(count)]
+    iterator = iter(batches(dataset, indices, batch_size, workers=workers))
+    next(iterator)
+    start, seen = time.perf_counter(), 0
+    for x, _ in iterator:
+        seen += len(x)
+    return seen / (time.perf_counter() - start)
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Train and write the result; a finished run with --resume is only read."""
+    if config.image_size % STRIDE:
+        raise ValueError(f"image_size must be a multiple of {STRIDE}, got {config.image_size}")
+    ranks = Ranks.start()
+    result_file = config.output_dir / "result.json"
+    if config.resume and result_file.is_file():
+        return json.loads(result_file.read_text("utf-8"))
+    if ranks.first:
+        save_config(config.output_dir, config)
+    task = load_task(config.data, config.data_root, demo_crops=config.demo_crops, seed=config.seed)
+    train_set, validation_set = features(config, task)
+    pipeline_rate = measure_pipeline(train_set, config.batch_size, config.workers)
+    show = ranks.first
+    held_out = in_memory(validation_set, workers=config.workers, description="validation crops", show=show)
+    seen = in_memory(train_set, workers=config.workers, description="crops", show=show) if task.fixed else train_set
+
+    torch.manual_seed(config.seed)
+    model = Classifier(values_per_token(config.arm), len(task.classes), config.width, config.stages)
+    schedule = Schedule(config.epochs, config.batch_size, config.lr, config.weight_decay, config.workers, config.seed)
+    record = train(model, seen, held_out, schedule, config.output_dir, ranks=ranks, resume=config.resume)
+    tokens = (config.image_size // STRIDE) ** 2
+    result = {
+        "arm": config.arm, "seed": config.seed, "accuracy": record["accuracy"], "unreadable": record["unreadable"],
+        "values": tokens * values_per_token(config.arm), "tokens": tokens,
+        "macs": count_macs(model, held_out[0][0][None].to(ranks.device)),
+        "pipeline_rate": pipeline_rate, "step_rate": record["step_rate"],
+    }  # fmt: skip
+    if ranks.first:
+        write_atomically(result_file, json.dumps(result, indent=2) + "\n")
+        draw_curve(config.output_dir)
+    return result
+
+
+def draw_curve(folder: Path) -> None:
+    """Draw loss and accuracy over the epochs."""
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
+    epochs = [r["epoch"] for r in log]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    left.plot(epochs, [r["train_loss"] for r in log], label="training")
+    left.plot(epochs, [r["validation_loss"] for r in log], label="validation")
+    left.set(xlabel="epoch", ylabel="cross-entropy")
+    left.legend()
+    right.plot(epochs, [r["accuracy"] for r in log])
+    right.set(xlabel="epoch", ylabel="validation accuracy (%)")
+    figure.savefig(folder / "curve.png", dpi=120)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    config = tyro.cli(Config, description=__doc__)
+    result = main(config)
+    if Ranks.start().first:
+        print("\n".join(f"{key:>14}  {value}" for key, value in result.items()))
+        print(f"written to {config.output_dir}")

@@ -1,0 +1,94 @@
+"""What a network may read instead of a full image, at one token per 8x8 pixels: the arms of every comparison.
+
+Every arm turns a uint8 image ``(..., 3, S, S)`` into features ``(..., values, S / 8, S / 8)``, so that stem, trunk and
+token grid are the same for all and only the values differ:
+
+    resize   thumbnail of S/4 or S/2 pixels, its 2x2 or 4x4 patches         12 or 48 values per token
+    patch    all pixels, 8x8 patches                                        192
+    dct      8x8 block DCT per colour, lowest frequencies in zigzag order   12 or 48
+    walloc   latents                                                        12 or 48
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.transforms import v2
+
+import walloc_transforms as wt
+
+STRIDE = 8
+PIXELS = 3 * STRIDE**2
+
+
+class Resize(nn.Module):
+    """Thumbnail with ``values`` numbers per 8x8 pixels: what users do today. Uint8 and antialiased, as is fastest."""
+
+    def __init__(self, values: int) -> None:
+        super().__init__()
+        self.patch = math.isqrt(values // 3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Resize, then lay every patch of the thumbnail out as channels."""
+        size = [n // STRIDE * self.patch for n in image.shape[-2:]]
+        small = v2.functional.resize(image, size, v2.InterpolationMode.BICUBIC, antialias=True)
+        return F.pixel_unshuffle(small, self.patch)
+
+
+class Patch(nn.Module):
+    """All pixels, through a patch as large as a token: equal tokens, nothing thrown away."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Lay every 8x8 patch out as channels."""
+        return F.pixel_unshuffle(image, STRIDE)
+
+
+class BlockDCT(nn.Module):
+    """The lowest frequencies of an orthonormal 8x8 DCT-II of every colour, as JPEG orders them."""
+
+    basis: Tensor
+
+    def __init__(self, values: int) -> None:
+        super().__init__()
+        n = torch.arange(STRIDE, dtype=torch.float64)
+        cosines = torch.cos(math.pi * (n + 0.5) * n[:, None] / STRIDE) * math.sqrt(2 / STRIDE)
+        cosines[0] /= math.sqrt(2)
+        zigzag = sorted(((u, v) for u in range(STRIDE) for v in range(STRIDE)),
+                        key=lambda f: (sum(f), f[sum(f) % 2]))  # fmt: skip
+        kept = torch.stack([torch.outer(cosines[u], cosines[v]) for u, v in zigzag[: values // 3]])
+        self.register_buffer("basis", kept.repeat(3, 1, 1)[:, None].float())
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Transform; float32."""
+        pixels = image.reshape(-1, *image.shape[-3:]).float() / 255 - 0.5
+        return F.conv2d(pixels, self.basis, stride=STRIDE, groups=3).reshape(*image.shape[:-3], -1, *(
+            n // STRIDE for n in image.shape[-2:]))  # fmt: skip
+
+
+# name -> (module, values per token)
+ARMS = {
+    "resize_16x": lambda: Resize(12),
+    "resize_4x": lambda: Resize(48),
+    "patch": lambda: Patch(),
+    "dct_16x": lambda: BlockDCT(12),
+    "dct_4x": lambda: BlockDCT(48),
+    "walloc_16x": lambda: wt.WallocEncode("rgb_16x"),
+    "walloc_4x": lambda: wt.WallocEncode("rgb_4x"),
+}
+
+
+def values_per_token(arm: str) -> int:
+    """Numbers an arm gives per 8x8 pixels."""
+    return PIXELS // int(arm.split("_")[1].rstrip("x")) if "_" in arm else PIXELS
+
+
+def make_arm(name: str) -> nn.Module:
+    """Build an arm by name.
+
+    Raises:
+        ValueError: There is no such arm.
+    """
+    if name not in ARMS:
+        raise ValueError(f"unknown arm {name!r}: expected one of {', '.join(ARMS)}")
+    return ARMS[name]()

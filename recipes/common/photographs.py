@@ -1,0 +1,63 @@
+"""Photographs: files of a folder, and those that scikit-image and scikit-learn install."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """List the image files below a folder, sorted.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no image in it.
+    """
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"there is no folder {str(folder)!r}")
+    files = sorted(f for f in Path(folder).rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    if not files:
+        raise FileNotFoundError(f"there is no image in {str(folder)!r}: looked for {', '.join(SUFFIXES)}")
+    return files
+
+
+def read_image(file: str | Path) -> Image.Image | None:
+    """Read an image as RGB; name the file and return None if that cannot be done."""
+    try:
+        with Image.open(file) as image:
+            return image.convert("RGB")
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        tqdm.write(f"skipped {file}: {error}")
+        return None
+
+
+class ImageFiles:
+    """The readable images among some files, read as they are iterated over; ``skipped`` counts the others."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self.files, self.skipped = files, 0
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __iter__(self) -> Iterator[Image.Image]:
+        self.skipped = 0
+        for file in self.files:
+            image = read_image(file)
+            if image is None:
+                self.skipped += 1
+            else:
+                yield image
+
+
+def demo_photographs() -> list[Image.Image]:
+    """Return the colour photographs that scikit-image and scikit-learn carry in their wheels."""
+    import skimage.data
+    from sklearn.datasets import load_sample_images
+
+    names = ("astronaut", "chelsea", "coffee", "rocket", "hubble_deep_field")
+    arrays = [getattr(skimage.data, name)() for name in names]
+    arrays += [skimage.data.stereo_motorcycle()[0], *load_sample_images().images]
+    return [Image.fromarray(array) for array in arrays]

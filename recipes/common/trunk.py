@@ -1,0 +1,61 @@
+"""The trunk every arm shares: a small residual network on the token grid."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+
+class Block(nn.Module):
+    """Pre-activation residual block, ``x + conv(relu(bn(conv(relu(bn(x))))))``."""
+
+    def __init__(self, channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.conv1 = nn.Conv2d(channels, out_channels, 3, stride, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
+        same = stride == 1 and channels == out_channels
+        self.shortcut = nn.Identity() if same else nn.Conv2d(channels, out_channels, stride, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``(N, channels, h, w)`` to ``(N, out_channels, h / stride, w / stride)``."""
+        y = self.conv1(F.relu(self.norm1(x)))
+        return self.shortcut(x) + self.conv2(F.relu(self.norm2(y)))
+
+
+class Classifier(nn.Module):
+    """Normalise the input channels, project them, residual stages of halving grid and doubling width, classify.
+
+    Args:
+        values: Input channels: values per token.
+        classes: Number of classes.
+        width: Channels of the first stage.
+        stages: Number of stages of one block each.
+    """
+
+    def __init__(self, values: int, classes: int, width: int = 32, stages: int = 3) -> None:
+        super().__init__()
+        self.normalize = nn.BatchNorm2d(values, affine=False)  # the same for every arm, whatever its range
+        self.stem = nn.Conv2d(values, width, 1)
+        widths = [width * 2**s for s in range(stages)]
+        self.blocks = nn.Sequential(
+            *(Block(widths[max(0, s - 1)], widths[s], 1 if s == 0 else 2) for s in range(stages))
+        )
+        self.norm = nn.BatchNorm2d(widths[-1])
+        self.head = nn.Linear(widths[-1], classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map ``(N, values, h, w)`` of any dtype to logits ``(N, classes)``."""
+        x = self.stem(self.normalize(features.float()))
+        return self.head(F.relu(self.norm(self.blocks(x))).mean((-2, -1)))
+
+
+def count_macs(model: nn.Module, features: Tensor) -> int:
+    """Multiply-adds of one forward pass."""
+    counter = FlopCounterMode(display=False)
+    training = model.training
+    with torch.no_grad(), counter:
+        model.eval()(features)
+    model.train(training)
+    return counter.get_total_flops() // 2

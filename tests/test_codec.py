@@ -1,0 +1,211 @@
+import pytest
+import torch
+from helpers import make_codec, reference_decode, reference_encode, signal
+from torch.testing import assert_close
+
+from walloc_transforms.codec import Codec
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float64, torch.uint8, torch.uint16]
+# channels, levels, signal channels, size
+GEOMETRIES = [(12, 3, 3, (40, 48)), (48, 3, 3, (16, 24)), (192, 3, 3, (17, 11)), (12, 4, 1, (16, 33)),
+              (4, 1, 3, (2, 5)), (8, 4, 2, (100,)), (24, 8, 2, (600,))]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def frozen() -> Codec:
+    """One codec for all tests that do not change it."""
+    return make_codec()
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["folded", "plain"])
+@pytest.mark.parametrize(("channels", "levels", "signals", "size"), GEOMETRIES)
+def test_encode(channels: int, levels: int, signals: int, size: tuple[int, ...], plain: bool) -> None:
+    codec = make_codec(channels, levels, signals, len(size)).requires_grad_(plain)
+    x = signal(3, signals, *size)
+    expected = reference_encode(codec, x)
+    assert expected.abs().max() > 64  # the test uses the range
+    assert expected.shape == (3, channels, *[-(-side // 2**levels) for side in size])
+    assert_close(codec.encode(x).detach(), expected, rtol=0, atol=1e-3)
+    off = (codec.encode(x, "round").detach() - expected.round()).abs()
+    assert off.max() <= 1
+    assert off.mean() <= 1e-3
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["folded", "plain"])
+@pytest.mark.parametrize("rounded", [False, True])
+@pytest.mark.parametrize(("channels", "levels", "signals", "size"), GEOMETRIES)
+def test_decode(channels: int, levels: int, signals: int, size: tuple[int, ...], rounded: bool, plain: bool) -> None:
+    codec = make_codec(channels, levels, signals, len(size)).requires_grad_(plain)
+    latents = reference_encode(codec, signal(3, signals, *size))
+    latents = latents.round() if rounded else latents
+    expected = reference_decode(codec, latents)
+    assert_close(codec.decode(latents).detach(), expected, rtol=0, atol=1e-3)
+    cropped = expected[(..., *map(slice, size))]
+    assert_close(codec.decode(latents, size).detach(), cropped, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("levels", "size"), [(3, (40, 48)), (3, (8, 8)), (3, (17, 11)), (3, (8, 15)), (2, (4, 7)), (4, (40,)), (6, (300,))]
+)
+def test_codec_of_all_channels_reconstructs(levels: int, size: tuple[int, ...]) -> None:
+    codec = make_codec(3 * 2 ** (levels * len(size)), levels, 3, len(size), gain=60)
+    x = signal(2, 3, *size)
+    assert_close(codec.decode(codec.encode(x), size), x, rtol=0, atol=1e-3)
+    white_is_one = codec.decode(codec.encode(x + 0.5, input_range=(0, 1)), size, output_range=(0, 1))
+    assert_close(white_is_one, x + 0.5, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("batch", [(), (0,), (5, 0), (1,), (2, 3)])
+@pytest.mark.parametrize("size", [(16, 24), (17, 11), (40,)])
+def test_batch_dimensions(batch: tuple[int, ...], size: tuple[int, ...]) -> None:
+    codec = make_codec(12, 3, 3, len(size))
+    x = signal(*batch, 3, *size)
+    latents = codec.encode(x)
+    grid = tuple(-(-side // 8) for side in size)
+    assert latents.shape == (*batch, 12, *grid)
+    decoded = codec.decode(latents, size)
+    assert decoded.shape == x.shape
+    for one, many, back in zip(
+        x.reshape(-1, 3, *size), latents.reshape(-1, 12, *grid), decoded.reshape(-1, 3, *size), strict=True
+    ):
+        assert_close(codec.encode(one), many, rtol=0, atol=1e-3)
+        assert_close(codec.decode(many, size), back, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["folded", "plain"])
+@pytest.mark.parametrize("size", [(16, 24), (17, 11), (300,)])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_dtypes_give_the_latents_of_float32(dtype: torch.dtype, size: tuple[int, ...], plain: bool) -> None:
+    codec = make_codec(12, 3, 3, len(size)).requires_grad_(plain)
+    x = torch.randint(0, 256, (2, 3, *size))
+    latents = codec.encode(x.to(dtype), input_range=(0, 255))
+    assert latents.dtype == torch.float32
+    assert torch.equal(latents, codec.encode(x.float(), input_range=(0, 255)))
+    assert_close(latents, codec.encode(x.float() / 255 - 0.5), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.int16])
+def test_decode_dtypes(frozen: Codec, dtype: torch.dtype) -> None:
+    codes = frozen.encode(signal(2, 3, 16, 24), "round")
+    decoded = frozen.decode(codes.to(dtype))
+    assert decoded.dtype == torch.float32
+    assert torch.equal(decoded, frozen.decode(codes))
+
+
+@pytest.mark.parametrize("low_high", [(0, 1), (0, 255), (-1, 1), (1, 0), (-32768, 32767)])
+def test_ranges(frozen: Codec, low_high: tuple[float, float]) -> None:
+    low, high = low_high
+    x = signal(2, 3, 16, 24)
+    latents = frozen.encode(x)
+    scaled = (x + 0.5) * (high - low) + low
+    assert_close(frozen.encode(scaled, input_range=low_high), latents, rtol=0, atol=1e-3)
+    expected = (frozen.decode(latents) + 0.5) * (high - low) + low
+    assert_close(frozen.decode(latents, output_range=low_high), expected, rtol=0, atol=1e-5 * abs(high - low))
+
+
+def test_nothing_depends_on_the_mode(frozen: Codec) -> None:
+    x = signal(2, 3, 17, 11)
+    again = make_codec()
+    again.load_state_dict(frozen.state_dict())
+    codecs = (frozen, frozen.train(), frozen.eval(), again)
+    results = [(codec.encode(x), codec.decode(codec.encode(x, "round"))) for codec in codecs]
+    for latents, decoded in results[1:]:
+        assert torch.equal(latents, results[0][0])
+        assert torch.equal(decoded, results[0][1])
+
+
+def test_quantize(frozen: Codec) -> None:
+    x = signal(4, 3, 64, 64)
+    latents = frozen.encode(x)
+    assert torch.equal(frozen.encode(x, "none"), latents)
+    assert torch.equal(frozen.encode(x, "round"), latents.round())
+    assert latents.round().abs().max() <= 127
+    noise = frozen.encode(x, "noise") - latents
+    assert noise.abs().max() <= 0.5 + 1e-4
+    assert noise.mean().abs() < 0.02
+    assert not torch.equal(frozen.encode(x, "noise") - latents, noise)
+    with pytest.raises(ValueError, match=r"quantize must be one of .* got True"):
+        frozen.encode(x, True)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(("channels", "levels", "signals", "size"), [(12, 3, 3, (16, 24)), (8, 4, 2, (100,))])
+def test_normalize(channels: int, levels: int, signals: int, size: tuple[int, ...]) -> None:
+    codec = make_codec(channels, levels, signals, len(size))
+    latents = codec.encode(signal(2, signals, *size))
+    normalized = codec.normalize(latents)
+    for d in range(channels):
+        assert_close(normalized[:, d], (latents[:, d] - codec.latent_mean[d]) / codec.latent_std[d])
+    assert_close(codec.denormalize(normalized), latents, rtol=0, atol=1e-4)
+    assert_close(codec.normalize(latents[0]), normalized[0])
+
+
+@pytest.mark.parametrize("channels", [1, 5, 12])
+def test_prefix_is_the_first_channels(frozen: Codec, channels: int) -> None:
+    x, shorter = signal(2, 3, 16, 24), frozen.prefix(channels)
+    latents = frozen.encode(x)
+    assert shorter.config.channels == channels
+    assert_close(shorter.encode(x), latents[:, :channels], rtol=0, atol=1e-4)
+    assert_close(shorter.normalize(latents[:, :channels]), frozen.normalize(latents)[:, :channels])
+    silent = latents.clone()
+    silent[:, channels:] = 0
+    assert_close(shorter.decode(latents[:, :channels]), frozen.decode(silent), rtol=0, atol=1e-5)
+    assert not any(p.requires_grad for p in shorter.parameters())
+
+
+@pytest.mark.parametrize("channels", [0, 13, -1])
+def test_prefix_refuses(frozen: Codec, channels: int) -> None:
+    with pytest.raises(ValueError, match=f"from 1 to 12, got {channels}"):
+        frozen.prefix(channels)
+
+
+ENCODE_ERRORS = [
+    (lambda: torch.rand(16, 16), ValueError, r"'random' expects signal of shape \(..., 3, H, W\), got \(16, 16\)"),
+    (lambda: torch.rand(16), ValueError, r"got \(16,\)"),
+    (lambda: torch.rand(4, 16, 16), ValueError, r"\(..., 3, H, W\), got \(4, 16, 16\)"),
+    (lambda: torch.rand(16, 16, 3), ValueError, r"\(..., 3, H, W\), got \(16, 16, 3\)"),
+    (lambda: torch.ones(3, 16, 16, dtype=torch.int64), TypeError, "float, uint8 or uint16 tensor, got torch.int64"),
+    (lambda: torch.ones(3, 16, 16, dtype=torch.bool), TypeError, "got torch.bool"),
+    (lambda: torch.ones(3, 16, 16, dtype=torch.complex64), TypeError, "got torch.complex64"),
+    (lambda: torch.rand(3, 16, 16).numpy(), TypeError, r"tensor of shape \(..., 3, H, W\), got ndarray"),
+    (lambda: [1.0], TypeError, "got list"),
+    (lambda: torch.rand(3, 7, 16), ValueError, "got 7x16 samples, expected at least 8"),
+    (lambda: torch.rand(2, 3, 16, 1), ValueError, "got 16x1 samples, expected at least 8"),
+    (lambda: torch.rand(2, 3, 16, 0), ValueError, r"without samples: shape \(2, 3, 16, 0\)"),
+    (lambda: torch.full((3, 16, 16), torch.nan), ValueError, "NaN or infinite"),
+    (lambda: torch.rand(2, 3, 16, 16).index_fill(3, torch.tensor(5), -torch.inf), ValueError, "NaN or infinite"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["folded", "plain"])
+@pytest.mark.parametrize(("make", "error", "match"), ENCODE_ERRORS)
+def test_encode_refuses(make, error: type[Exception], match: str, plain: bool) -> None:
+    codec = make_codec().requires_grad_(plain)
+    with pytest.raises(error, match=match):
+        codec.encode(make())
+
+
+def test_audio_codec_refuses_images() -> None:
+    with pytest.raises(ValueError, match=r"\(..., 2, T\), got \(3, 16, 16\)"):
+        make_codec(8, 4, 2, 1).encode(torch.rand(3, 16, 16))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "size", "error", "match"),
+    [((11, 2, 2), torch.float32, None, ValueError, r"latents of shape \(..., 12, H, W\), got \(11, 2, 2\)"),
+     ((12, 2), torch.float32, None, ValueError, r"got \(12, 2\)"),
+     ((12, 0, 2), torch.float32, None, ValueError, "without samples"),
+     ((12, 2, 2), torch.uint8, None, TypeError, "int8 or int16 latents, got torch.uint8"),
+     ((12, 2, 2), torch.float32, (16,), ValueError, r"name 2 sides, got \(16,\)"),
+     ((12, 2, 2), torch.float32, (3, 16, 16), ValueError, r"name 2 sides, got \(3, 16, 16\)"),
+     ((12, 2, 2), torch.float32, (17, 16), ValueError, "size 17x16 does not belong .* hold 16x16 samples, at most 7"),
+     ((12, 2, 2), torch.float32, (16, 8), ValueError, "size 16x8 does not belong"),
+     ((12, 2, 2), torch.float32, (16, -1), ValueError, "does not belong")],
+)  # fmt: skip
+def test_decode_refuses(frozen: Codec, shape, dtype, size, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        frozen.decode(torch.zeros(shape, dtype=dtype), size)
+
+
+def test_input_range_without_extent(frozen: Codec) -> None:
+    with pytest.raises(ValueError, match="range"):
+        frozen.encode(torch.rand(3, 16, 16), input_range=(1, 1))

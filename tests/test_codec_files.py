@@ -1,0 +1,237 @@
+"""Codec configs, and codecs on disk."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+from helpers import make_codec, signal
+from torch import Tensor
+
+from walloc_transforms.codec import Codec, CodecConfig
+
+FILES = ["config.json", "weights.safetensors"]
+VALID: dict[str, Any] = {"name": "x", "modality": "image", "signal_channels": 3, "channels": 12, "levels": 3}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_codec().save_pretrained(tmp_path / "codec")
+    return tmp_path / "codec"
+
+
+def write_weights(folder: Path, weights: bytes) -> None:
+    """Weights that the config vouches for, so that the checks behind the hash are reached."""
+    (folder / FILES[1]).write_bytes(weights)
+    edit_config(folder, sha256=hashlib.sha256(weights).hexdigest())
+
+
+def edit_config(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / FILES[0]).read_text())
+    (folder / FILES[0]).write_text(json.dumps({**config, **changes}))
+
+
+def edit_weights(folder: Path, edit: Callable[[dict[str, Tensor]], object]) -> None:
+    state = safetensors.torch.load_file(folder / FILES[1])
+    edit(state)
+    write_weights(folder, safetensors.torch.save(state))
+
+
+@pytest.mark.parametrize(
+    ("modality", "options", "derived"),
+    [("image", {}, (2, 8, 192, 16.0)), ("image", {"channels": 48}, (2, 8, 192, 4.0)),
+     ("audio", {"signal_channels": 2, "levels": 8, "channels": 108}, (1, 256, 512, 512 / 108))],
+)  # fmt: skip
+def test_config(modality: str, options: dict, derived: tuple) -> None:
+    config = CodecConfig(**{**VALID, "modality": modality, **options})
+    assert (config.dims, config.stride, config.packets, config.dimensionality_reduction) == derived
+    assert (config.wavelet, config.latent_bits, config.source) == ("bior4.4", 8, "")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.levels = 4  # pyright: ignore[reportAttributeAccessIssue]
+
+
+WRONG_FIELDS = [
+    ("levels", "3", "levels must be of type int, got '3'"),
+    ("levels", 3.0, "levels must be of type int, got 3.0"),
+    ("levels", True, "levels must be of type int, got True"),
+    ("levels", None, "levels must be of type int, got None"),
+    ("levels", 0, "levels must be from 1 to 16, got 0"),
+    ("levels", 17, "levels must be from 1 to 16, got 17"),
+    ("name", 5, "name must be of type str, got 5"),
+    ("modality", "video", "'image' or 'audio', got 'video'"),
+    ("modality", ["image"], "modality must be of type str"),
+    ("wavelet", 4.4, "wavelet must be of type str, got 4.4"),
+    ("source", None, "source must be of type str, got None"),
+    ("signal_channels", 0, "signal_channels must be from 1 to 4096, got 0"),
+    ("channels", 0, "channels must be from 1 to 192 .*3 signal channels.*, got 0"),
+    ("channels", 193, "channels must be from 1 to 192 .*, got 193"),
+    ("latent_bits", 1, "latent_bits must be from 2 to 16, got 1"),
+    ("latent_bits", 17, "latent_bits must be from 2 to 16, got 17"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "match"), WRONG_FIELDS)
+def test_config_refuses(field: str, value: object, match: str, folder: Path) -> None:
+    with pytest.raises(ValueError, match=match):
+        CodecConfig(**{**VALID, field: value})
+    edit_config(folder, **{field: value})
+    with pytest.raises(ValueError, match=match):
+        Codec.from_pretrained(folder)
+
+
+def test_unknown_wavelet() -> None:
+    with pytest.raises(ValueError, match="unknown wavelet 'nope'"):
+        Codec(CodecConfig(**VALID, wavelet="nope"))
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [({}, (17, 24)), ({"wavelet": "haar", "latent_bits": 6, "source": "tést", "signals": 1}, (16, 16)),
+     ({"dims": 1, "levels": 6, "signals": 2}, (300,))],
+)  # fmt: skip
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_round_trip_changes_no_bit(options: dict, size: tuple, requires_grad: bool, tmp_path: Path) -> None:
+    codec = make_codec(**options)
+    x = signal(2, codec.config.signal_channels, *size)
+    latents, decoded = codec.encode(x), codec.decode(codec.encode(x))
+    codec.requires_grad_(requires_grad).save_pretrained(str(tmp_path / "new" / "folder"))
+    loaded = Codec.from_pretrained(str(tmp_path / "new" / "folder"))
+    assert loaded.config == codec.config
+    assert all(torch.equal(loaded.state_dict()[k], v) for k, v in codec.state_dict().items())
+    assert torch.equal(loaded.encode(x), latents)
+    assert torch.equal(loaded.decode(latents), decoded)
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_folder_holds_two_readable_files(folder: Path) -> None:
+    assert sorted(os.listdir(folder)) == FILES
+    config = json.loads((folder / FILES[0]).read_text())
+    assert (config["format"], config["version"], config["channels"]) == ("walloc_transforms.codec", 1, 12)
+    assert set(safetensors.torch.load_file(folder / FILES[1])) == {
+        "weight", "bias", "decoder.weight", "decoder.bias", "latent_mean", "latent_std"
+    }  # fmt: skip
+
+
+def test_saving_overwrites(folder: Path) -> None:
+    codec = make_codec(5)
+    codec.save_pretrained(folder)
+    assert torch.equal(Codec.from_pretrained(folder).weight, codec.weight)
+    assert sorted(os.listdir(folder)) == FILES
+
+
+def test_failed_saving_leaves_the_old_codec(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("disk full")
+
+    before = Codec.from_pretrained(folder)
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        make_codec(5).save_pretrained(folder)
+    assert sorted(os.listdir(folder)) == FILES
+    assert torch.equal(Codec.from_pretrained(folder).weight, before.weight)
+
+
+@pytest.mark.parametrize("missing", FILES)
+def test_missing_file(folder: Path, missing: str) -> None:
+    (folder / missing).unlink()
+    with pytest.raises(FileNotFoundError, match=f"codec is no codec folder: it has no {missing}"):
+        Codec.from_pretrained(folder)
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere is no codec folder"):
+        Codec.from_pretrained(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda b: b[:-1], lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b + b"\0",
+     lambda b: b[:-100] + bytes([b[-100] ^ 1]) + b[-99:]],
+    ids=["a byte short", "half", "empty", "a byte long", "flipped bit"],
+)  # fmt: skip
+def test_damaged_weights(folder: Path, damage: Callable[[bytes], bytes]) -> None:
+    file = folder / FILES[1]
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match=r"weights\.safetensors is damaged or belongs to another config"):
+        Codec.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("weights", [b"", b"junk", b"\xff" * 64], ids=["empty", "junk", "long header"])
+def test_weights_that_are_no_safetensors(folder: Path, weights: bytes) -> None:
+    write_weights(folder, weights)
+    with pytest.raises(ValueError, match=r"weights\.safetensors is no safetensors file"):
+        Codec.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("edit", "match"),
+    [(lambda s: s.pop("bias"), r"does not fit config.json: missing tensors \['bias'\]"),
+     (lambda s: s.pop("latent_std"), r"missing tensors \['latent_std'\]"),
+     (lambda s: s.update(extra=torch.zeros(1)), r"unexpected \['extra'\]"),
+     (lambda s: s.update(bias=torch.zeros(11)), r"does not fit config.json: bias has shape \(11,\), not \(12,\)"),
+     (lambda s: s.update(weight=s["weight"].T.contiguous()), "does not fit config.json: weight has shape"),
+     (lambda s: s["weight"][3].fill_(torch.nan), "weight must hold finite float32 values"),
+     (lambda s: s["latent_mean"][:1].fill_(torch.inf), "latent_mean must hold finite float32 values"),
+     (lambda s: s.update(weight=s["weight"].half()), "weight must hold finite float32 values"),
+     (lambda s: s.update(bias=torch.zeros(12, dtype=torch.int64)), "bias must hold finite float32 values"),
+     (lambda s: s["latent_std"][:1].fill_(0), "latent_std")],
+)  # fmt: skip
+def test_wrong_tensors(folder: Path, edit: Callable[[dict[str, Tensor]], object], match: str) -> None:
+    edit_weights(folder, edit)
+    with pytest.raises(ValueError, match=f"(?s){match.removeprefix('(?s)')}"):
+        Codec.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [({"format": "other"}, "does not describe a codec: expected format 'walloc_transforms.codec'"),
+     ({"version": 2}, "of version 2: this release reads version 1"),
+     ({"version": None}, "of version None"),
+     ({"color": "red"}, r"unknown fields \['color'\]"),
+     ({"sha256": "0" * 64}, "is damaged or belongs to another config"),
+     ({"sha256": 5}, "is damaged or belongs to another config"),
+     ({"wavelet": "nope"}, "unknown wavelet 'nope'"),
+     ({"channels": 11}, "does not fit config.json: weight has shape"),
+     ({"signal_channels": 1}, "(?s)does not fit config.json"),
+     ({"modality": "audio", "channels": 6}, "(?s)does not fit config.json"),
+     ({"levels": 16, "channels": 2**30}, "does not fit config.json")],  # nor may it try to allocate that
+)  # fmt: skip
+def test_wrong_config(folder: Path, changes: dict[str, object], match: str) -> None:
+    edit_config(folder, **changes)
+    with pytest.raises(ValueError, match=match):
+        Codec.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("field", ["format", "version", "sha256", "name", "levels", "latent_bits"])
+def test_missing_field(folder: Path, field: str) -> None:
+    config = json.loads((folder / FILES[0]).read_text())
+    del config[field]
+    (folder / FILES[0]).write_text(json.dumps(config))
+    expected = {"format": "expected format", "version": "version None"}.get(field, rf"missing fields \['{field}'\]")
+    with pytest.raises(ValueError, match=expected):
+        Codec.from_pretrained(folder)
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [(b"", "no JSON file"), (b"{", "no JSON file"), (b"\xff\xfe", "no JSON file"), (b"[" * 100_000, "JSON"),
+     (b"[]", "does not describe a codec"), (b"null", "does not describe a codec"),
+     (b"{}", "does not describe a codec")],
+    ids=["empty", "cut", "not UTF-8", "deep", "list", "null", "no fields"],
+)  # fmt: skip
+def test_config_that_is_no_config(folder: Path, content: bytes, match: str) -> None:
+    (folder / FILES[0]).write_bytes(content)
+    with pytest.raises(ValueError, match=match):
+        Codec.from_pretrained(folder)
+
+
+def test_loading_leaves_the_random_state_alone(folder: Path) -> None:
+    state = torch.get_rng_state()
+    Codec.from_pretrained(folder)
+    assert torch.equal(torch.get_rng_state(), state)

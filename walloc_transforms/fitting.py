@@ -1,0 +1,192 @@
+"""Fit a codec to data in closed form: one streaming pass, one eigendecomposition, no gradient and no GPU.
+
+The best D numbers per location, in mean squared error of the *signal*, are the leading principal components of the
+packets in the metric of the synthesis. With packet mean ``m`` and covariance ``S``, and ``G = L L^T`` the inner products
+of the synthesis filters within a cell (the wavelet is only nearly orthogonal, so G is only nearly the identity):
+
+    L^T S L = V diag(variance) V^T          eigenvectors by falling variance
+    encoder  z = gain * V_D^T L^T (x - m)
+    decoder  x = L^-T V_D (z / gain) + m
+
+Any prefix of the channels is the best codec of its own size. The gain sets the quantisation step: the same for every
+channel, as reverse water-filling asks, but lower for a channel whose latents would leave the 8 bits.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Sized
+from typing import Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from .codec import Codec, CodecConfig
+from .companding import compand, saturation, slope
+from .filters import band_positions, synthesis_bank
+from .images import pil_to_tensor
+from .packets import WaveletPacketAnalysis
+
+__all__ = ["fit_codec"]
+
+# How far the largest latent of the sample may reach into the range in which the expansion is exact. The step grows as
+# exp(z**2 / 2s**2): at half the range it is 5.6 times what it is at 0; beyond, it costs more than it gains.
+_HEADROOM = 0.5
+_SAMPLE = 1 << 16  # packet vectors kept for the statistics of the companded latents
+
+
+def fit_codec(
+    signals: Iterable[Tensor | Image.Image],
+    *,
+    levels: int,
+    channels: int,
+    rounding_loss: float = 0.25,
+    wavelet: str = "bior4.4",
+    name: str = "custom",
+    source: str = "",
+    progress: bool = True,
+) -> Codec:
+    """Fit the linear codec that reconstructs ``signals`` best.
+
+    Args:
+        signals: Images or waveforms, any number, each of any size from ``2**levels`` samples per side. Images: PIL
+            (read as RGB), or ``(C, H, W)`` tensors, uint8 or uint16 in their full range or float in [0, 1].
+            Waveforms: ``(C, T)`` float tensors in [-1, 1]. One pass is made; memory does not grow with their number.
+        levels: Wavelet levels J; a latent covers ``2**J`` samples per axis.
+        channels: Latent channels D. The dimensionality reduction is ``C * 2**(dims * J) / D``.
+        rounding_loss: How many dB of PSNR rounding the latents to integers may cost on ``signals``. Less means a finer
+            step and a higher rate. A channel with latents that would leave the range of 8 bits gets a coarser step.
+        wavelet: Name of a discrete wavelet of PyWavelets.
+        name: Name of the codec.
+        source: Where the data come from, in a sentence, kept with the codec.
+        progress: Show a progress bar.
+
+    Returns:
+        A frozen codec with its latent statistics.
+
+    Raises:
+        ValueError: No signals, one of another number of channels or dimensions than the first, NaN values, too few
+            samples to determine the codec, or an argument out of range.
+        TypeError: A signal is neither a tensor nor an image, or of an unsupported dtype.
+    """
+    if not rounding_loss > 0:
+        raise ValueError(f"rounding_loss must be positive, got {rounding_loss} dB")
+    statistics = _PacketStatistics(wavelet, levels)
+    total = len(signals) if isinstance(signals, Sized) else None
+    disable = not progress or os.environ.get("RANK", "0") != "0"
+    for signal in tqdm(signals, desc="fit codec", total=total, unit="signal", disable=disable):
+        statistics.add(_as_float(signal))
+    if statistics.modality is None:
+        raise ValueError("there are no signals to fit a codec to")
+    config = CodecConfig(
+        name, statistics.modality, statistics.signal_channels, channels, levels, wavelet, source=source
+    )
+    return _solve(config, statistics, rounding_loss)
+
+
+def _as_float(signal: Tensor | Image.Image) -> Tensor:
+    """Bring a signal to the codec's range, [-0.5, 0.5]."""
+    if isinstance(signal, Image.Image):
+        signal = pil_to_tensor(signal)
+    if not isinstance(signal, Tensor):
+        raise TypeError(f"expected tensors or PIL images to fit a codec to, got {type(signal).__name__}")
+    if signal.ndim not in (2, 3):
+        raise ValueError(f"expected images (C, H, W) or waveforms (C, T), got shape {tuple(signal.shape)}")
+    if signal.is_floating_point():
+        return signal.float() - 0.5 if signal.ndim == 3 else signal.float() / 2
+    if signal.ndim == 3 and signal.dtype in (torch.uint8, torch.uint16):
+        return signal.float() / torch.iinfo(signal.dtype).max - 0.5
+    raise TypeError(f"expected uint8, uint16 or float images, or float waveforms, got {signal.dtype} "
+                    f"of shape {tuple(signal.shape)}")  # fmt: skip
+
+
+class _PacketStatistics:
+    """Mean, covariance and a uniform random sample of packet vectors, in memory that does not grow."""
+
+    def __init__(self, wavelet: str, levels: int) -> None:
+        self.wavelet, self.levels = wavelet, levels
+        self.modality: Literal["image", "audio"] | None = None
+        self.signal_channels = self.count = 0
+
+    @torch.no_grad()
+    def add(self, signal: Tensor) -> None:
+        dims = signal.ndim - 1
+        if self.modality is None:
+            self.modality, self.signal_channels = "image" if dims == 2 else "audio", signal.shape[0]
+            self.analysis = WaveletPacketAnalysis(self.wavelet, self.levels, dims)
+            packets = signal.shape[0] * self.analysis.bands
+            self.sum = torch.zeros(packets, dtype=torch.float64)
+            self.products = torch.zeros(packets, packets, dtype=torch.float64)
+            self.sample, self.keys = torch.empty(packets, 0), torch.empty(0)
+            self.random = torch.Generator().manual_seed(0)
+        elif (dims, signal.shape[0]) != (self.analysis.dims, self.signal_channels):
+            raise ValueError(f"expected signals of {self.signal_channels} channels and {self.analysis.dims} axes like "
+                             f"the first, got shape {tuple(signal.shape)}")  # fmt: skip
+        vectors = self.analysis(signal[None])[0].flatten(1)
+        if not torch.isfinite(vectors).all():
+            raise ValueError(f"signal {self.count and 'after the first' or 'number one'} holds NaN or infinite values")
+        self.count += vectors.shape[1]
+        self.sum += vectors.double().sum(1)
+        self.products += (vectors @ vectors.T).double()
+        # Every vector draws a random key; the sample is the vectors with the smallest keys.
+        keys = torch.rand(vectors.shape[1], generator=self.random)
+        if self.keys.numel() == _SAMPLE:
+            drawn = keys < self.keys.max()
+            keys, vectors = keys[drawn], vectors[:, drawn]
+        keys, sample = torch.cat([self.keys, keys]), torch.cat([self.sample, vectors], 1)
+        if keys.numel() > _SAMPLE:
+            keys, kept = keys.topk(_SAMPLE, largest=False)
+            sample = sample[:, kept]
+        self.keys, self.sample = keys, sample
+
+    def covariance(self) -> tuple[Tensor, Tensor]:
+        mean = self.sum / self.count
+        return mean, self.products / self.count - torch.outer(mean, mean)
+
+
+def _synthesis_gram(config: CodecConfig) -> Tensor:
+    """Inner products of the synthesis filters of one cell, ``(packets, packets)``."""
+    filters = torch.from_numpy(synthesis_bank(config.wavelet, config.levels).filters)
+    gram = torch.ones(1, 1, dtype=torch.float64)
+    for row in band_positions(config.levels, config.dims):
+        band = torch.from_numpy(row)
+        gram = gram * (filters @ filters.T)[band][:, band]
+    return torch.block_diag(*[gram] * config.signal_channels)
+
+
+@torch.no_grad()
+def _solve(config: CodecConfig, statistics: _PacketStatistics, rounding_loss: float) -> Codec:
+    if statistics.count < config.packets:
+        raise ValueError(f"{statistics.count} locations are too few to determine {config.packets} packets: "
+                         "expected at least as many; add signals")  # fmt: skip
+    mean, covariance = statistics.covariance()
+    root = torch.linalg.cholesky(_synthesis_gram(config))
+    variance, vectors = torch.linalg.eigh(root.T @ covariance @ root)
+    variance, vectors = variance.flip(0).clamp(min=0), vectors.flip(1)[:, : config.channels]
+    vectors = vectors * torch.where(vectors.sum(0) < 0, -1.0, 1.0)  # a sign of its own for every machine otherwise
+    encoder = vectors.T @ root.T
+    decoder = torch.linalg.solve_triangular(root.T, vectors, upper=True)
+
+    # Rounding adds step**2 / 12 to the error of every kept channel; the dropped channels' error is their variance.
+    allowed = variance[config.channels :].sum() * (10 ** (rounding_loss / 10) - 1)
+    step = math.sqrt(12 * float(allowed) / config.channels)
+    sample = encoder.float() @ (statistics.sample - mean.float()[:, None])
+    largest = sample.abs().amax(1)
+    if not largest.all():
+        raise ValueError(
+            f"the signals do not vary in {config.channels} directions: fit fewer channels, or other signals"
+        )
+    gain = (_HEADROOM * saturation(config.latent_bits) / largest).double()  # the finest that keeps a channel in range
+    if step > 0:
+        gain = gain.clamp(max=1 / (step * slope(config.latent_bits)))
+
+    codec = Codec(config)
+    codec.weight.copy_(encoder * gain[:, None])
+    codec.bias.copy_(-gain * (encoder @ mean))
+    codec.decoder.weight.copy_(decoder / gain)
+    codec.decoder.bias.copy_(mean)
+    latents = compand(sample * gain[:, None].float(), config.latent_bits)
+    codec.latent_mean.copy_(latents.mean(1))
+    codec.latent_std.copy_(latents.std(1).clamp(min=1e-3))
+    return codec

@@ -1,0 +1,146 @@
+"""Encoding and decoding as plain functions on tensors; :mod:`walloc_transforms.transforms` wraps them."""
+
+import os
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .codec import Codec
+from .latents import latents_to_pil, pil_to_latents
+from .zoo import load_codec
+
+__all__ = [
+    "decode_image",
+    "decode_waveform",
+    "encode_image",
+    "encode_waveform",
+    "latents_to_pil",
+    "pil_to_latents",
+]
+
+CodecLike = Codec | str | os.PathLike[str]
+
+_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
+def encode_image(
+    image: Tensor,
+    codec: CodecLike,
+    *,
+    quantize: bool = False,
+    normalize: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Encode images.
+
+    Args:
+        image: ``(..., C, H, W)``: uint8 in [0, 255], uint16 in [0, 65535], or float in [0, 1]; any leading dimensions.
+            Sides that are no multiple of the codec's stride are extended by reflection on the right and bottom.
+        codec: A codec, or what ``load_codec`` takes.
+        quantize: Round the latents to integers.
+        normalize: Zero mean and unit variance per channel, by the statistics kept with the codec.
+        dtype: Of the result; ``torch.int8`` needs ``quantize`` and forbids ``normalize``. Default: float32.
+
+    Returns:
+        Latents ``(..., D, ceil(H / stride), ceil(W / stride))``, within +-127.5 unless normalised.
+
+    Raises:
+        ValueError: Wrong shape, a side shorter than the stride, NaN, an audio codec, or options that exclude each other.
+        TypeError: Not a tensor, or of another dtype.
+    """
+    codec = _load(codec, "image")
+    low_high = _image_range(image)
+    return _encode(image, codec, low_high, quantize, normalize, dtype)
+
+
+def decode_image(latents: Tensor, codec: CodecLike, *, size: Sequence[int] | None = None) -> Tensor:
+    """Decode to images.
+
+    Args:
+        latents: ``(..., D, h, w)`` as :func:`encode_image` gives them without ``normalize``, float or int8.
+        codec: The codec that encoded them.
+        size: ``(H, W)`` of the image, to cut off what encoding added. Default: keep it.
+
+    Returns:
+        Float32 images ``(..., C, H, W)`` in [0, 1].
+
+    Raises:
+        ValueError: Wrong shape, a size that does not belong to the latents, or an audio codec.
+        TypeError: Not a tensor, or neither float nor int8.
+    """
+    return _load(codec, "image").decode(latents, size, output_range=(0.0, 1.0)).clamp(0, 1)
+
+
+def encode_waveform(
+    waveform: Tensor,
+    codec: CodecLike,
+    *,
+    quantize: bool = False,
+    normalize: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """Encode float waveforms ``(..., C, T)`` in [-1, 1] to ``(..., D, ceil(T / stride))``; see :func:`encode_image`.
+
+    Raises:
+        ValueError: Wrong shape, fewer samples than the stride, NaN, an image codec, or options that exclude each other.
+        TypeError: Not a float tensor.
+    """
+    codec = _load(codec, "audio")
+    if isinstance(waveform, Tensor) and waveform.dtype not in _FLOATS:
+        raise TypeError(f"expected a float waveform in [-1, 1], got {waveform.dtype}")
+    return _encode(waveform, codec, (-1.0, 1.0), quantize, normalize, dtype)
+
+
+def decode_waveform(latents: Tensor, codec: CodecLike, *, size: Sequence[int] | int | None = None) -> Tensor:
+    """Decode latents ``(..., D, t)`` to float32 waveforms ``(..., C, T)`` in [-1, 1], cut to ``size`` samples if given.
+
+    Raises:
+        ValueError: Wrong shape, a size that does not belong to the latents, or an image codec.
+        TypeError: Not a tensor, or neither float nor int8.
+    """
+    size = (size,) if isinstance(size, int) else size
+    return _load(codec, "audio").decode(latents, size, output_range=(-1.0, 1.0)).clamp(-1, 1)
+
+
+def check_options(quantize: bool, normalize: bool, dtype: torch.dtype | None) -> None:
+    """Refuse options that would lose what they promise.
+
+    Raises:
+        ValueError: ``dtype`` cannot hold the latents.
+    """
+    if dtype is None or dtype in _FLOATS:
+        return
+    if dtype not in (torch.int8, torch.int16):
+        raise ValueError(f"dtype must be a float type, torch.int8 or torch.int16, got {dtype}")
+    if not quantize or normalize:
+        raise ValueError(f"dtype={dtype} holds rounded latents only: set quantize=True and normalize=False")
+
+
+def _encode(x: Tensor, codec: Codec, low_high: tuple[float, float], quantize: bool, normalize: bool,
+            dtype: torch.dtype | None) -> Tensor:  # fmt: skip
+    check_options(quantize, normalize, dtype)
+    if dtype is torch.int8 and codec.config.latent_bits > 8:
+        raise ValueError(f"latents of {codec.config.latent_bits} bits do not fit torch.int8")
+    latents = codec.encode(x, "round" if quantize else "none", input_range=low_high)
+    if normalize:
+        latents = codec.normalize(latents)
+    return latents if dtype is None else latents.to(dtype)
+
+
+def _image_range(image: Tensor) -> tuple[float, float]:
+    """Say what black and white are: torchvision's convention is by dtype."""
+    if not isinstance(image, Tensor):
+        raise TypeError(f"expected a tensor, got {type(image).__name__} (WallocEncode takes PIL images)")
+    if image.dtype in _FLOATS:
+        return 0.0, 1.0
+    if image.dtype in (torch.uint8, torch.uint16):
+        return 0.0, float(torch.iinfo(image.dtype).max)
+    raise TypeError(f"expected an image of dtype uint8, uint16 or float, got {image.dtype}")
+
+
+def _load(codec: CodecLike, modality: str) -> Codec:
+    codec = load_codec(codec)
+    if codec.config.modality != modality:
+        raise ValueError(f"expected an {modality} codec, got {codec.config.name!r} ({codec.config.modality})")
+    return codec

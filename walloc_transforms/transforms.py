@@ -1,0 +1,162 @@
+"""``WallocEncode`` and ``WallocDecode``: the codec as torchvision v2 transforms.
+
+    v2.Compose([v2.RandomResizedCrop(256), v2.RandomHorizontalFlip(), wt.WallocEncode("rgb_16x")])
+
+Encode last: latents are plain tensors, which a later transform would take for an image.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import get_worker_info
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
+
+from .codec import Codec
+from .functional import CodecLike, check_options, decode_image, decode_waveform, encode_image, encode_waveform
+from .images import pil_to_tensor
+from .zoo import load_codec
+
+__all__ = ["WallocDecode", "WallocEncode"]
+
+Targets = Literal["pass", "latent"]
+
+
+class WallocEncode(v2.Transform):
+    """Encode images or waveforms to latents, where ``v2.Resize`` stood.
+
+    In a sample of any structure, PIL images, ``tv_tensors.Image`` and ``Video`` and otherwise the first pure tensor are
+    encoded; labels and everything else pass through as the same objects. PIL images of every mode with one meaning are
+    converted to the codec's channels. Works in workers of any start method, and on batches on any device.
+
+    Args:
+        codec: A codec, the name of an embedded one, a folder, or a hub repository.
+        quantize: Round the latents to integers.
+        normalize: Zero mean and unit variance per channel, by the statistics kept with the codec: for networks that do
+            not normalise their input themselves.
+        dtype: Of the latents; ``torch.int8`` needs ``quantize=True``. Default: float32.
+        targets: What happens to bounding boxes, key points and masks: ``"pass"`` leaves them in pixels; ``"latent"``
+            brings them to the latent grid: coordinates are divided by the codec's stride, in float, and a mask keeps
+            the pixel in the middle of every cell.
+
+    Shapes:
+        ``(..., C, H, W)`` to ``(..., D, ceil(H / stride), ceil(W / stride))``; ``(..., C, T)`` to
+        ``(..., D, ceil(T / stride))``.
+
+    Raises:
+        ValueError: Unknown codec, or options that exclude each other. On call: see ``functional.encode_image``.
+    """
+
+    def __init__(
+        self,
+        codec: CodecLike,
+        *,
+        quantize: bool = False,
+        normalize: bool = False,
+        dtype: torch.dtype | None = None,
+        targets: Targets = "pass",
+    ) -> None:
+        super().__init__()
+        check_options(quantize, normalize, dtype)
+        if targets not in ("pass", "latent"):
+            raise ValueError(f"targets must be 'pass' or 'latent', got {targets!r}")
+        self._codec = load_codec(codec)
+        self.quantize, self.normalize, self.dtype, self.targets = quantize, normalize, dtype, targets
+        kinds: tuple[Any, ...] = (F.is_pure_tensor,)
+        if self._codec.config.modality == "image":
+            kinds = (F.is_pure_tensor, tv_tensors.Image, tv_tensors.Video, Image.Image)
+            if targets == "latent":
+                kinds += (tv_tensors.BoundingBoxes, tv_tensors.KeyPoints, tv_tensors.Mask)
+        self._transformed_types = kinds
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Encode one entry of a sample; called by torchvision."""
+        if isinstance(inpt, (tv_tensors.BoundingBoxes, tv_tensors.KeyPoints, tv_tensors.Mask)):
+            return _to_grid(inpt, self._codec.config.stride)
+        c = self._codec.config
+        if isinstance(inpt, Image.Image):
+            inpt = pil_to_tensor(inpt, c.signal_channels)
+        if isinstance(inpt, tv_tensors.TVTensor):
+            inpt = inpt.as_subclass(Tensor)
+        device = self._codec.weight.device
+        if inpt.device != device:
+            where = "in a DataLoader worker " if get_worker_info() is not None else ""
+            raise ValueError(f"{where}the codec is on {device} and its input on {inpt.device}: "
+                             "move the transform with .to(device)")  # fmt: skip
+        encode = encode_image if c.modality == "image" else encode_waveform
+        with torch.no_grad():
+            return encode(inpt, self._codec, quantize=self.quantize, normalize=self.normalize, dtype=self.dtype)
+
+    def extra_repr(self) -> str:
+        """Show codec, channels, stride and the options in ``repr``."""
+        return f"{_describe(self._codec)}, quantize={self.quantize}, normalize={self.normalize}, " + (
+            f"dtype={self.dtype or torch.float32}, targets={self.targets!r}"
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+
+class WallocDecode(v2.Transform):
+    """Decode latents to float images in [0, 1] or waveforms in [-1, 1].
+
+    Args:
+        codec: The codec that encoded the latents.
+        decoder: ``"linear"``, the one decoder there is so far.
+        size: ``(H, W)`` or ``(T,)`` of the signal, to cut off what encoding added. Default: keep it.
+
+    Shapes:
+        ``(..., D, h, w)`` to ``(..., C, h * stride, w * stride)``, or to ``(..., C, *size)``; audio likewise.
+
+    Raises:
+        ValueError: Unknown codec or decoder. On call: see ``functional.decode_image``.
+    """
+
+    _transformed_types = (F.is_pure_tensor,)
+
+    def __init__(
+        self, codec: CodecLike, *, decoder: Literal["linear"] = "linear", size: Sequence[int] | None = None
+    ) -> None:
+        super().__init__()
+        if decoder != "linear":
+            raise ValueError(f"decoder must be 'linear', got {decoder!r}")
+        self._codec = load_codec(codec)
+        self.decoder, self.size = decoder, None if size is None else tuple(size)
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        """Decode one entry of a sample; called by torchvision."""
+        decode = decode_image if self._codec.config.modality == "image" else decode_waveform
+        return decode(inpt, self._codec, size=self.size)
+
+    def extra_repr(self) -> str:
+        """Show codec, channels, stride and the options in ``repr``."""
+        return f"{_describe(self._codec)}, decoder={self.decoder!r}, size={self.size}"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.extra_repr()})"
+
+
+def _describe(codec: Codec) -> str:
+    return f"{codec.config.name!r}, channels={codec.config.channels}, stride={codec.config.stride}"
+
+
+def _to_grid(target: Any, stride: int) -> Any:
+    """Bring a target from pixels to cells of ``stride`` pixels."""
+    plain = target.as_subclass(Tensor)
+    if isinstance(target, tv_tensors.Mask):
+        middles = [torch.arange(stride // 2, n + stride // 2, stride, device=plain.device).clamp(max=n - 1)
+                   for n in plain.shape[-2:]]  # fmt: skip
+        return tv_tensors.wrap(plain[..., middles[0], :][..., middles[1]], like=target)
+    plain = plain if plain.is_floating_point() else plain.float()
+    cells = tuple(-(-n // stride) for n in target.canvas_size)
+    scale = torch.full(plain.shape[-1:], 1 / stride, dtype=plain.dtype, device=plain.device)
+    if isinstance(target, tv_tensors.BoundingBoxes) and target.format in _WITH_ANGLE:
+        scale[-1] = 1
+    return tv_tensors.wrap(plain * scale, like=target, canvas_size=cells)
+
+
+_WITH_ANGLE = (tv_tensors.BoundingBoxFormat.XYWHR, tv_tensors.BoundingBoxFormat.CXCYWHR)
