@@ -11,6 +11,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import tyro
@@ -65,13 +66,13 @@ def main(config: Config) -> str:
         torch.set_num_threads(threads)
         codec = wt.load_codec(name)
         reference = reference_encoder(codec)
+        encode = partial(wt.functional.encode_image, codec=codec)
         whole = torch.randint(0, 256, (n, h, w, 3), dtype=torch.uint8).permute(0, 3, 1, 2)  # as decoded images lie
         floats = (whole / 255).contiguous()
-        encode = wt.functional.encode_image
-        torch.testing.assert_close(encode(floats, codec), reference(floats), atol=1e-3, rtol=0)
-        torch.testing.assert_close(encode(whole, codec), reference(floats), atol=1e-3, rtol=0)
+        torch.testing.assert_close(encode(floats), reference(floats), atol=1e-3, rtol=0)
+        torch.testing.assert_close(encode(whole), reference(floats), atol=1e-3, rtol=0)
         slow, fast, bytes_ = seconds(
-            [lambda: reference(floats), lambda: encode(floats, codec), lambda: encode(whole, codec)], config.repeats
+            [partial(reference, floats), partial(encode, floats), partial(encode, whole)], config.repeats
         )  # fmt: skip
         mp = n * h * w / 1e6
         lines.append(f"| `{name}` | {threads} | {n}x{h}x{w} | {mp / slow:.1f} | {mp / fast:.1f} | {mp / bytes_:.1f} "

@@ -31,7 +31,7 @@ class Settings:
     """What a run has in common with the others of a comparison."""
 
     data: str = "demo"
-    """`demo` (a small digit on a photograph), a folder with a subfolder of images per class, or a torchvision dataset."""
+    """`demo` (a digit on a photograph), a folder with a subfolder of images per class, or a torchvision dataset."""
     data_root: Path = Path("data")
     """Where torchvision's datasets are, or are downloaded to."""
     image_size: int = 128

@@ -113,7 +113,7 @@ def _mean(records: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _markdown(rows: list[dict[str, Any]]) -> str:
-    lines = ["| codec | images | reduction | PSNR, dB | bpp | resize, same values: PSNR, dB | encode, MP/s | decode, MP/s |",
+    lines = ["| codec | images | reduction | PSNR, dB | bpp | resize: PSNR, dB | encode, MP/s | decode, MP/s |",
              "|---|" + "---:|" * 7]  # fmt: skip
     for r in rows:
         lines.append(f"| `{r['codec']}` | {r['images']} | {r['reduction']:g} | {r['psnr']:.2f} | {r['bpp']:.3f} "

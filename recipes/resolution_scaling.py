@@ -23,7 +23,7 @@ from recipes import classification
 from recipes.common.arms import ARMS, make_arm
 from recipes.common.training import Ranks, save_config, write_atomically
 
-COLUMNS = ("arm", "values", "tokens", "macs", "accuracy", "spread", "seeds", "pipeline_rate", "step_rate")
+COLUMNS: list[str] = ["arm", "values", "tokens", "macs", "accuracy", "spread", "seeds", "pipeline_rate", "step_rate"]
 
 
 @dataclass
@@ -107,8 +107,9 @@ def draw(rows: list[dict[str, Any]], file: Path, data: str) -> None:
     figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
     for kind in dict.fromkeys(r["arm"].split("_")[0] for r in rows):
         own = sorted((r for r in rows if r["arm"].split("_")[0] == kind), key=lambda r: r["values"])
-        axes.errorbar([r["values"] for r in own], [r["accuracy"] for r in own],
-                      [0 if r["seeds"] == 1 else r["spread"] for r in own], marker="o", capsize=3, label=kind)  # fmt: skip
+        spreads = [0 if r["seeds"] == 1 else r["spread"] for r in own]
+        axes.errorbar([r["values"] for r in own], [r["accuracy"] for r in own], spreads,
+                      marker="o", capsize=3, label=kind)  # fmt: skip
     axes.set(xscale="log", xlabel="values per sample", ylabel="validation accuracy (%)",
              title=f"{Path(data).name}: {rows[0]['tokens']} tokens, same trunk, {rows[0]['seeds']} seeds")  # fmt: skip
     ticks = sorted({r["values"] for r in rows})

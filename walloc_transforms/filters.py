@@ -12,6 +12,7 @@ level is the most significant bit of a band's index, and a bit is 1 where the hi
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pywt
@@ -26,10 +27,12 @@ class Taps:
     Attributes:
         values: Float64 array ``(2, taps)``: row 0 low-pass, row 1 high-pass.
         start: Position of the first tap relative to sample ``2k``.
+        length: Taps with the zeros that PyWavelets pads with, which are trimmed here.
     """
 
     values: np.ndarray
     start: int
+    length: int
 
 
 @dataclass(frozen=True)
@@ -52,10 +55,11 @@ class FilterBank:
         return -self.start, max(0, self.start + self.filters.shape[1] - self.stride)
 
 
-def _wavelet(name: str) -> pywt.Wavelet:
-    if name not in pywt.wavelist(kind="discrete"):
+def _wavelet(name: str) -> Any:
+    library: Any = pywt  # compiled, without type information
+    if name not in library.wavelist(kind="discrete"):
         raise ValueError(f"unknown wavelet {name!r}: expected a discrete wavelet of PyWavelets, such as 'bior4.4'")
-    return pywt.Wavelet(name)
+    return library.Wavelet(name)
 
 
 def _trim(values: np.ndarray, start: int) -> tuple[np.ndarray, int]:
@@ -75,7 +79,7 @@ def analysis_taps(wavelet: str) -> Taps:
     """
     bank = _wavelet(wavelet)
     values = np.array([bank.dec_lo[::-1], bank.dec_hi[::-1]], dtype=np.float64)
-    return Taps(*_trim(values, 1 - values.shape[1] // 2))
+    return Taps(*_trim(values, 1 - values.shape[1] // 2), length=values.shape[1])
 
 
 @lru_cache
@@ -87,7 +91,7 @@ def synthesis_taps(wavelet: str) -> Taps:
     """
     bank = _wavelet(wavelet)
     values = np.array([bank.rec_lo, bank.rec_hi], dtype=np.float64)
-    return Taps(*_trim(values, 1 - values.shape[1] // 2))
+    return Taps(*_trim(values, 1 - values.shape[1] // 2), length=values.shape[1])
 
 
 def _compose(taps: Taps, levels: int) -> FilterBank:

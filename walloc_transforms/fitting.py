@@ -1,8 +1,8 @@
 """Fit a codec to data in closed form: one streaming pass, one eigendecomposition, no gradient and no GPU.
 
 The best D numbers per location, in mean squared error of the *signal*, are the leading principal components of the
-packets in the metric of the synthesis. With packet mean ``m`` and covariance ``S``, and ``G = L L^T`` the inner products
-of the synthesis filters within a cell (the wavelet is only nearly orthogonal, so G is only nearly the identity):
+packets in the metric of the synthesis. With packet mean ``m`` and covariance ``S``, and ``G = L L^T`` the inner
+products of the synthesis filters within a cell (the wavelet is nearly orthogonal, so G is nearly the identity):
 
     L^T S L = V diag(variance) V^T          eigenvectors by falling variance
     encoder  z = gain * V_D^T L^T (x - m)
@@ -107,7 +107,7 @@ class _PacketStatistics:
     def __init__(self, wavelet: str, levels: int) -> None:
         self.wavelet, self.levels = wavelet, levels
         self.modality: Literal["image", "audio"] | None = None
-        self.signal_channels = self.count = 0
+        self.signal_channels = self.signals = self.count = 0
 
     @torch.no_grad()
     def add(self, signal: Tensor) -> None:
@@ -125,7 +125,8 @@ class _PacketStatistics:
                              f"the first, got shape {tuple(signal.shape)}")  # fmt: skip
         vectors = self.analysis(signal[None])[0].flatten(1)
         if not torch.isfinite(vectors).all():
-            raise ValueError(f"signal {self.count and 'after the first' or 'number one'} holds NaN or infinite values")
+            raise ValueError(f"signal {self.signals} holds NaN or infinite values")
+        self.signals += 1
         self.count += vectors.shape[1]
         self.sum += vectors.double().sum(1)
         self.products += (vectors @ vectors.T).double()

@@ -141,7 +141,7 @@ class FoldedSynthesis(nn.Module):
         rows = weight.new_zeros(latents, self.signals, *[per_axis] * (dims - 1), taps)
         for band, position in enumerate(bands.T):
             horizontal = filters[position[-1]]
-            rows[:, :, *position[:-1]] += weight[:, band].T[..., None] * horizontal
+            rows[(slice(None), slice(None), *position[:-1])] += weight[:, band].T[..., None] * horizontal
         # The bias is the same in every cell, so what it adds to the signal repeats with the stride.
         cell = bias.detach().double().cpu().view(self.signals, -1)
         offset = cell.new_zeros(self.signals, *[self.stride] * dims)

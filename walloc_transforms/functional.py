@@ -1,6 +1,5 @@
 """Encoding and decoding as plain functions on tensors; :mod:`walloc_transforms.transforms` wraps them."""
 
-import os
 from collections.abc import Sequence
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor
 
 from .codec import Codec
 from .latents import latents_to_pil, pil_to_latents
-from .zoo import load_codec
+from .zoo import CodecLike, load_codec
 
 __all__ = [
     "decode_image",
@@ -18,8 +17,6 @@ __all__ = [
     "latents_to_pil",
     "pil_to_latents",
 ]
-
-CodecLike = Codec | str | os.PathLike[str]
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -46,7 +43,7 @@ def encode_image(
         Latents ``(..., D, ceil(H / stride), ceil(W / stride))``, within +-127.5 unless normalised.
 
     Raises:
-        ValueError: Wrong shape, a side shorter than the stride, NaN, an audio codec, or options that exclude each other.
+        ValueError: Wrong shape, a side shorter than the stride, NaN, an audio codec, or options at odds.
         TypeError: Not a tensor, or of another dtype.
     """
     codec = _load(codec, "image")

@@ -37,6 +37,8 @@ def pil_to_tensor(image: Image.Image, channels: int = 3) -> Tensor:
     if mode in _DEEP:
         grey = torch.from_numpy(np.asarray(image).astype(np.uint16))
         return grey.expand(channels, *grey.shape)
+    if mode == "La":
+        image = image.convert("LA")
     if mode in _ALPHA or "transparency" in image.info:
         if image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
             raise ValueError(f"the image (mode {mode!r}) has transparent pixels, whose colour is undefined: "

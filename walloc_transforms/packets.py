@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Sequence
 from typing import Literal
 
-import pywt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -255,7 +254,7 @@ def _library_transform(wavelet: str, dims: int) -> nn.Module:
 
 def _check_library_size(x: Tensor, wavelet: str, levels: int, dims: int) -> None:
     # On a side shorter than its filter at some level, the library wraps wrongly and says nothing.
-    least = pywt.Wavelet(wavelet).dec_len * 2 ** (levels - 1)
+    least = analysis_taps(wavelet).length * 2 ** (levels - 1)
     if min(x.shape[-dims:]) < least:
         raise ValueError(f"pytorch_wavelets is wrong below {least} samples per side at {levels} levels, "
                          f"got {tuple(x.shape[-dims:])}: use backend='torch'")  # fmt: skip

@@ -17,9 +17,9 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from .codec import Codec
-from .functional import CodecLike, check_options, decode_image, decode_waveform, encode_image, encode_waveform
+from .functional import check_options, decode_image, decode_waveform, encode_image, encode_waveform
 from .images import pil_to_tensor
-from .zoo import load_codec
+from .zoo import CodecLike, load_codec
 
 __all__ = ["WallocDecode", "WallocEncode"]
 
@@ -146,17 +146,18 @@ def _describe(codec: Codec) -> str:
 
 def _to_grid(target: Any, stride: int) -> Any:
     """Bring a target from pixels to cells of ``stride`` pixels."""
+    wrap: Any = tv_tensors.wrap  # its decorator hides the signature from type checkers
     plain = target.as_subclass(Tensor)
     if isinstance(target, tv_tensors.Mask):
         middles = [torch.arange(stride // 2, n + stride // 2, stride, device=plain.device).clamp(max=n - 1)
                    for n in plain.shape[-2:]]  # fmt: skip
-        return tv_tensors.wrap(plain[..., middles[0], :][..., middles[1]], like=target)
+        return wrap(plain[..., middles[0], :][..., middles[1]], like=target)
     plain = plain if plain.is_floating_point() else plain.float()
     cells = tuple(-(-n // stride) for n in target.canvas_size)
     scale = torch.full(plain.shape[-1:], 1 / stride, dtype=plain.dtype, device=plain.device)
     if isinstance(target, tv_tensors.BoundingBoxes) and target.format in _WITH_ANGLE:
         scale[-1] = 1
-    return tv_tensors.wrap(plain * scale, like=target, canvas_size=cells)
+    return wrap(plain * scale, like=target, canvas_size=cells)
 
 
 _WITH_ANGLE = (tv_tensors.BoundingBoxFormat.XYWHR, tv_tensors.BoundingBoxFormat.CXCYWHR)

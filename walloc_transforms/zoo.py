@@ -7,7 +7,9 @@ from pathlib import Path
 
 from .codec import CONFIG_FILE, WEIGHTS_FILE, Codec
 
-__all__ = ["CodecInfo", "available_codecs", "load_codec"]
+__all__ = ["CodecInfo", "CodecLike", "available_codecs", "load_codec"]
+
+CodecLike = Codec | str | os.PathLike[str]
 
 _EMBEDDED = Path(__file__).parent / "weights"
 
@@ -51,7 +53,7 @@ def available_codecs() -> list[CodecInfo]:
     return infos
 
 
-def load_codec(codec: str | os.PathLike[str] | Codec, *, channels: int | None = None) -> Codec:
+def load_codec(codec: CodecLike, *, channels: int | None = None) -> Codec:
     """Load a codec.
 
     Args:

@@ -8,7 +8,7 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torchvision
@@ -98,10 +98,11 @@ def _samples(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:
 
 
 def _torchvision(name: str, root: Path) -> Task:
-    kind = getattr(torchvision.datasets, name, None)
-    if not (inspect.isclass(kind) and issubclass(kind, torchvision.datasets.VisionDataset)):
+    found = getattr(torchvision.datasets, name, None)
+    if not (inspect.isclass(found) and issubclass(found, torchvision.datasets.VisionDataset)):
         raise ValueError(f"{name!r} is neither 'demo', nor a folder, nor a dataset of torchvision")
-    parameters = inspect.signature(kind).parameters
+    kind = cast(Any, found)
+    parameters = inspect.signature(found).parameters
     options: dict[str, Any] = {"download": True} if "download" in parameters else {}
     if "train" in parameters:
         parts = [kind(root, train=train, **options) for train in (True, False)]

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,8 @@ def write_atomically(file: Path, content: str | bytes) -> None:
 def save_config(folder: Path, config: Any) -> None:
     """Keep a run's settings as ``config.yaml``."""
     folder.mkdir(parents=True, exist_ok=True)
-    fields = asdict(config) if is_dataclass(config) and not isinstance(config, type) else dict(config)
-    plain = {k: str(v) if isinstance(v, Path) else list(v) if isinstance(v, tuple) else v for k, v in fields.items()}
+    plain = {key: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+             for key, value in asdict(config).items()}  # fmt: skip
     write_atomically(folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
 
 
@@ -113,7 +113,7 @@ def train(model: nn.Module, train_set: Any, validation_set: Any, schedule: Sched
         epoch) and ``step_rate`` (training samples per second and process, waiting for data excluded).
     """
     s = schedule
-    model.to(ranks.device)
+    model.to(ranks.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parallel = DistributedDataParallel(model) if ranks.world > 1 else model
     optimizer = torch.optim.AdamW(model.parameters(), s.lr, weight_decay=s.weight_decay)
     own_batch = max(1, s.batch_size // ranks.world)
@@ -150,8 +150,8 @@ def train(model: nn.Module, train_set: Any, validation_set: Any, schedule: Sched
             seconds += time.perf_counter() - start
         rate = float(sums[2]) / seconds
         loss_sum, seen, given = ranks.sum(sums.to(ranks.device)).tolist()
-        record = {"epoch": epoch + 1, "train_loss": loss_sum / max(1, seen), **evaluate(model, validation_set, own_batch,
-                  workers=s.workers, ranks=ranks), "step_rate": rate}  # fmt: skip
+        validation = evaluate(model, validation_set, own_batch, workers=s.workers, ranks=ranks)
+        record = {"epoch": epoch + 1, "train_loss": loss_sum / max(1, seen), **validation, "step_rate": rate}
         record["unreadable"] += int(given - seen)
         log.append(record)
         if ranks.first:
