@@ -38,11 +38,11 @@ class Settings:
     """Side of the crops in pixels, a multiple of 8; the demo's are 128."""
     demo_crops: tuple[int, int] = (5000, 1000)
     """Training and validation crops of the demo."""
-    epochs: int = 4
+    epochs: int = 5
     batch_size: int = 32
     lr: float = 3e-3
     weight_decay: float = 0.05
-    width: int = 24
+    width: int = 16
     """Channels of the trunk's first stage."""
     stages: int = 3
     """Residual stages of the trunk."""

@@ -87,7 +87,7 @@ def test_failed_download_names_what_would_do(monkeypatch: pytest.MonkeyPatch) ->
         raise huggingface_hub.errors.LocalEntryNotFoundError("offline")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    with pytest.raises(ConnectionError, match="'owner/name'.*Without a download there are rgb_16x, rgb_4x"):
+    with pytest.raises(ConnectionError, match=r"'owner/name'.*Without a download there are rgb_16x, rgb_4x"):
         wt.load_codec("owner/name")
 
 

@@ -115,7 +115,7 @@ def train(model: nn.Module, train_set: Any, validation_set: Any, schedule: Sched
     s = schedule
     model.to(ranks.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     parallel = DistributedDataParallel(model) if ranks.world > 1 else model
-    optimizer = torch.optim.AdamW(model.parameters(), s.lr, weight_decay=s.weight_decay)
+    optimizer = torch.optim.AdamW(model.parameters(), s.lr, weight_decay=s.weight_decay, fused=True)
     own_batch = max(1, s.batch_size // ranks.world)
     usable = len(train_set) // ranks.world
     if usable == 0:

@@ -34,7 +34,7 @@ class Classifier(nn.Module):
         stages: Number of stages of one block each.
     """
 
-    def __init__(self, values: int, classes: int, width: int = 32, stages: int = 3) -> None:
+    def __init__(self, values: int, classes: int, width: int = 16, stages: int = 3) -> None:
         super().__init__()
         self.normalize = nn.BatchNorm2d(values, affine=False)  # the same for every arm, whatever its range
         self.stem = nn.Conv2d(values, width, 1)
