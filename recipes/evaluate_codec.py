@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import matplotlib
 import torch
 import tyro
 from PIL import Image
@@ -39,6 +39,8 @@ class Config:
     """Names, folders or hub repositories."""
     output_dir: Path = Path("runs/evaluate_codec")
     """Gets images.csv (a row per image and codec), table.md and sheet.png."""
+    sheet_rows: int = 3
+    """Images of which the sheet shows the middle 128 pixels."""
 
 
 def psnr(image: Tensor, decoded: Tensor) -> float:
@@ -78,21 +80,25 @@ def main(config: Config) -> list[dict[str, Any]]:
     codecs = [wt.load_codec(c) for c in config.codecs]
     images = demo_photographs() if config.data == "demo" else ImageFiles(image_files(config.data))
     records: list[dict[str, Any]] = []
-    sheet: list[Image.Image] = []
+    sheet: list[list[tuple[str, Tensor]]] = []
     for number, image in enumerate(tqdm(images, desc="images", unit="image")):
         original = pil_to_tensor(image)
-        crops = [original]
+        crops = [("original", _crop(original))]
         for codec in codecs:
             wt.functional.encode_image(original, codec)  # the first call at a size sets up its kernels
             decoded, figures = code(original, codec)
             reduction = codec.config.dimensionality_reduction
             thumbnail = resize(image, reduction)
-            records.append({"image": number, "width": image.width, "height": image.height, "codec": codec.config.name,
-                            "reduction": reduction, "psnr": psnr(original, decoded),
-                            "resize_psnr": psnr(original, thumbnail), **figures})  # fmt: skip
-            crops += [decoded, thumbnail]
-        if len(sheet) < 6:
-            sheet.append(_strip(crops))
+            record = {"image": number, "width": image.width, "height": image.height, "codec": codec.config.name,
+                      "reduction": reduction, "psnr": psnr(original, decoded),
+                      "resize_psnr": psnr(original, thumbnail), **figures}  # fmt: skip
+            records.append(record)
+            crops += [
+                (f"resize, {reduction:g}x fewer values\n{record['resize_psnr']:.1f} dB", _crop(thumbnail)),
+                (f"{codec.config.name}, {reduction:g}x fewer values\n{record['psnr']:.1f} dB", _crop(decoded)),
+            ]
+        if number < config.sheet_rows:
+            sheet.append(crops)
     if not records:
         raise ValueError(f"no image in {config.data!r} could be read")
     config.output_dir.mkdir(parents=True, exist_ok=True)
@@ -102,7 +108,7 @@ def main(config: Config) -> list[dict[str, Any]]:
         writer.writerows(records)
     rows = [_mean([r for r in records if r["codec"] == codec.config.name]) for codec in codecs]
     (config.output_dir / "table.md").write_text(_markdown(rows), "utf-8")
-    _stack(sheet).save(config.output_dir / "sheet.png")
+    draw_sheet(sheet, config.output_dir / "sheet.png")
     return rows
 
 
@@ -121,24 +127,29 @@ def _markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _strip(images: list[Tensor], side: int = 160) -> Image.Image:
-    """Centre crops side by side: the original, then decoded and resized for every codec."""
-    h, w = images[0].shape[-2:]
+def _crop(image: Tensor, side: int = 128) -> Tensor:
+    h, w = image.shape[-2:]
     top, left = max(0, (h - side) // 2), max(0, (w - side) // 2)
-    crops = [image[:, top : top + side, left : left + side] for image in images]
-    return Image.fromarray(np.ascontiguousarray(torch.cat(crops, 2).permute(1, 2, 0).numpy()))
+    return image[:, top : top + side, left : left + side].permute(1, 2, 0)
 
 
-def _stack(strips: list[Image.Image]) -> Image.Image:
-    sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height for s in strips)))
-    y = 0
-    for strip in strips:
-        sheet.paste(strip, (0, y))
-        y += strip.height
-    return sheet
+def draw_sheet(sheet: list[list[tuple[str, Tensor]]], file: Path) -> None:
+    """Draw a row of titled centre crops per image."""
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    rows, columns = len(sheet), len(sheet[0])
+    figure, axes = plt.subplots(rows, columns, figsize=(2.3 * columns, 2.5 * rows), layout="constrained", squeeze=False)
+    for i, row in enumerate(sheet):
+        for j, (title, crop) in enumerate(row):
+            axes[i, j].imshow(crop.numpy(), interpolation="nearest")
+            axes[i, j].set_title(title, fontsize=9)
+            axes[i, j].axis("off")
+    figure.savefig(file, dpi=110)
+    plt.close(figure)
 
 
 if __name__ == "__main__":
     config = tyro.cli(Config, description=__doc__)
     print(_markdown(main(config)))
-    print(f"written to {config.output_dir}: table.md, images.csv, sheet.png (original, then decoded and resized)")
+    print(f"written to {config.output_dir}: table.md, images.csv, sheet.png")

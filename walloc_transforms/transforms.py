@@ -80,8 +80,10 @@ class WallocEncode(v2.Transform):
         c = self._codec.config
         if isinstance(inpt, Image.Image):
             inpt = pil_to_tensor(inpt, c.signal_channels)
-        if isinstance(inpt, tv_tensors.TVTensor):
-            inpt = inpt.as_subclass(Tensor)
+        if isinstance(inpt, tv_tensors.TVTensor) and not torch.compiler.is_compiling():
+            inpt = inpt.as_subclass(
+                Tensor
+            )  # unknown to the compiler, and of use under set_return_type("TVTensor") only
         device = self._codec.weight.device
         if inpt.device != device:
             where = "in a DataLoader worker " if get_worker_info() is not None else ""

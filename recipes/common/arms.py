@@ -55,7 +55,7 @@ class BlockDCT(nn.Module):
         cosines = torch.cos(math.pi * (n + 0.5) * n[:, None] / STRIDE) * math.sqrt(2 / STRIDE)
         cosines[0] /= math.sqrt(2)
         zigzag = sorted(((u, v) for u in range(STRIDE) for v in range(STRIDE)),
-                        key=lambda f: (sum(f), f[sum(f) % 2]))  # fmt: skip
+                        key=lambda f: (sum(f), f[1 - sum(f) % 2]))  # fmt: skip
         kept = torch.stack([torch.outer(cosines[u], cosines[v]) for u, v in zigzag[: values // 3]])
         self.register_buffer("basis", kept.repeat(3, 1, 1)[:, None].float())
 

@@ -1,0 +1,164 @@
+import math
+
+import pytest
+import torch
+from PIL import Image
+
+import walloc_transforms as wt
+from walloc_transforms import fitting
+from walloc_transforms.packets import WaveletPacketAnalysis
+
+
+def smooth_images(count: int = 6, channels: int = 3) -> list[torch.Tensor]:
+    """Noise whose power falls with frequency as that of photographs does, colours alike."""
+    images = []
+    for i in range(count):
+        h, w = 96 + 8 * i, 130
+        spectrum = torch.randn(channels, h, w, dtype=torch.complex64) + 2 * torch.randn(1, h, w, dtype=torch.complex64)
+        frequency = torch.sqrt(torch.fft.fftfreq(h)[:, None] ** 2 + torch.fft.fftfreq(w) ** 2).clamp(min=0.01)
+        image = torch.fft.ifft2(spectrum / frequency).real
+        images.append((0.45 + 0.15 * image / image.std()).clamp(0, 1))
+    return images
+
+
+def error(codec: wt.Codec, images: list[torch.Tensor], quantize: bool) -> float:
+    squares = 0.0
+    for x in images:
+        latents = wt.functional.encode_image(x, codec, quantize=quantize)
+        squares += float((wt.functional.decode_image(latents, codec, size=x.shape[1:]) - x).square().sum())
+    return squares / sum(x.numel() for x in images)
+
+
+@pytest.fixture(scope="module")
+def images() -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    return smooth_images()
+
+
+@pytest.fixture(scope="module")
+def codec(images: list[torch.Tensor]) -> wt.Codec:
+    return wt.fit_codec(images, levels=2, channels=12, progress=False, name="mine", source="noise")
+
+
+def test_result(codec: wt.Codec, images: list[torch.Tensor]) -> None:
+    c = codec.config
+    assert (c.name, c.modality, c.signal_channels, c.channels, c.levels, c.source) == (
+        "mine",
+        "image",
+        3,
+        12,
+        2,
+        "noise",
+    )
+    latents = torch.cat([wt.functional.encode_image(x, codec).flatten(1) for x in images], 1)
+    torch.testing.assert_close(latents.mean(1), codec.latent_mean, atol=0.5, rtol=0.02)
+    torch.testing.assert_close(latents.std(1), codec.latent_std, atol=0.02, rtol=0.02)
+
+
+def test_channels_are_uncorrelated_and_ordered(codec: wt.Codec, images: list[torch.Tensor]) -> None:
+    """In the metric of the signal, where a channel's share is its variance times the norm of what it decodes to."""
+    analysis = WaveletPacketAnalysis(levels=2)
+    packets = torch.cat([analysis(x[None] - 0.5)[0].flatten(1) for x in images], 1).double()
+    packets = (packets - packets.mean(1, keepdim=True)).float()
+    latents = codec.weight @ packets
+    correlation = torch.corrcoef(latents) - torch.eye(12)
+    assert correlation.abs().max() < 1e-2
+    gram = fitting._synthesis_gram(codec.config).float()
+    decoder = codec.decoder.weight
+    variance = latents.var(1) * (decoder * (gram @ decoder)).sum(0)
+    assert (variance[1:] <= variance[:-1] * 1.001).all()
+
+
+def test_beats_every_other_projection(codec: wt.Codec, images: list[torch.Tensor]) -> None:
+    """Principal components in the plain metric, or the coarsest bands alone, reconstruct worse."""
+    best = error(codec, images, quantize=False)
+    analysis = WaveletPacketAnalysis(levels=2)
+    packets = torch.cat([analysis(x[None] - 0.5)[0].flatten(1) for x in images], 1)
+    _, vectors = torch.linalg.eigh(torch.cov(packets))
+    bands = torch.eye(48)[:, [c * 16 + b for c in range(3) for b in (0, 1, 2, 3)]]
+    for rival in (vectors[:, -12:], bands):
+        other = wt.Codec(codec.config)
+        with torch.no_grad():
+            other.weight.copy_(rival.T * 30)
+            other.decoder.weight.copy_(rival / 30)
+            mean = packets.mean(1)
+            other.bias.copy_(-(other.weight @ mean))
+            other.decoder.bias.copy_(mean)
+        assert best < error(other, images, quantize=False)
+
+
+@pytest.mark.parametrize("loss", [0.1, 0.5])
+def test_rounding_costs_what_was_allowed(images: list[torch.Tensor], loss: float) -> None:
+    codec = wt.fit_codec(images, levels=2, channels=12, rounding_loss=loss, progress=False)
+    cost = 10 * math.log10(error(codec, images, quantize=True) / error(codec, images, quantize=False))
+    assert cost == pytest.approx(loss, rel=0.35)
+
+
+def test_a_prefix_is_the_smaller_codec(images: list[torch.Tensor], codec: wt.Codec) -> None:
+    smaller = wt.fit_codec(images, levels=2, channels=5, progress=False)
+    assert error(codec.prefix(5), images, False) == pytest.approx(error(smaller, images, False), rel=1e-3)
+
+
+def test_all_channels_reconstruct_exactly(images: list[torch.Tensor]) -> None:
+    codec = wt.fit_codec(images, levels=1, channels=12, progress=False)
+    assert error(codec, images, quantize=False) < 1e-8
+    assert wt.functional.encode_image(images[0], codec).abs().max() < 127.5
+
+
+def test_memory_does_not_grow(images: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "_SAMPLE", 500)
+    statistics = fitting._PacketStatistics("bior4.4", 2)
+    for image in images:
+        statistics.add(image - 0.5)
+        assert statistics.sample.shape[1] <= 500
+    assert statistics.count == sum(-(-x.shape[1] // 4) * -(-x.shape[2] // 4) for x in images)
+    mean, covariance = statistics.covariance()  # a uniform sample has the moments of the whole
+    root = covariance.diagonal().sqrt()
+    assert ((statistics.sample.mean(1).double() - mean).abs() < 6 * root / math.sqrt(500)).all()
+
+
+def test_kinds_of_input_agree(images: list[torch.Tensor]) -> None:
+    bytes_ = [(x * 255).round().to(torch.uint8) for x in images]
+    pil = [Image.fromarray(x.permute(1, 2, 0).numpy()) for x in bytes_]
+    fits = [
+        wt.fit_codec(s, levels=2, channels=4, progress=False) for s in (bytes_, pil, iter([x / 255 for x in bytes_]))
+    ]
+    for other in fits[1:]:
+        torch.testing.assert_close(other.weight, fits[0].weight, atol=1e-3, rtol=1e-3)
+
+
+def test_waveforms() -> None:
+    waveforms = [torch.cumsum(torch.randn(2, 3000 + 16 * i), 1) / 200 for i in range(3)]
+    codec = wt.fit_codec(waveforms, levels=4, channels=8, progress=False)
+    assert (codec.config.modality, codec.config.signal_channels, codec.config.packets) == ("audio", 2, 32)
+    decoded = wt.functional.decode_waveform(wt.functional.encode_waveform(waveforms[0], codec), codec, size=3000)
+    assert (decoded - waveforms[0].clamp(-1, 1)).square().mean() < 0.05 * waveforms[0].square().mean()
+
+
+def test_repeatable(images: list[torch.Tensor], codec: wt.Codec) -> None:
+    again = wt.fit_codec(images, levels=2, channels=12, progress=False)
+    for name, value in again.state_dict().items():
+        assert torch.equal(value, codec.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("signals", "options", "error_", "message"),
+    [
+        ([], {}, ValueError, "no signals to fit"),
+        (["a.jpg"], {}, TypeError, "expected tensors or PIL images to fit a codec to, got str"),
+        ([torch.rand(3, 64, 64), torch.rand(1, 64, 64)], {}, ValueError, r"3 channels and 2 axes .* got shape \(1, 64"),
+        ([torch.rand(3, 64, 64), torch.rand(3, 64)], {}, ValueError, "3 channels and 2 axes"),
+        ([torch.rand(3, 3, 64)], {}, ValueError, "too small: got 3x64"),
+        ([torch.full((3, 64, 64), float("nan"))], {}, ValueError, "signal 0 holds NaN"),
+        ([torch.zeros(3, 64, 64, dtype=torch.int64)], {}, TypeError, "got torch.int64"),
+        ([torch.rand(2, 3, 64, 64)], {}, ValueError, r"got shape \(2, 3, 64, 64\)"),
+        ([torch.rand(3, 8, 8)], {}, ValueError, "4 locations are too few to determine 48 packets"),
+        ([torch.full((3, 64, 64), 0.5)], {}, ValueError, "do not vary"),
+        ([torch.rand(3, 64, 64)], {"channels": 49}, ValueError, "channels must be from 1 to 48"),
+        ([torch.rand(3, 64, 64)], {"rounding_loss": 0}, ValueError, "rounding_loss must be positive, got 0 dB"),
+        ([torch.rand(3, 64, 64)], {"wavelet": "bior9.9"}, ValueError, "unknown wavelet 'bior9.9'"),
+    ],
+)
+def test_refuses(signals: list, options: dict, error_: type[Exception], message: str) -> None:
+    with pytest.raises(error_, match=message):
+        wt.fit_codec(signals, **{"levels": 2, "channels": 4, "progress": False, **options})

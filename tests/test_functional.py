@@ -1,0 +1,141 @@
+import pytest
+import torch
+
+import walloc_transforms as wt
+from walloc_transforms import functional as F
+
+IMAGE_DTYPES = {
+    torch.float32: 1,
+    torch.float64: 1,
+    torch.float16: 1,
+    torch.bfloat16: 1,
+    torch.uint8: 255,
+    torch.uint16: 65535,
+}
+
+
+def audio_codec() -> wt.Codec:
+    codec = wt.Codec(wt.CodecConfig("sound", "audio", 2, 16, 4))
+    with torch.no_grad():
+        codec.weight.mul_(50)
+        codec.decoder.weight.div_(50)
+    return codec
+
+
+@pytest.mark.parametrize("batch", [(), (0,), (5, 0), (2,), (2, 3)])
+@pytest.mark.parametrize("name", ["rgb_16x", "rgb_4x"])
+def test_shapes(batch: tuple[int, ...], name: str) -> None:
+    codec = wt.load_codec(name)
+    latents = F.encode_image(torch.rand(*batch, 3, 17, 11), codec)
+    assert latents.shape == (*batch, codec.config.channels, 3, 2)
+    assert latents.dtype == torch.float32
+    assert F.decode_image(latents, codec).shape == (*batch, 3, 24, 16)
+    assert F.decode_image(latents, codec, size=(17, 11)).shape == (*batch, 3, 17, 11)
+
+
+@pytest.mark.parametrize("dtype", IMAGE_DTYPES)
+def test_range_is_by_dtype(dtype: torch.dtype) -> None:
+    full = IMAGE_DTYPES[dtype]
+    image = (torch.rand(3, 17, 24) * full).to(dtype)
+    torch.testing.assert_close(F.encode_image(image, "rgb_16x"), F.encode_image(image.double() / full, "rgb_16x"),
+                               atol=1e-3, rtol=0)  # fmt: skip
+
+
+def test_black_and_white_survive() -> None:
+    for name in ("rgb_16x", "rgb_4x"):
+        for value in (0.0, 1.0):
+            image = torch.full((3, 16, 24), value)
+            decoded = F.decode_image(F.encode_image(image, name, quantize=True), name)
+            torch.testing.assert_close(decoded, image, atol=0.02, rtol=0)
+
+
+def test_quantize_and_dtype() -> None:
+    image = torch.rand(2, 3, 32, 40)
+    raw = F.encode_image(image, "rgb_4x")
+    rounded = F.encode_image(image, "rgb_4x", quantize=True)
+    assert not torch.equal(raw, raw.round())
+    assert torch.equal(rounded, raw.round())
+    codes = F.encode_image(image, "rgb_4x", quantize=True, dtype=torch.int8)
+    assert codes.dtype == torch.int8
+    assert torch.equal(codes.float(), rounded)
+    assert torch.equal(F.decode_image(codes, "rgb_4x"), F.decode_image(rounded, "rgb_4x"))
+    assert F.encode_image(image, "rgb_4x", dtype=torch.bfloat16).dtype == torch.bfloat16
+
+
+def test_normalize() -> None:
+    codec = wt.load_codec("rgb_16x")
+    image = torch.rand(3, 32, 40)
+    raw, normal = F.encode_image(image, codec), F.encode_image(image, codec, normalize=True)
+    expected = (raw - codec.latent_mean.view(-1, 1, 1)) / codec.latent_std.view(-1, 1, 1)
+    torch.testing.assert_close(normal, expected)
+    torch.testing.assert_close(codec.denormalize(normal), raw, atol=1e-4, rtol=0)
+
+
+def test_decoded_images_stay_in_range() -> None:
+    decoded = F.decode_image(torch.randn(12, 5, 7) * 60, "rgb_16x")
+    assert decoded.min() == 0
+    assert decoded.max() == 1
+
+
+def test_waveforms() -> None:
+    codec, waveform = audio_codec(), torch.rand(3, 2, 100) * 2 - 1
+    latents = F.encode_waveform(waveform, codec)
+    assert latents.shape == (3, 16, 7)
+    torch.testing.assert_close(latents, codec.encode(waveform / 2), atol=1e-4, rtol=0)
+    decoded = F.decode_waveform(latents, codec, size=100)
+    assert decoded.shape == waveform.shape
+    assert decoded.abs().max() <= 1
+    torch.testing.assert_close(decoded, (codec.decode(latents, (100,)) * 2).clamp(-1, 1))
+
+
+@pytest.mark.parametrize(
+    ("image", "error", "message"),
+    [
+        (
+            torch.rand(1, 16, 16),
+            ValueError,
+            r"'rgb_16x' expects signal of shape \(\.\.\., 3, H, W\), got \(1, 16, 16\)",
+        ),
+        (torch.rand(16, 16), ValueError, r"got \(16, 16\)"),
+        (torch.zeros(3, 16, 16, dtype=torch.int64), TypeError, "uint8, uint16 or float, got torch.int64"),
+        (torch.zeros(3, 16, 16, dtype=torch.bool), TypeError, "got torch.bool"),
+        (torch.full((3, 16, 16), float("nan")), ValueError, "NaN or infinite"),
+        (torch.rand(3, 7, 16), ValueError, "too small: got 7x16 samples, expected at least 8 along every side"),
+        (torch.rand(3, 0, 16), ValueError, r"without samples: shape \(3, 0, 16\)"),
+        ("photo.jpg", TypeError, r"expected a tensor, got str \(WallocEncode takes PIL images\)"),
+    ],
+)
+def test_encode_image_refuses(image: torch.Tensor, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        F.encode_image(image, "rgb_16x")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": torch.int8}, "holds rounded latents only: set quantize=True"),
+        ({"dtype": torch.int8, "quantize": True, "normalize": True}, "normalize=False"),
+        ({"dtype": torch.uint8, "quantize": True}, "got torch.uint8"),
+    ],
+)
+def test_options_at_odds(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        F.encode_image(torch.rand(3, 16, 16), "rgb_16x", **options)
+
+
+def test_modality_is_checked() -> None:
+    with pytest.raises(ValueError, match=r"expected an image codec, got 'sound' \(audio\)"):
+        F.encode_image(torch.rand(3, 16, 16), audio_codec())
+    with pytest.raises(ValueError, match=r"expected an audio codec, got 'rgb_16x' \(image\)"):
+        F.encode_waveform(torch.rand(2, 160), "rgb_16x")
+    with pytest.raises(TypeError, match="expected a float waveform"):
+        F.encode_waveform(torch.zeros(2, 160, dtype=torch.int16), audio_codec())
+
+
+def test_decode_refuses() -> None:
+    with pytest.raises(ValueError, match=r"size 16x16 does not belong to these latents: they hold 40x56 samples"):
+        F.decode_image(torch.zeros(12, 5, 7), "rgb_16x", size=(16, 16))
+    with pytest.raises(ValueError, match=r"expects latents of shape \(\.\.\., 12, H, W\), got \(48, 5, 7\)"):
+        F.decode_image(torch.zeros(48, 5, 7), "rgb_16x")
+    with pytest.raises(TypeError, match=r"float, int8 or int16 latents, got torch.int64"):
+        F.decode_image(torch.zeros(12, 5, 7, dtype=torch.int64), "rgb_16x")
