@@ -323,12 +323,15 @@ class Codec(nn.Module):
                 f"reduction={c.dimensionality_reduction:g}")  # fmt: skip
 
 
-@torch.compiler.assume_constant_result  # a compiled encoder folds when it is traced
 def _refold(codec: Codec) -> bool:
-    """Bring the folded kernels up to date with the weights."""
+    """Bring the folded kernels up to date with the weights; while a compiler traces, too."""
     if codec._folded_from != codec._stamp():
         codec._fold()
     return True
+
+
+# What torch.compiler.assume_constant_result does, without the import of torch._dynamo, which takes a second.
+vars(_refold)["_dynamo_marked_constant"] = True
 
 
 _quantize = quantize  # the methods' argument of the same name hides it

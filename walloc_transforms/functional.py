@@ -1,13 +1,14 @@
 """Encoding and decoding as plain functions on tensors; :mod:`walloc_transforms.transforms` wraps them."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from .codec import Codec
 from .latents import latents_to_pil, pil_to_latents
-from .zoo import CodecLike, load_codec
+from .zoo import CodecLike, embedded_names, load_codec
 
 __all__ = [
     "decode_image",
@@ -34,7 +35,7 @@ def encode_image(
     Args:
         image: ``(..., C, H, W)``: uint8 in [0, 255], uint16 in [0, 65535], or float in [0, 1]; any leading dimensions.
             Sides that are no multiple of the codec's stride are extended by reflection on the right and bottom.
-        codec: A codec, or what ``load_codec`` takes.
+        codec: A codec, or what ``load_codec`` takes; a folder or repository is read anew with every call.
         quantize: Round the latents to integers.
         normalize: Zero mean and unit variance per channel, by the statistics kept with the codec.
         dtype: Of the result; ``torch.int8`` needs ``quantize`` and forbids ``normalize``. Default: float32.
@@ -136,8 +137,12 @@ def _image_range(image: Tensor) -> tuple[float, float]:
     raise TypeError(f"expected an image of dtype uint8, uint16 or float, got {image.dtype}")
 
 
+_embedded = lru_cache(load_codec)  # calls by name, one per image, do not read the weights again
+
+
 def _load(codec: CodecLike, modality: str) -> Codec:
-    codec = load_codec(codec)
+    if not isinstance(codec, Codec):
+        codec = _embedded(codec) if codec in embedded_names() else load_codec(codec)
     if codec.config.modality != modality:
         raise ValueError(f"expected an {modality} codec, got {codec.config.name!r} ({codec.config.modality})")
     return codec

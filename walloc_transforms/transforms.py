@@ -43,6 +43,9 @@ class WallocEncode(v2.Transform):
             brings them to the latent grid: coordinates are divided by the codec's stride, in float, and a mask keeps
             the pixel in the middle of every cell.
 
+    Attributes:
+        codec: The codec, loaded.
+
     Shapes:
         ``(..., C, H, W)`` to ``(..., D, ceil(H / stride), ceil(W / stride))``; ``(..., C, T)`` to
         ``(..., D, ceil(T / stride))``.
@@ -64,10 +67,10 @@ class WallocEncode(v2.Transform):
         check_options(quantize, normalize, dtype)
         if targets not in ("pass", "latent"):
             raise ValueError(f"targets must be 'pass' or 'latent', got {targets!r}")
-        self._codec = load_codec(codec)
+        self.codec = load_codec(codec)
         self.quantize, self.normalize, self.dtype, self.targets = quantize, normalize, dtype, targets
         kinds: tuple[Any, ...] = (F.is_pure_tensor,)
-        if self._codec.config.modality == "image":
+        if self.codec.config.modality == "image":
             kinds = (F.is_pure_tensor, tv_tensors.Image, tv_tensors.Video, Image.Image)
             if targets == "latent":
                 kinds += (tv_tensors.BoundingBoxes, tv_tensors.KeyPoints, tv_tensors.Mask)
@@ -76,26 +79,26 @@ class WallocEncode(v2.Transform):
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Encode one entry of a sample; called by torchvision."""
         if isinstance(inpt, (tv_tensors.BoundingBoxes, tv_tensors.KeyPoints, tv_tensors.Mask)):
-            return _to_grid(inpt, self._codec.config.stride)
-        c = self._codec.config
+            return _to_grid(inpt, self.codec.config.stride)
+        c = self.codec.config
         if isinstance(inpt, Image.Image):
             inpt = pil_to_tensor(inpt, c.signal_channels)
         if isinstance(inpt, tv_tensors.TVTensor) and not torch.compiler.is_compiling():
             inpt = inpt.as_subclass(
                 Tensor
             )  # unknown to the compiler, and of use under set_return_type("TVTensor") only
-        device = self._codec.weight.device
+        device = self.codec.weight.device
         if inpt.device != device:
             where = "in a DataLoader worker " if get_worker_info() is not None else ""
             raise ValueError(f"{where}the codec is on {device} and its input on {inpt.device}: "
                              "move the transform with .to(device)")  # fmt: skip
         encode = encode_image if c.modality == "image" else encode_waveform
         with torch.no_grad():
-            return encode(inpt, self._codec, quantize=self.quantize, normalize=self.normalize, dtype=self.dtype)
+            return encode(inpt, self.codec, quantize=self.quantize, normalize=self.normalize, dtype=self.dtype)
 
     def extra_repr(self) -> str:
         """Show codec, channels, stride and the options in ``repr``."""
-        return f"{_describe(self._codec)}, quantize={self.quantize}, normalize={self.normalize}, " + (
+        return f"{_describe(self.codec)}, quantize={self.quantize}, normalize={self.normalize}, " + (
             f"dtype={self.dtype or torch.float32}, targets={self.targets!r}"
         )
 
@@ -126,17 +129,17 @@ class WallocDecode(v2.Transform):
         super().__init__()
         if decoder != "linear":
             raise ValueError(f"decoder must be 'linear', got {decoder!r}")
-        self._codec = load_codec(codec)
+        self.codec = load_codec(codec)
         self.decoder, self.size = decoder, None if size is None else tuple(size)
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Decode one entry of a sample; called by torchvision."""
-        decode = decode_image if self._codec.config.modality == "image" else decode_waveform
-        return decode(inpt, self._codec, size=self.size)
+        decode = decode_image if self.codec.config.modality == "image" else decode_waveform
+        return decode(inpt, self.codec, size=self.size)
 
     def extra_repr(self) -> str:
         """Show codec, channels, stride and the options in ``repr``."""
-        return f"{_describe(self._codec)}, decoder={self.decoder!r}, size={self.size}"
+        return f"{_describe(self.codec)}, decoder={self.decoder!r}, size={self.size}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"

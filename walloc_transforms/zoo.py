@@ -3,6 +3,7 @@
 import difflib
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from .codec import CONFIG_FILE, WEIGHTS_FILE, Codec
@@ -39,14 +40,16 @@ class CodecInfo:
     source: str
 
 
-def _embedded_names() -> list[str]:
-    return sorted(file.parent.name for file in _EMBEDDED.glob(f"*/{CONFIG_FILE}"))
+@lru_cache
+def embedded_names() -> tuple[str, ...]:
+    """Names of the codecs that come with the package."""
+    return tuple(sorted(file.parent.name for file in _EMBEDDED.glob(f"*/{CONFIG_FILE}")))
 
 
 def available_codecs() -> list[CodecInfo]:
     """List the codecs that come with the package and need no download."""
     infos = []
-    for name in _embedded_names():
+    for name in embedded_names():
         c = Codec.from_pretrained(_EMBEDDED / name).config
         infos.append(CodecInfo(name, c.modality, c.signal_channels, c.channels, c.levels, c.dimensionality_reduction,
                                "linear", c.source))  # fmt: skip
@@ -73,15 +76,15 @@ def load_codec(codec: CodecLike, *, channels: int | None = None) -> Codec:
 
 def _find(codec: str | os.PathLike[str]) -> Codec:
     name = os.fspath(codec)
-    if name in _embedded_names():
+    if name in embedded_names():
         return Codec.from_pretrained(_EMBEDDED / name)
     if isinstance(codec, os.PathLike) or os.path.isdir(name):
         return Codec.from_pretrained(name)
     if name.count("/") == 1 and not name.startswith((".", "/", "~")):
         return _download(name)
-    close = difflib.get_close_matches(name, _embedded_names(), n=1, cutoff=0.4)
+    close = difflib.get_close_matches(name, embedded_names(), n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(f"unknown codec {name!r}: {hint}Embedded codecs are {', '.join(_embedded_names())}; "
+    raise ValueError(f"unknown codec {name!r}: {hint}Embedded codecs are {', '.join(embedded_names())}; "
                      "a folder or a hub repository 'owner/name' would do too")  # fmt: skip
 
 
@@ -93,5 +96,5 @@ def _download(repo: str) -> Codec:
     except (huggingface_hub.errors.HfHubHTTPError, huggingface_hub.errors.HFValidationError, OSError) as error:
         raise ConnectionError(f"{repo!r} is no folder here, and the hub did not give {CONFIG_FILE} and {WEIGHTS_FILE} "
                               f"({type(error).__name__}: {error}). Without a download there are "
-                              f"{', '.join(_embedded_names())}") from error  # fmt: skip
+                              f"{', '.join(embedded_names())}") from error  # fmt: skip
     return Codec.from_pretrained(Path(files[0]).parent)
