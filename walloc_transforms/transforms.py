@@ -83,10 +83,8 @@ class WallocEncode(v2.Transform):
         c = self.codec.config
         if isinstance(inpt, Image.Image):
             inpt = pil_to_tensor(inpt, c.signal_channels)
-        if isinstance(inpt, tv_tensors.TVTensor) and not torch.compiler.is_compiling():
-            inpt = inpt.as_subclass(
-                Tensor
-            )  # unknown to the compiler, and of use under set_return_type("TVTensor") only
+        if isinstance(inpt, tv_tensors.TVTensor):  # the compiler does not know as_subclass
+            inpt = inpt[...] if torch.compiler.is_compiling() else inpt.as_subclass(Tensor)
         device = self.codec.weight.device
         if inpt.device != device:
             where = "in a DataLoader worker " if get_worker_info() is not None else ""
