@@ -183,7 +183,8 @@ def test_compiles_whole(encode: wt.WallocEncode, kind: str) -> None:
     torch._dynamo.reset()
     images = torch.rand(4, 3, 32, 40)
     x = {"tensor": images[0], "image": tv_tensors.Image(images[0]), "batch": images}[kind]
-    compiled = torch.compile(encode, fullgraph=True, backend="aot_eager")
+    backend = "eager" if kind == "image" else "aot_eager"  # which does not take tensor subclasses; inductor does
+    compiled = torch.compile(encode, fullgraph=True, backend=backend)
     torch.testing.assert_close(compiled(x), encode(x), atol=1e-3, rtol=0)
 
 
