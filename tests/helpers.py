@@ -47,3 +47,16 @@ def reference_decode(codec: Codec, latents: Tensor) -> Tensor:
     packets = torch.einsum("cd,nd...->nc...", codec.decoder.weight.double(), z)
     packets += codec.decoder.bias.double().view(-1, *[1] * c.dims)
     return WaveletPacketSynthesis(c.wavelet, c.levels, c.dims)(packets).float()
+
+
+def stem_codec() -> Codec:
+    """A codec of 12 channels whose statistics are not those of a fresh one."""
+    torch.manual_seed(1)
+    codec = Codec(CodecConfig("test", "image", 3, 12, 3))
+    codec.latent_mean.normal_(0, 3)
+    codec.latent_std.uniform_(1, 5)
+    return codec
+
+
+def pixels(side: int = 64, batch: int = 2) -> Tensor:
+    return torch.rand(batch, 3, side, side) - 0.5
