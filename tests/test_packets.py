@@ -209,7 +209,7 @@ def test_periodic_pad_equals_numpy(left: int, right: int, dim: int) -> None:
     np.testing.assert_array_equal(periodic_pad(x, left, right, dim).numpy(), np.pad(x.numpy(), widths, mode="wrap"))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.uint16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.uint8, torch.bfloat16])
 @pytest.mark.parametrize(("size", "stride"), [((8, 8), 8), ((9, 15), 8), ((17, 11), 8), ((17, 31), 16), ((300,), 256)])
 def test_pad_to_multiple_equals_numpy(size: tuple[int, ...], stride: int, dtype: torch.dtype) -> None:
     x = torch.randint(0, 256, (2, 3, *size)).to(dtype)

@@ -10,9 +10,11 @@ parameters are made to require gradients; then it takes the plain, trainable pat
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import math
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -99,6 +101,10 @@ class CodecConfig:
         return self.packets / self.channels
 
 
+_KEYS = itertools.count()
+_CODECS: "weakref.WeakValueDictionary[int, Codec]" = weakref.WeakValueDictionary()
+
+
 class Codec(nn.Module):
     """Encoder and linear decoder of one codec, in float32 whatever surrounds it.
 
@@ -134,7 +140,16 @@ class Codec(nn.Module):
                 self.decoder.weight.copy_(self.weight.T)
             self.register_buffer("latent_mean", torch.zeros(config.channels))
             self.register_buffer("latent_std", torch.ones(config.channels))
+        self._register()
         self._fold()
+
+    def _register(self) -> None:
+        self._key = next(_KEYS)
+        _CODECS[self._key] = self
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._register()
 
     @torch.inference_mode(False)
     def _fold(self) -> None:
@@ -150,7 +165,7 @@ class Codec(nn.Module):
         return tuple((id(p), -1 if p.is_inference() else p._version) for p in self.parameters())
 
     def _use_folded(self) -> bool:
-        return not any(p.requires_grad for p in self.parameters()) and _refold(self)
+        return not any(p.requires_grad for p in self.parameters()) and _refold(self._key)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codec":
         """Follow the model to other devices, but stay in float32: bfloat16 flips a third of the rounded latents."""
@@ -192,6 +207,8 @@ class Codec(nn.Module):
         shift = CODEC_RANGE[0] - input_range[0] * scale
         with torch.autocast(x.device.type, enabled=False):
             x = x.reshape(math.prod(batch), *x.shape[-c.dims - 1 :])
+            if x.dtype == torch.uint16:  # few operations know it
+                x = x.to(torch.float32)
             if self._use_folded():
                 x = pad_to_multiple(x, c.stride, c.dims)
                 z = self._folded_analysis(x, scale, shift)
@@ -323,14 +340,17 @@ class Codec(nn.Module):
                 f"reduction={c.dimensionality_reduction:g}")  # fmt: skip
 
 
-def _refold(codec: Codec) -> bool:
-    """Bring the folded kernels up to date with the weights; while a compiler traces, too."""
+def _refold(key: int) -> bool:
+    """Bring the folded kernels of a codec up to date with its weights."""
+    codec = _CODECS[key]
     if codec._folded_from != codec._stamp():
         codec._fold()
     return True
 
 
-# What torch.compiler.assume_constant_result does, without the import of torch._dynamo, which takes a second.
+# A compiler runs such a function when it traces, instead of tracing it, if its arguments are of simple types: hence the
+# key. This is what torch.compiler.assume_constant_result does, without its import of torch._dynamo, which takes a
+# second.
 vars(_refold)["_dynamo_marked_constant"] = True
 
 
