@@ -9,7 +9,7 @@ Everything before companding is linear and commutes with shifts by ``2**J``, and
 
 is exact. When D is large, the rows are filtered band by band too and a 1x1 convolution projects: fewer multiply-adds.
 In 1-D there is one axis; its J levels are folded into one strided convolution with the projection.
-The decoder is the same run backwards, with transposed convolutions.
+The decoder is the same run backwards: one convolution to the rows, one down the columns.
 """
 
 import math
@@ -114,7 +114,10 @@ class FoldedAnalysis(nn.Module):
 
 
 class FoldedSynthesis(nn.Module):
-    """Linear decoding and synthesis of a frozen codec, ``IWPT(weight @ z + bias)``, in two transposed convolutions.
+    """Linear decoding and synthesis of a frozen codec, ``IWPT(weight @ z + bias)``, in two convolutions.
+
+    A transposed convolution of stride ``2**J`` is one plain convolution per phase, output position modulo the stride.
+    All phases are computed at once, as channels; in channels_last memory those of a row already lie side by side.
 
     Args:
         weight: ``(C * bands, D)``.
@@ -132,29 +135,29 @@ class FoldedSynthesis(nn.Module):
         super().__init__()
         bank = synthesis_bank(wavelet, levels)
         filters = torch.from_numpy(bank.filters)
-        self.dims, self.stride, self.start = dims, bank.stride, bank.start
-        latents, per_axis, taps = weight.shape[1], *filters.shape
+        self.dims, self.stride = dims, bank.stride
+        latents, per_axis = weight.shape[1], len(filters)
         self.signals = weight.shape[0] // per_axis**dims
-        self.wrap = -(-taps // self.stride)  # cells that reach into the period, rounded up
+        phases, self.reach = _phases(filters, bank.start, bank.stride)
         weight = weight.detach().double().cpu().view(self.signals, -1, latents)
         bands = band_positions(levels, dims)
-        rows = weight.new_zeros(latents, self.signals, *[per_axis] * (dims - 1), taps)
+        rows = weight.new_zeros(self.stride, self.signals, *[per_axis] * (dims - 1), latents, phases.shape[-1])
         for band, position in enumerate(bands.T):
-            horizontal = filters[position[-1]]
-            rows[(slice(None), slice(None), *position[:-1])] += weight[:, band].T[..., None] * horizontal
+            horizontal = phases[:, position[-1], None, None, :]
+            rows[(slice(None), slice(None), *position[:-1])] += weight[:, band, :, None] * horizontal
         # The bias is the same in every cell, so what it adds to the signal repeats with the stride.
         cell = bias.detach().double().cpu().view(self.signals, -1)
         offset = cell.new_zeros(self.signals, *[self.stride] * dims)
         for band, position in enumerate(bands.T):
-            tile = [_fold(filters[p], bank.start, self.stride) for p in position]
+            tile = [phases[:, p].sum(-1) for p in position]  # what a constant band synthesises to
             product = tile[0] if dims == 1 else torch.outer(tile[0], tile[1])
             offset += cell[:, band].view(-1, *[1] * dims) * product
         self._constant("offset", offset)
         if dims == 1:
-            self._constant("rows", rows)
+            self._constant("rows", rows.flatten(0, 1))
         else:
-            self._constant("rows", rows.flatten(1, 2)[:, :, None])
-            self._constant("columns", filters.repeat(self.signals, 1)[:, None, :, None])
+            self._constant("rows", rows.flatten(0, 2)[:, :, None])
+            self._constant("columns", phases.repeat(self.signals, 1, 1)[..., None])
 
     def _constant(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value.to(torch.float32).contiguous(), persistent=False)
@@ -162,24 +165,20 @@ class FoldedSynthesis(nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         """Map expanded latents ``(N, D, h, w)`` or ``(N, D, t)`` to the signal, in the codec's range."""
         if self.dims == 1:
-            y = self._cut(F.conv_transpose1d(self._pad(z, 2), self.rows, stride=self.stride), 2, z.shape[2])
-            return y + self.offset.repeat(1, z.shape[2])
-        h, w = z.shape[2:]
-        chunk = max(1, _CHUNK // max(1, self.signals * h * w * self.stride**2))
+            y = F.conv1d(periodic_pad(z, *self.reach, 2), self.rows).unflatten(1, (self.stride, self.signals))
+            return (y.permute(0, 2, 3, 1) + self.offset[:, None]).flatten(2)
+        chunk = max(1, _CHUNK // max(1, self.signals * math.prod(z.shape[2:]) * self.stride**2))
         return torch.cat([self._convolve(part) for part in z.split(chunk)]) if z.shape[0] > chunk else self._convolve(z)
 
     def _convolve(self, z: Tensor) -> Tensor:
-        h, w = z.shape[2:]
-        z = self._pad(z.contiguous(memory_format=torch.channels_last), 3)
-        y = self._cut(F.conv_transpose2d(z, self.rows, stride=(1, self.stride)), 3, w)
-        y = F.conv_transpose2d(self._pad(y, 2), self.columns, stride=(self.stride, 1), groups=self.signals)
-        return self._cut(y, 2, h) + self.offset.repeat(1, h, w)
-
-    def _pad(self, z: Tensor, dim: int) -> Tensor:
-        return periodic_pad(z, self.wrap, self.wrap, dim)
-
-    def _cut(self, y: Tensor, dim: int, cells: int) -> Tensor:
-        return y.narrow(dim, self.wrap * self.stride - self.start, cells * self.stride)
+        z = periodic_pad(z.contiguous(memory_format=torch.channels_last), *self.reach, 3)
+        y = F.conv2d(z, self.rows)  # (N, phase along the row * C * band along the column, h, w)
+        n, _, h, w = y.shape
+        per_pixel = self.signals * self.stride
+        y = y.permute(0, 2, 3, 1).reshape(n, h, w * self.stride, per_pixel).permute(0, 3, 1, 2)
+        y = F.conv2d(periodic_pad(y, *self.reach, 2), self.columns, groups=self.signals)
+        y = y.unflatten(1, (self.signals, self.stride)).permute(0, 1, 3, 2, 4).unflatten(4, (w, self.stride))
+        return (y + self.offset[:, None, :, None, :]).flatten(4).flatten(2, 3)
 
 
 def _band_sums(filters: Tensor, levels: int, dims: int) -> Tensor:
@@ -191,7 +190,19 @@ def _band_sums(filters: Tensor, levels: int, dims: int) -> Tensor:
     return product
 
 
-def _fold(taps: Tensor, start: int, period: int) -> Tensor:
-    """Sum of copies of a filter shifted by every multiple of ``period``: what a constant band synthesises to."""
-    folded = taps.new_zeros(period)
-    return folded.index_add(0, torch.arange(start, start + taps.numel()) % period, taps)
+def _phases(filters: Tensor, start: int, stride: int) -> tuple[Tensor, tuple[int, int]]:
+    """Split synthesis filters into one filter over cells for every output position within a cell.
+
+    ``y[k * stride + start + t] += filters[b, t] c[b, k]`` becomes
+    ``y[m * stride + r] = sum_i phases[r, b, i] c[b, m - left + i]``.
+
+    Returns:
+        Phases ``(stride, bands, cells)``, and how many cells they read before and after their own, ``(left, right)``.
+    """
+    taps = filters.shape[1]
+    left, right = (taps - 1 + start) // stride, (stride - 1 - start) // stride
+    phases = filters.new_zeros(stride, len(filters), left + 1 + right)
+    for t in range(taps):
+        cells, phase = divmod(start + t, stride)
+        phases[phase, :, left - cells] = filters[:, t]
+    return phases, (left, right)
