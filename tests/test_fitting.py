@@ -117,6 +117,17 @@ def test_memory_does_not_grow(images: list[torch.Tensor], monkeypatch: pytest.Mo
     assert ((statistics.sample.mean(1).double() - mean).abs() < 6 * root / math.sqrt(500)).all()
 
 
+def test_sample_is_uniform_over_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitting, "_SAMPLE", 1000)
+    statistics = fitting._PacketStatistics("haar", 1)
+    for level in range(10):
+        statistics.add(torch.full((1, 60, 60), float(level)))
+    share = (
+        torch.bincount((statistics.sample[0] / 2).round().int(), minlength=10) / 1000
+    )  # LL of a constant is twice it
+    assert ((share - 0.1).abs() < 0.04).all()
+
+
 def test_kinds_of_input_agree(images: list[torch.Tensor]) -> None:
     bytes_ = [(x * 255).round().to(torch.uint8) for x in images]
     pil = [Image.fromarray(x.permute(1, 2, 0).numpy()) for x in bytes_]

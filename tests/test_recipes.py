@@ -177,6 +177,20 @@ def test_macs() -> None:
     assert convolution.training
 
 
+def test_evaluate_leaves_out_unreadable_images() -> None:
+    logits = torch.tensor([[2.0, 0, 0], [0, 2, 0], [0, 0, 2], [5, 0, 0], [0, 2, 0]])
+    labels = torch.tensor([0, 1, 1, datasets.IGNORE, 2])
+    ranks = training.Ranks(0, 1, torch.device("cpu"))
+    figures = training.evaluate(
+        nn.Identity(), torch.utils.data.TensorDataset(logits, labels), 2, workers=0, ranks=ranks
+    )
+    right, wrong = math.log(2 + math.e**2) - 2, math.log(2 + math.e**2)
+    assert figures == {"accuracy": 50, "unreadable": 1, "validation_loss": pytest.approx((2 * right + 2 * wrong) / 4)}
+    blank = torch.utils.data.TensorDataset(logits, torch.full((5,), datasets.IGNORE))
+    with pytest.raises(ValueError, match="no validation image could be read"):
+        training.evaluate(nn.Identity(), blank, 2, workers=0, ranks=ranks)
+
+
 def tiny(folder: Path, **options: object) -> classification.Config:
     settings = {"demo_crops": (128, 40), "epochs": 2, "workers": 0, "stages": 2, "output_dir": folder, **options}
     return classification.Config(**settings)  # type: ignore[arg-type]

@@ -195,6 +195,12 @@ def test_autocast_changes_nothing(encode: wt.WallocEncode, dtype: torch.dtype) -
         assert torch.equal(encode(images), encode_image(images, "rgb_16x"))
 
 
+def test_no_gradients_leave_the_transform() -> None:
+    """Or collating in workers would fail, even with a codec in training."""
+    codec = wt.load_codec("rgb_16x").requires_grad_(True)
+    assert not wt.WallocEncode(codec)(torch.rand(3, 16, 16, requires_grad=True)).requires_grad
+
+
 class Photographs(Dataset):
     def __init__(self, transform: Any) -> None:
         self.transform = transform
