@@ -26,7 +26,8 @@ __all__ = ["FoldedAnalysis", "FoldedSynthesis"]
 # A chunk of the batch is as many images as keep the first intermediate below this many values (4 MB): fresh
 # allocations larger than the cache cost more in page faults than the arithmetic does.
 _CHUNK = 1 << 20
-# One multiply-add of a grouped convolution takes about as long as this many of a dense one (recipes/benchmark.py).
+# One multiply-add of a grouped convolution takes about as long as this many of a dense one: along the rows 21 against
+# 38 thousand million per second were measured on one core (AVX-512). It decides for the fused order up to 20 channels.
 _GROUPED_COST = 2.0
 
 
