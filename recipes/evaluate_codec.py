@@ -99,6 +99,8 @@ def main(config: Config) -> list[dict[str, Any]]:
             ]
         if number < config.sheet_rows:
             sheet.append(crops)
+    if isinstance(images, ImageFiles) and images.skipped:
+        print(f"{images.skipped} unreadable images skipped")
     if not records:
         raise ValueError(f"no image in {config.data!r} could be read")
     config.output_dir.mkdir(parents=True, exist_ok=True)

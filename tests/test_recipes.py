@@ -322,8 +322,9 @@ def test_train_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "python -m recipes.train_codec" in card
 
 
-def test_evaluate_codec(tmp_path: Path) -> None:
+def test_evaluate_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_images(tmp_path / "photos", 2, size=(97, 120))
+    Image.fromarray(np.full((16, 16), 60000, np.uint16)).save(tmp_path / "photos" / "deep.png")
     config = evaluate_codec.Config(data=str(tmp_path / "photos"), output_dir=tmp_path / "out")
     rows = evaluate_codec.main(config)
     image = photographs.read_image(tmp_path / "photos" / "00.jpg")
@@ -335,6 +336,9 @@ def test_evaluate_codec(tmp_path: Path) -> None:
     record = (tmp_path / "out" / "images.csv").read_text().splitlines()[2].split(",")
     assert record[3] == "rgb_4x"
     assert float(record[5]) == pytest.approx(expected, abs=1e-3)
+    said = capsys.readouterr().out
+    assert "deep.png: mode I;16 is not of 8 bits" in said
+    assert "1 unreadable images skipped" in said
     assert [r["codec"] for r in rows] == ["rgb_16x", "rgb_4x"]
     assert rows[1]["psnr"] > rows[0]["psnr"] > rows[0]["resize_psnr"]
     assert rows[1]["bpp"] > rows[0]["bpp"] > 0

@@ -165,7 +165,7 @@ def _solve(config: CodecConfig, statistics: _PacketStatistics, rounding_loss: fl
     root = torch.linalg.cholesky(_synthesis_gram(config))
     variance, vectors = torch.linalg.eigh(root.T @ covariance @ root)
     variance, vectors = variance.flip(0).clamp(min=0), vectors.flip(1)[:, : config.channels]
-    vectors = vectors * torch.where(vectors.sum(0) < 0, -1.0, 1.0)  # a sign of its own for every machine otherwise
+    vectors = vectors * torch.where(vectors.sum(0) < 0, -1.0, 1.0)  # their sign is arbitrary: fix it
     encoder = vectors.T @ root.T
     decoder = torch.linalg.solve_triangular(root.T, vectors, upper=True)
 

@@ -66,7 +66,7 @@ class BlockDCT(nn.Module):
             n // STRIDE for n in image.shape[-2:]))  # fmt: skip
 
 
-# name -> (module, values per token)
+# "KIND_Nx" gives N times fewer values than there are in the pixels
 ARMS = {
     "resize_16x": lambda: Resize(12),
     "resize_4x": lambda: Resize(48),

@@ -27,6 +27,8 @@ def read_image(file: str | Path) -> Image.Image | None:
     """Read an image as RGB; name the file and return None if that cannot be done."""
     try:
         with Image.open(file) as image:
+            if image.mode.startswith(("I", "F")):  # Pillow would clip these to 8 bits
+                raise ValueError(f"mode {image.mode} is not of 8 bits")
             return image.convert("RGB")
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         tqdm.write(f"skipped {file}: {error}")

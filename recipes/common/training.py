@@ -113,7 +113,8 @@ def train(model: nn.Module, train_set: Any, validation_set: Any, schedule: Sched
         epoch) and ``step_rate`` (training samples per second and process, waiting for data excluded).
     """
     s = schedule
-    model.to(ranks.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(ranks.device)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's annotations
     parallel = DistributedDataParallel(model) if ranks.world > 1 else model
     optimizer = torch.optim.AdamW(model.parameters(), s.lr, weight_decay=s.weight_decay, fused=True)
     own_batch = max(1, s.batch_size // ranks.world)
