@@ -152,6 +152,13 @@ def test_repeatable(images: list[torch.Tensor], codec: wt.Codec) -> None:
         assert torch.equal(value, codec.state_dict()[name]), name
 
 
+def test_wrong_options_are_said_at_the_first_signal() -> None:
+    seen = []
+    with pytest.raises(ValueError, match="channels must be from 1 to 48"):
+        wt.fit_codec((seen.append(i) or torch.rand(3, 64, 64) for i in range(5)), levels=2, channels=49)
+    assert seen == [0]
+
+
 @pytest.mark.parametrize(
     ("signals", "options", "error_", "message"),
     [

@@ -75,13 +75,15 @@ def fit_codec(
     statistics = _PacketStatistics(wavelet, levels)
     total = len(signals) if isinstance(signals, Sized) else None
     disable = not progress or os.environ.get("RANK", "0") != "0"
+    config: CodecConfig | None = None
     for signal in tqdm(signals, desc="fit codec", total=total, unit="signal", disable=disable):
         statistics.add(_as_float(signal))
-    if statistics.modality is None:
+        if config is None and statistics.modality:  # now, so that a wrong number of channels is said at once
+            config = CodecConfig(
+                name, statistics.modality, statistics.signal_channels, channels, levels, wavelet, source=source
+            )
+    if config is None:
         raise ValueError("there are no signals to fit a codec to")
-    config = CodecConfig(
-        name, statistics.modality, statistics.signal_channels, channels, levels, wavelet, source=source
-    )
     return _solve(config, statistics, rounding_loss)
 
 
