@@ -7,98 +7,29 @@
 parameters are made to require gradients; then it takes the plain, trainable path.
 """
 
-import contextlib
 import dataclasses
-import hashlib
 import itertools
-import json
 import math
 import os
 import weakref
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from .companding import Quantize, compand, expand, quantize
+from .config import CodecConfig
 from .decoders import LinearDecoder
+from .files import read_codec, write_codec
 from .folded import FoldedAnalysis, FoldedSynthesis
-from .packets import WaveletPacketAnalysis, WaveletPacketSynthesis, conv1x1, crop, pad_to_multiple
+from .packets import WaveletPacketAnalysis, WaveletPacketSynthesis, conv1x1, crop
 
 __all__ = ["Codec", "CodecConfig"]
 
-FORMAT = "walloc_transforms.codec"
-FORMAT_VERSION = 1
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "weights.safetensors"
 CODEC_RANGE = (-0.5, 0.5)
 
 _INPUT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.uint16)
-
-
-@dataclasses.dataclass(frozen=True)
-class CodecConfig:
-    """The geometry of a codec.
-
-    Attributes:
-        name: What the codec is called.
-        modality: ``"image"`` or ``"audio"``.
-        signal_channels: Channels C of the signal, 3 for RGB.
-        channels: Latent channels D.
-        levels: Wavelet levels J; a latent covers ``2**J`` samples per axis.
-        wavelet: Name of a discrete wavelet of PyWavelets.
-        latent_bits: Bits of a latent's integer code.
-        source: Where the weights come from, in a sentence.
-
-    Raises:
-        ValueError: A field is out of range or of the wrong type.
-    """
-
-    name: str
-    modality: Literal["image", "audio"]
-    signal_channels: int
-    channels: int
-    levels: int
-    wavelet: str = "bior4.4"
-    latent_bits: int = 8
-    source: str = ""
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            expected = int if field.type is int else str
-            if not isinstance(value, expected) or isinstance(value, bool):
-                raise ValueError(f"codec config: {field.name} must be of type {expected.__name__}, got {value!r}")
-        if self.modality not in ("image", "audio"):
-            raise ValueError(f"codec config: modality must be 'image' or 'audio', got {self.modality!r}")
-        for name, low, high in [("levels", 1, 16), ("latent_bits", 2, 16), ("signal_channels", 1, 4096)]:
-            if not low <= getattr(self, name) <= high:
-                raise ValueError(f"codec config: {name} must be from {low} to {high}, got {getattr(self, name)}")
-        if not 1 <= self.channels <= self.packets:
-            raise ValueError(f"codec config: channels must be from 1 to {self.packets} (all packets of "
-                             f"{self.signal_channels} signal channels), got {self.channels}")  # fmt: skip
-
-    @property
-    def dims(self) -> int:
-        """Axes of the signal: 2 for images, 1 for audio."""
-        return 2 if self.modality == "image" else 1
-
-    @property
-    def stride(self) -> int:
-        """Samples per latent along each axis, ``2**levels``."""
-        return 2**self.levels
-
-    @property
-    def packets(self) -> int:
-        """Packet channels, ``signal_channels * stride**dims``."""
-        return self.signal_channels * self.stride**self.dims
-
-    @property
-    def dimensionality_reduction(self) -> float:
-        """How many signal values there are for one latent value."""
-        return self.packets / self.channels
 
 
 _KEYS = itertools.count()
@@ -160,12 +91,16 @@ class Codec(nn.Module):
         self._folded_synthesis = FoldedSynthesis(decoder.weight, decoder.bias, **geometry).to(self.weight.device)
         self._folded_from = self._stamp()
 
+    def _linear(self) -> tuple[Tensor, ...]:
+        """What the folded kernels are made of, all parameters; ``self.parameters()`` takes longer than to encode."""
+        return self.weight, self.bias, self.decoder.weight, self.decoder.bias
+
     def _stamp(self) -> tuple[tuple[int, int], ...]:
         """Change whenever a parameter is replaced or written to (inference tensors do not count writes)."""
-        return tuple((id(p), -1 if p.is_inference() else p._version) for p in self.parameters())
+        return tuple((id(p), -1 if p.is_inference() else p._version) for p in self._linear())
 
     def _use_folded(self) -> bool:
-        return not any(p.requires_grad for p in self.parameters()) and _refold(self._key)
+        return not any(p.requires_grad for p in self._linear()) and _refold(self._key)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codec":
         """Follow the model to other devices, but stay in float32: bfloat16 flips a third of the rounded latents."""
@@ -210,14 +145,20 @@ class Codec(nn.Module):
             if x.dtype == torch.uint16:  # few operations know it
                 x = x.to(torch.float32)
             if self._use_folded():
-                x = pad_to_multiple(x, c.stride, c.dims)
-                z = self._folded_analysis(x, scale, shift)
+                latents = self._folded_analysis(x, scale, shift, self._compand)
             else:
-                z = conv1x1(self.analysis(x.to(torch.float32) * scale + shift), self.weight, self.bias)
-            if z.device.type == "cpu" and not torch.compiler.is_compiling() and not torch.isfinite(z).all():
-                raise ValueError("the signal holds NaN or infinite values: expected finite ones")
-            latents = _quantize(compand(z, c.latent_bits), quantize)
+                x = x.to(torch.float32) * scale + shift
+                latents = self._compand(conv1x1(self.analysis(x), self.weight, self.bias))
+            latents = _quantize(latents, quantize)
         return latents.reshape(*batch, *latents.shape[1:])
+
+    def _compand(self, z: Tensor) -> Tensor:
+        if z.device.type == "cpu" and not torch.compiler.is_compiling() and not _is_finite(z):
+            raise ValueError("the signal holds NaN or infinite values: expected finite ones")
+        return compand(z, self.config.latent_bits)
+
+    def _expand(self, latents: Tensor) -> Tensor:
+        return expand(latents.to(torch.float32), self.config.latent_bits)
 
     def decode(
         self,
@@ -225,13 +166,15 @@ class Codec(nn.Module):
         size: Sequence[int] | None = None,
         *,
         output_range: tuple[float, float] = CODEC_RANGE,
+        clamp: bool = False,
     ) -> Tensor:
-        """Decode latents, rounded or not, with the linear decoder. The result is not clamped.
+        """Decode latents, rounded or not, with the linear decoder.
 
         Args:
             latents: ``(..., D, h, w)`` or ``(..., D, t)`` as :meth:`encode` gives them, float or int8.
             size: ``(H, W)`` or ``(T,)`` of the signal, to cut off what encoding added. Default: keep it.
             output_range: The values that mean black and white.
+            clamp: Limit the signal to ``output_range``, which decoding overshoots at edges.
 
         Returns:
             Float32 signal ``(..., C, H, W)`` or ``(..., C, T)``.
@@ -245,13 +188,17 @@ class Codec(nn.Module):
         if not latents.is_floating_point() and latents.dtype not in (torch.int8, torch.int16):
             raise TypeError(f"expected float, int8 or int16 latents, got {latents.dtype}")
         with torch.autocast(latents.device.type, enabled=False):
-            v = latents.reshape(math.prod(batch), *latents.shape[-c.dims - 1 :]).to(torch.float32)
-            z = expand(v, c.latent_bits)
-            signal = self._folded_synthesis(z) if self._use_folded() else self.synthesis(self.decoder(z))
+            z = latents.reshape(math.prod(batch), *latents.shape[-c.dims - 1 :])
+            scale = (output_range[1] - output_range[0]) / (CODEC_RANGE[1] - CODEC_RANGE[0])
+            shift = output_range[0] - CODEC_RANGE[0] * scale
+            limits = (min(output_range), max(output_range)) if clamp else (-math.inf, math.inf)
+            if self._use_folded():
+                signal = self._folded_synthesis(z, scale, shift, self._expand, limits)
+            else:
+                signal = self.synthesis(self.decoder(self._expand(z)))
+                signal = signal * scale + shift if output_range != CODEC_RANGE else signal
+                signal = signal.clamp(*limits) if clamp else signal
             signal = crop(signal, size, c.stride, c.dims)
-            if output_range != CODEC_RANGE:
-                scale = (output_range[1] - output_range[0]) / (CODEC_RANGE[1] - CODEC_RANGE[0])
-                signal = signal * scale + (output_range[0] - CODEC_RANGE[0] * scale)
         return signal.reshape(*batch, *signal.shape[1:])
 
     def normalize(self, latents: Tensor) -> Tensor:
@@ -298,13 +245,7 @@ class Codec(nn.Module):
 
         The config carries the SHA-256 of the weights, so that :meth:`from_pretrained` notices damage.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = safetensors.torch.save({k: v.cpu().contiguous() for k, v in self.state_dict().items()})
-        header = {"format": FORMAT, "version": FORMAT_VERSION, "sha256": hashlib.sha256(weights).hexdigest()}
-        config = json.dumps({**header, **dataclasses.asdict(self.config)}, indent=2) + "\n"
-        _write_atomically(folder / WEIGHTS_FILE, weights)
-        _write_atomically(folder / CONFIG_FILE, config.encode())
+        write_codec(folder, self.config, self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> "Codec":
@@ -314,21 +255,7 @@ class Codec(nn.Module):
             FileNotFoundError: The folder or one of its two files is missing.
             ValueError: A file is damaged, of another format or version, or the two do not belong together.
         """
-        folder = Path(folder)
-        for file in (CONFIG_FILE, WEIGHTS_FILE):
-            if not (folder / file).is_file():
-                raise FileNotFoundError(f"{folder} is no codec folder: it has no {file}")
-        fields = _read_config(folder / CONFIG_FILE)
-        weights = (folder / WEIGHTS_FILE).read_bytes()
-        if hashlib.sha256(weights).hexdigest() != fields.pop("sha256"):
-            raise ValueError(f"{folder / WEIGHTS_FILE} is damaged or belongs to another config: "
-                             f"its SHA-256 is not the one {CONFIG_FILE} names")  # fmt: skip
-        config = CodecConfig(**fields)
-        try:
-            state = safetensors.torch.load(weights)
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{folder / WEIGHTS_FILE} is no safetensors file: {error}") from error
-        _check_state(state, config, folder / WEIGHTS_FILE)
+        config, state = read_codec(folder)
         codec = cls(config)
         codec.load_state_dict(state)
         return codec
@@ -354,49 +281,9 @@ def _refold(key: int) -> bool:
 vars(_refold)["_dynamo_marked_constant"] = True
 
 
+def _is_finite(z: Tensor) -> bool:
+    """Look at the sum first, which is much faster; finite values, too, may add up to infinity."""
+    return bool(z.sum().isfinite()) or bool(z.isfinite().all())
+
+
 _quantize = quantize  # the methods' argument of the same name hides it
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(file.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON file: {error}") from error
-    if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
-        raise ValueError(f"{file} does not describe a codec: expected format {FORMAT!r}")
-    version = fields.pop("version", None)
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{file} is of version {version!r}: this release reads version {FORMAT_VERSION}")
-    known = {field.name for field in dataclasses.fields(CodecConfig)} | {"sha256"}
-    if fields.keys() != known:
-        missing, unknown = sorted(known - fields.keys()), sorted(fields.keys() - known)
-        raise ValueError(f"{file}: missing fields {missing}, unknown fields {unknown}")
-    return fields
-
-
-def _check_state(state: dict[str, Tensor], config: CodecConfig, file: Path) -> None:
-    """Compare names, shapes and values with the config, before memory is taken on the config's word."""
-    d, p = config.channels, config.packets
-    shapes = {"weight": (d, p), "bias": (d,), "decoder.weight": (p, d), "decoder.bias": (p,), "latent_mean": (d,),
-              "latent_std": (d,)}  # fmt: skip
-    if state.keys() != shapes.keys():
-        missing, unexpected = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
-        raise ValueError(f"{file} does not fit {CONFIG_FILE}: missing tensors {missing}, unexpected {unexpected}")
-    for name, shape in shapes.items():
-        value = state[name]
-        if tuple(value.shape) != shape:
-            raise ValueError(f"{file} does not fit {CONFIG_FILE}: {name} has shape {tuple(value.shape)}, not {shape}")
-        if value.dtype != torch.float32 or not torch.isfinite(value).all():
-            raise ValueError(f"{file}: {name} must hold finite float32 values")
-    if not (state["latent_std"] > 0).all():
-        raise ValueError(f"{file}: latent_std must be positive")
-
-
-def _write_atomically(file: Path, content: bytes) -> None:
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, file)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            partial.unlink()

@@ -67,7 +67,7 @@ def decode_image(latents: Tensor, codec: CodecLike, *, size: Sequence[int] | Non
         ValueError: Wrong shape, a size that does not belong to the latents, or an audio codec.
         TypeError: Not a tensor, or neither float nor int8.
     """
-    return _load(codec, "image").decode(latents, size, output_range=(0.0, 1.0)).clamp(0, 1)
+    return _load(codec, "image").decode(latents, size, output_range=(0.0, 1.0), clamp=True)
 
 
 def encode_waveform(
@@ -98,7 +98,7 @@ def decode_waveform(latents: Tensor, codec: CodecLike, *, size: Sequence[int] | 
         TypeError: Not a tensor, or neither float nor int8.
     """
     size = (size,) if isinstance(size, int) else size
-    return _load(codec, "audio").decode(latents, size, output_range=(-1.0, 1.0)).clamp(-1, 1)
+    return _load(codec, "audio").decode(latents, size, output_range=(-1.0, 1.0), clamp=True)
 
 
 def check_options(quantize: bool, normalize: bool, dtype: torch.dtype | None) -> None:

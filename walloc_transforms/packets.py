@@ -17,12 +17,21 @@ from torch import Tensor, nn
 
 from .filters import analysis_taps, synthesis_taps
 
-__all__ = ["WaveletPacketAnalysis", "WaveletPacketSynthesis", "conv1x1", "crop", "pad_to_multiple", "periodic_pad"]
+__all__ = [
+    "WaveletPacketAnalysis",
+    "WaveletPacketSynthesis",
+    "check_size",
+    "conv1x1",
+    "crop",
+    "pad_to_multiple",
+    "periodic",
+    "periodic_pad",
+]
 
 Backend = Literal["torch", "pytorch_wavelets"]
 
 
-def _check_size(size: Sequence[int], stride: int) -> None:
+def check_size(size: Sequence[int], stride: int) -> None:
     """Raise a ``ValueError`` if a side is shorter than ``stride``."""
     if min(size) < stride:
         shape = "x".join(map(str, size))
@@ -40,7 +49,7 @@ def pad_to_multiple(x: Tensor, stride: int, dims: int) -> Tensor:
     Raises:
         ValueError: A side is shorter than ``stride``.
     """
-    _check_size(x.shape[-dims:], stride)
+    check_size(x.shape[-dims:], stride)
     for dim in range(-dims, 0):
         extra = -x.shape[dim] % stride
         if extra:  # reflection without repeating the last sample, as torch's own 'reflect'
@@ -48,12 +57,21 @@ def pad_to_multiple(x: Tensor, stride: int, dims: int) -> Tensor:
     return x
 
 
+def periodic(x: Tensor, start: int, stop: int, dim: int) -> Tensor:
+    """Take samples ``start`` to ``stop`` along ``dim``, ``x`` being periodic; without copying if it holds them all."""
+    n = x.shape[dim]
+    if start >= 0 and stop <= n:
+        return x.narrow(dim, start, stop - start)
+    if start >= -n and stop <= 2 * n and start < n and stop > 0:
+        before, after = max(0, -start), max(0, stop - n)
+        own = x.narrow(dim, max(0, start), min(stop, n) - max(0, start))
+        return torch.cat([x.narrow(dim, n - before, before), own, x.narrow(dim, 0, after)], dim)
+    return x.index_select(dim, torch.arange(start, stop, device=x.device) % n)
+
+
 def periodic_pad(x: Tensor, left: int, right: int, dim: int) -> Tensor:
     """Continue ``x`` periodically along ``dim``, wrapping as often as needed (``F.pad`` wraps at most once)."""
-    n = x.shape[dim]
-    if max(left, right) <= n:
-        return torch.cat([x.narrow(dim, n - left, left), x, x.narrow(dim, 0, right)], dim)
-    return x.index_select(dim, torch.arange(-left, n + right, device=x.device) % n)
+    return periodic(x, -left, x.shape[dim] + right, dim)
 
 
 def _check_input(x: Tensor, dims: int, what: str) -> None:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from .codec import CONFIG_FILE, WEIGHTS_FILE, Codec
+from .codec import Codec
+from .files import CONFIG_FILE, WEIGHTS_FILE
 
 __all__ = ["CodecInfo", "CodecLike", "available_codecs", "load_codec"]
 
