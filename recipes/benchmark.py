@@ -1,111 +1,291 @@
-"""Speed of encoding and decoding, against the reference pipeline and the resize it replaces, in turn in one run.
+"""Speed and memory of encoding and decoding, beside other ways to the same latents and the resize they replace.
 
     python -m recipes.benchmark
 
-The reference is ``pytorch_wavelets`` (periodised bior4.4, one level at a time, every band split again), a 1x1
-convolution with the same weights and companding, on float input; for decoding it is the same codec level by level.
-Resizing is torchvision's, antialiased and bicubic, to as many values. All alternate, and the figures are medians; every
-row first checks that ours and the reference give the same.
+Figures are medians over calls that take turns in one run, and before they are timed, ours and the reference must give
+the same. The reference is ``pytorch_wavelets`` (periodised bior4.4, one level at a time, every band split again), a 1x1
+convolution with the same weights and companding; to decode, the same codec level by level. Resizing is torchvision's,
+antialiased and bicubic, to as many values. With a GPU the image part runs there too.
 """
 
-import statistics
-import time
+import json
+import math
+import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
 
 import torch
 import tyro
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 from tqdm import tqdm
 
 import walloc_transforms as wt
-from walloc_transforms.companding import compand, expand
-from walloc_transforms.packets import WaveletPacketAnalysis, conv1x1
+from recipes.common.photographs import demo_photographs
+from recipes.common.reference import check_decoded, check_latents, ptwt_encoder, reference_decoder, reference_encoder
+from recipes.common.reports import INPUTS, draw, report
+from recipes.common.timing import in_fresh_process, machine, median_seconds, memory_rise, use_tf32
+from recipes.common.training import write_atomically
+
+AUDIO = {"stereo_5x": 108, "stereo_20x": 27}  # channels of codecs for two channels of sound at 8 levels
+BATCH = 32  # of the loader
+CROP = 256  # pixels per side, of the loader
+
+Part = Literal["image", "audio", "loader", "memory"]
+Timed = dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]  # by name: what is called, and on what
 
 
 @dataclass
 class Config:
-    """Time encoders, decoders and resizing."""
+    """Time encoders, decoders, resizing and loading, and measure memory."""
 
+    parts: tuple[Part, ...] = ("image", "audio", "loader", "memory")
+    """What to measure."""
     codecs: tuple[str, ...] = ("rgb_16x", "rgb_4x")
-    shapes: tuple[tuple[int, int, int], ...] = ((1, 256, 256), (32, 256, 256), (1, 1024, 1536))
+    """Image codecs: names, folders or hub repositories."""
+    shapes: tuple[tuple[int, int, int], ...] = ((1, 512, 768), (32, 256, 256), (8, 1080, 1920))
     """Batch size, height and width."""
+    waveforms: tuple[tuple[int, int], ...] = ((1, 2**18), (8, 2**17))
+    """Batch size and length of stereo waveforms."""
     threads: tuple[int, ...] = (1, 2)
-    repeats: int = 7
-
-
-def reference_encoder(codec: wt.Codec) -> Callable[[Tensor], Tensor]:
-    """Encode as the reference does, float images in [0, 1]."""
-    analysis = WaveletPacketAnalysis(codec.config.wavelet, codec.config.levels, backend="pytorch_wavelets")
-
-    @torch.no_grad()
-    def encode(images: Tensor) -> Tensor:
-        return compand(conv1x1(analysis(images - 0.5), codec.weight, codec.bias))
-
-    return encode
-
-
-def seconds(calls: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Median seconds of each call, the calls taking turns; one round to warm up."""
-    times: list[list[float]] = [[] for _ in calls]
-    for round_ in range(repeats + 1):
-        for call, own in zip(calls, times, strict=True):
-            start = time.perf_counter()
-            call()
-            if round_:
-                own.append(time.perf_counter() - start)
-    return [statistics.median(own) for own in times]
-
-
-def reference_decoder(codec: wt.Codec) -> Callable[[Tensor], Tensor]:
-    """Decode by the plain path, level by level, to images in [0, 1]."""
-
-    @torch.no_grad()
-    def decode(latents: Tensor) -> Tensor:
-        return (codec.synthesis(codec.decoder(expand(latents))) + 0.5).clamp(0, 1)
-
-    return decode
-
-
-COLUMNS = ("reference encode", "encode float32", "encode uint8", "resize float32", "resize uint8",
-           "reference decode", "decode")  # fmt: skip
-
-
-def measure(codec: wt.Codec, shape: tuple[int, int, int], repeats: int) -> list[float]:
-    """Check, then time: megapixels per second of every column."""
-    n, h, w = shape
-    whole = torch.randint(0, 256, (n, h, w, 3), dtype=torch.uint8).permute(0, 3, 1, 2)  # as decoded images lie
-    floats = (whole / 255).contiguous()
-    reference, reference_decode = reference_encoder(codec), reference_decoder(codec)
-    encode = partial(wt.functional.encode_image, codec=codec)
-    decode = partial(wt.functional.decode_image, codec=codec)
-    latents = reference(floats)
-    torch.testing.assert_close(encode(floats), latents, atol=1e-3, rtol=0)
-    torch.testing.assert_close(encode(whole), latents, atol=1e-3, rtol=0)
-    torch.testing.assert_close(decode(latents), reference_decode(latents), atol=1e-4, rtol=0)
-    side = codec.config.dimensionality_reduction**0.5
-    resize = v2.Resize([round(h / side), round(w / side)], v2.InterpolationMode.BICUBIC, antialias=True)
-    calls: list[Callable[[], object]] = [
-        partial(reference, floats), partial(encode, floats), partial(encode, whole),
-        partial(resize, floats), partial(resize, whole), partial(reference_decode, latents), partial(decode, latents),
-    ]  # fmt: skip
-    return [n * h * w / 1e6 / s for s in seconds(calls, repeats)]
+    """Threads of torch; loader workers have one each."""
+    workers: tuple[int, ...] = (0, 1, 2)
+    """Worker processes of the loader."""
+    loader_samples: int = 256
+    """JPEG files per pass of the loader, a multiple of 32."""
+    megapixels: float = 25
+    """Size of the image whose encoding and decoding memory is measured; for audio, millions of samples per channel."""
+    repeats: int = 11
+    """Rounds at most; where they take long, at least three."""
+    row_seconds: float = 12
+    """Seconds after which no further round of a row begins."""
+    output_dir: Path = Path("runs/benchmark")
+    """Gets results.json, with every figure and the machine's facts, and benchmark.png, of the image part."""
 
 
 def main(config: Config) -> str:
-    """Measure and return a Markdown table."""
-    heads = ["codec", "threads", "batch", *(f"{c}, MP/s" for c in COLUMNS), "encode uint8 / reference"]
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
-    jobs = [(t, c, s) for t in config.threads for c in config.codecs for s in config.shapes]
-    for threads, name, shape in tqdm(jobs, desc="benchmark"):
+    """Measure, write results.json and the figure; returns Markdown tables."""
+    if config.repeats < 1 or config.loader_samples < BATCH or config.loader_samples % BATCH:
+        raise ValueError(f"repeats must be at least 1 and loader_samples a multiple of {BATCH}, "
+                         f"got {config.repeats} and {config.loader_samples}")  # fmt: skip
+    for name in config.codecs:
+        wt.load_codec(name)  # a misspelt name fails now
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    settings = {**asdict(config), "output_dir": str(config.output_dir)}
+    results: dict[str, Any] = {"machine": machine(), "settings": settings}
+    measure = {"image": image_part, "audio": audio_part, "loader": loader_part, "memory": memory_part}
+    threads = torch.get_num_threads()
+    try:
+        for part in config.parts:
+            results[part] = measure[part](config)
+            write_atomically(config.output_dir / "results.json", json.dumps(results, indent=2) + "\n")
+    finally:
         torch.set_num_threads(threads)
-        rates = measure(wt.load_codec(name), shape, config.repeats)
-        cells = " | ".join(f"{r:,.1f}" if r < 100 else f"{r:,.0f}" for r in rates)
-        lines.append(f"| `{name}` | {threads} | {'x'.join(map(str, shape))} | {cells} | {rates[2] / rates[0]:.1f} |")
-    return "\n".join(lines)
+    if results.get("image"):
+        draw(results["image"], config.output_dir / "benchmark.png")
+    return report(results)
+
+
+# images
+
+
+def image_part(config: Config) -> list[dict[str, Any]]:
+    """Rates in megapixels per second, a record per codec, batch and number of threads; on a GPU also bytes."""
+    where = [("cpu", threads, False) for threads in config.threads]
+    if torch.cuda.is_available():
+        where += [("cuda", 1, False), ("cuda", 1, True)]
+    jobs = [(*place, name, shape) for place in where for name in config.codecs for shape in config.shapes]
+    records: list[dict[str, Any]] = []
+    for device, threads, tf32, name, shape in tqdm(jobs, desc="image", unit="row"):
+        torch.set_num_threads(threads)
+        with use_tf32(tf32):
+            # TensorFloat-32 keeps 10 bits of each factor: latents then differ by more than the check allows.
+            calls = image_calls(wt.load_codec(name).to(device), shape, device, check=not tf32)
+            seconds = _time(calls, config, device)
+        record = {"codec": name, "batch": shape, "device": device, "threads": threads, "tf32": tf32,
+                  "rates": {call: math.prod(shape) / 1e6 / s for call, s in seconds.items()}}  # fmt: skip
+        if device == "cuda":
+            moved = {call: x.nbytes + function(x).nbytes for call, (function, x) in calls.items()}
+            record["bytes_per_second"] = {call: moved[call] / s for call, s in seconds.items()}
+        records.append(record)
+    return records
+
+
+def image_calls(codec: wt.Codec, shape: tuple[int, int, int], device: str, *, check: bool) -> Timed:
+    """What is timed on a batch of images; the reference and ``ptwt`` get float images, converted beforehand."""
+    n, h, w = shape
+    decoded = torch.randint(0, 256, (n, h, w, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)  # as files are
+    images = {"uint8, channels last": decoded, "uint8, contiguous": decoded.contiguous(),
+              "float32, channels last": decoded / 255, "float32, contiguous": decoded.contiguous() / 255}  # fmt: skip
+    floats = images["float32, contiguous"]
+    encode = partial(wt.functional.encode_image, codec=codec)
+    decode = partial(wt.functional.decode_image, codec=codec)
+    reference, reference_decode = reference_encoder(codec), reference_decoder(codec)
+    ptwt_encode = ptwt_encoder(codec)
+    latents = reference(floats)
+    if check:
+        for image in images.values():
+            check_latents(encode, image, latents)
+        check_decoded(decode, latents, reference_decode(latents))
+        if ptwt_encode is not None:
+            torch.testing.assert_close(ptwt_encode(floats), latents, atol=1e-3, rtol=0)
+    c = codec.config
+    side = math.sqrt(c.dimensionality_reduction)
+    resize = v2.Resize([round(h / side), round(w / side)], v2.InterpolationMode.BICUBIC, antialias=True)
+    patches = nn.Conv2d(3, c.channels, c.stride, c.stride, device=device).requires_grad_(False)
+    return {
+        "reference encode": (reference, floats),
+        **({} if ptwt_encode is None else {"ptwt encode": (ptwt_encode, floats)}),
+        "patch convolution": (patches, floats),
+        **{f"encode {kind}": (encode, images[kind]) for kind in INPUTS},
+        **{f"resize {kind}": (resize, images[kind]) for kind in INPUTS},
+        "reference decode": (reference_decode, latents),
+        "decode": (decode, latents),
+    }
+
+
+def _time(calls: Timed, config: Config, device: str = "cpu") -> dict[str, float]:
+    bound = {name: partial(function, x) for name, (function, x) in calls.items()}
+    return median_seconds(bound, config.repeats, config.row_seconds, device)
+
+
+# audio
+
+
+def audio_codec(name: str) -> wt.Codec:
+    """Make a stereo codec of random orthogonal weights."""
+    codec = wt.Codec(wt.CodecConfig(name, "audio", signal_channels=2, channels=AUDIO[name], levels=8))
+    gain = 150  # latents of noise then use their 8 bits, and comparing them means something
+    with torch.no_grad():
+        codec.weight.mul_(gain)
+        codec.decoder.weight.div_(gain)
+    return codec
+
+
+def audio_part(config: Config) -> list[dict[str, Any]]:
+    """Rates in megasamples per second, those of both channels counted."""
+    jobs = [(threads, name, shape) for threads in config.threads for name in AUDIO for shape in config.waveforms]
+    records: list[dict[str, Any]] = []
+    for threads, name, (n, length) in tqdm(jobs, desc="audio", unit="row"):
+        torch.set_num_threads(threads)
+        codec, waveforms = audio_codec(name), torch.rand(n, 2, length) * 2 - 1
+        encode = partial(wt.functional.encode_waveform, codec=codec)
+        decode = partial(wt.functional.decode_waveform, codec=codec)
+        reference, reference_decode = reference_encoder(codec), reference_decoder(codec)
+        latents = reference(waveforms)
+        check_latents(encode, waveforms, latents)
+        check_decoded(decode, latents, reference_decode(latents))
+        calls: Timed = {"reference encode": (reference, waveforms), "encode": (encode, waveforms),
+                        "reference decode": (reference_decode, latents), "decode": (decode, latents)}  # fmt: skip
+        rates = {call: waveforms.numel() / 1e6 / s for call, s in _time(calls, config).items()}
+        records.append({"codec": name, "batch": (n, length), "threads": threads, "rates": rates})
+    return records
+
+
+# loading
+
+
+class JPEGs(Dataset[Tensor]):
+    """JPEG files, decoded and transformed."""
+
+    def __init__(self, files: list[Path], transform: Callable[[Image.Image], Tensor]) -> None:
+        self.files, self.transform = files, transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        with Image.open(self.files[index]) as image:
+            return self.transform(image.convert("RGB"))
+
+
+def write_jpegs(folder: Path, count: int) -> list[Path]:
+    """Cut photographs of 500x375 pixels out of the demo's, in quality 90."""
+    photographs, rng, files = demo_photographs(), random.Random(0), [folder / f"{i:04}.jpg" for i in range(count)]
+    for i, file in enumerate(files):
+        image = photographs[i % len(photographs)]
+        width = rng.uniform(0.6, 1) * min(image.width, image.height * 4 / 3)
+        left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - width * 3 / 4)
+        box = (left, top, left + width, top + width * 3 / 4)
+        image.resize((500, 375), Image.Resampling.BICUBIC, box).save(file, quality=90)
+    return files
+
+
+def loader_part(config: Config) -> list[dict[str, Any]]:
+    """Samples per second through a ``DataLoader``, a record per number of workers; all see the same crops."""
+    torch.set_num_threads(1)  # workers have one in any case
+    transforms: dict[str, Any] = {f"crop {CROP}": v2.Compose([v2.RandomResizedCrop(CROP), v2.PILToTensor()])}
+    sides: dict[str, int] = {}
+    for name in config.codecs:
+        codec = wt.load_codec(name)
+        sides[name] = side = round(CROP / math.sqrt(codec.config.dimensionality_reduction))
+        transforms[f"latents {name}"] = v2.Compose([v2.RandomResizedCrop(CROP), wt.WallocEncode(codec)])
+        transforms[f"crop {side}"] = v2.Compose([v2.RandomResizedCrop(side), v2.PILToTensor()])
+    records: list[dict[str, Any]] = []
+    with TemporaryDirectory() as folder:
+        files = write_jpegs(Path(folder), config.loader_samples)
+        for workers in tqdm(config.workers, desc="loader", unit="row"):
+            # Workers are spawned: forking a process whose thread pools are at work is not safe.
+            options: dict[str, Any] = {"persistent_workers": True, "multiprocessing_context": "spawn"}
+            loaders = {name: DataLoader(JPEGs(files, transform), BATCH, drop_last=True, num_workers=workers,
+                                        generator=torch.Generator().manual_seed(0), **(options if workers else {}))
+                       for name, transform in transforms.items()}  # fmt: skip
+            passes = {name: partial(_one_pass, loader) for name, loader in loaders.items()}
+            seconds = median_seconds(passes, config.repeats, config.row_seconds)
+            rates = {name: len(files) / s for name, s in seconds.items()}
+            records.append({"workers": workers, "threads": 1, "sides": sides, "rates": rates})
+    return records
+
+
+def _one_pass(loader: DataLoader[Tensor]) -> None:
+    torch.manual_seed(0)  # the crops, when there are no workers; workers start alike and draw alike
+    for _ in loader:
+        pass
+
+
+# memory
+
+
+def memory_part(config: Config) -> list[dict[str, Any]]:
+    """Rise of memory while one large signal is encoded or decoded, each in a process of its own."""
+    jobs = [(name, *call) for name in config.codecs for call in (("encode", "uint8"), ("encode", "float32"))]
+    jobs += [(name, "encode", "float32") for name in AUDIO]
+    jobs += [(name, "decode", "float32") for name in (*config.codecs, *AUDIO)]
+    records: list[dict[str, Any]] = []
+    for name, call, dtype in tqdm(jobs, desc="memory", unit="row"):
+        figures = in_fresh_process(memory_of, name, call, dtype, config.megapixels, max(config.threads))
+        records.append({"codec": name, "call": call, "dtype": dtype, **figures})
+    return records
+
+
+def memory_of(name: str, call: str, dtype: str, megapixels: float, threads: int) -> dict[str, Any]:
+    """Measure one call in this process, which should be fresh; a small call goes before, to load and compile."""
+    torch.set_num_threads(threads)
+    codec = audio_codec(name) if name in AUDIO else wt.load_codec(name)
+    c = codec.config
+    suffix = "waveform" if name in AUDIO else "image"
+    function = getattr(wt.functional, f"{call}_{suffix}")
+    side = max(1, round((megapixels * 1e6) ** (1 / c.dims) / c.stride))  # in latents
+    for cells in (8, side):
+        size = [cells * c.stride] * c.dims
+        if call == "decode":
+            x = torch.empty(1, c.channels, *[cells] * c.dims).uniform_(-100, 100)
+        elif dtype == "uint8":
+            x = torch.randint(0, 256, (1, *size, 3), dtype=torch.uint8).movedim(-1, 1)  # as decoded files are
+        else:
+            x = torch.empty(1, c.signal_channels, *size).uniform_()
+        rise = memory_rise(lambda x=x: function(x, codec))
+    signal = 4 * c.signal_channels * math.prod(size)
+    return {"size": size, "signal_bytes": signal, "rise_bytes": rise, "ratio": rise / signal}
 
 
 if __name__ == "__main__":
-    print(main(tyro.cli(Config, description=__doc__)))
+    config = tyro.cli(Config, description=__doc__)
+    print(main(config))
+    print(f"\nwritten to {config.output_dir}")

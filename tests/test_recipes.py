@@ -20,7 +20,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 import walloc_transforms as wt
-from recipes import benchmark, classification, evaluate_codec, resolution_scaling, train_codec
+from recipes import classification, evaluate_codec, resolution_scaling, train_codec
 from recipes.common import arms, datasets, digits, photographs, training, trunk
 
 ROOT = Path(__file__).parents[1]
@@ -343,15 +343,6 @@ def test_evaluate_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert rows[1]["psnr"] > rows[0]["psnr"] > rows[0]["resize_psnr"]
     assert rows[1]["bpp"] > rows[0]["bpp"] > 0
     assert (tmp_path / "out" / "sheet.png").exists()
-
-
-def test_benchmark_checks_what_it_times() -> None:
-    table = benchmark.main(benchmark.Config(shapes=((1, 64, 64),), threads=(1,), repeats=1))
-    assert table.count("\n") == 3
-    codec = wt.load_codec("rgb_16x")
-    images = torch.rand(2, 3, 64, 80)
-    torch.testing.assert_close(benchmark.reference_encoder(codec)(images), wt.functional.encode_image(images, codec),
-                               atol=1e-3, rtol=0)  # fmt: skip
 
 
 def test_importing_recipes_lets_threads_sleep() -> None:

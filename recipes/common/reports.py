@@ -1,0 +1,159 @@
+"""Tables and figure of the benchmark, from its records."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+INPUTS = ("uint8, channels last", "uint8, contiguous", "float32, channels last", "float32, contiguous")
+
+Records = list[dict[str, Any]]
+
+
+def report(results: dict[str, Any]) -> str:
+    """Lay out what was measured as Markdown tables, each with a heading and a caption."""
+    write = {"image": _image, "audio": _audio, "loader": _loader, "memory": _memory}
+    return "\n\n".join(write[part](results[part]) for part in write if results.get(part))
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
+    """Lay out cells as Markdown, all but the first columns flush right."""
+    rules = ["---" if column < text_columns else "---:" for column in range(len(heads))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rules, *rows))
+
+
+def number(value: float) -> str:
+    """Write with three digits or so."""
+    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def _size(batch: Sequence[int]) -> str:
+    return "x".join(map(str, batch))
+
+
+def _image(records: Records) -> str:
+    on_cpu = [r for r in records if r["device"] == "cpu"]
+    on_gpu = [r for r in records if r["device"] == "cuda"]
+    parts = []
+    if on_cpu:
+        parts += ["## Images: megapixels per second", _encoding(on_cpu), _decoding(on_cpu)]
+    if on_gpu:
+        parts.append(_gpu(on_gpu))
+    return "\n\n".join(parts)
+
+
+def _encoding(records: Records) -> str:
+    has_ptwt = "ptwt encode" in records[0]["rates"]
+    heads = ["codec", "batch", "input", "threads", "encode", "reference encode", "encode / reference",
+             *["ptwt encode"] * has_ptwt, "resize", "patch convolution"]  # fmt: skip
+    rows = []
+    for r in records:
+        rates, ptwt = r["rates"], ["ptwt encode"] * has_ptwt
+        for kind in INPUTS:
+            mine, reference = rates[f"encode {kind}"], rates["reference encode"]
+            others = [*(rates[name] for name in ptwt), rates[f"resize {kind}"], rates["patch convolution"]]
+            rows.append([f"`{r['codec']}`", _size(r["batch"]), kind, str(r["threads"]), number(mine),
+                         number(reference), number(mine / reference), *map(number, others)])  # fmt: skip
+    caption = ("The reference, ptwt and the strided 8x8 patch convolution to as many channels read contiguous float32, "
+               "converted beforehand, whatever the input; they were measured once for every four rows. ")  # fmt: skip
+    caption += (
+        "ptwt gives the same latents: its periodic mode, cut to one period after every level."
+        if has_ptwt
+        else "ptwt is not installed and left out (`pip install ptwt`)."
+    )
+    return f"{caption}\n\n{table(heads, rows, text_columns=3)}"
+
+
+def _decoding(records: Records) -> str:
+    heads = ["codec", "batch", "threads", "decode", "reference decode", "decode / reference"]
+    rows = [[f"`{r['codec']}`", _size(r["batch"]), str(r["threads"]), number(r["rates"]["decode"]),
+             number(r["rates"]["reference decode"]), number(r["rates"]["decode"] / r["rates"]["reference decode"])]
+            for r in records]  # fmt: skip
+    return table(heads, rows, text_columns=2)
+
+
+def _gpu(records: Records) -> str:
+    rows = [[f"`{r['codec']}`", _size(r["batch"]), call, "on" if r["tf32"] else "off", number(rate),
+             number(r["bytes_per_second"][call] / 1e9)]
+            for r in records for call, rate in r["rates"].items()]  # fmt: skip
+    heads = ["codec", "batch", "call", "TF32", "MP/s", "GB/s"]
+    caption = (
+        "One call at a time, its launch included; GB/s counts the bytes of the input and of the output, once each."
+    )
+    return f"## Images on the GPU\n\n{caption}\n\n{table(heads, rows, text_columns=4)}"
+
+
+def _audio(records: Records) -> str:
+    heads = ["codec", "batch", "threads", "encode", "reference encode", "encode / reference", "decode",
+             "reference decode", "decode / reference"]  # fmt: skip
+    rows = []
+    for r in records:
+        cells = [f"`{r['codec']}`", _size(r["batch"]), str(r["threads"])]
+        for call in ("encode", "decode"):
+            mine, reference = r["rates"][call], r["rates"][f"reference {call}"]
+            cells += [number(mine), number(reference), number(mine / reference)]
+        rows.append(cells)
+    return f"## Stereo sound: megasamples of both channels per second\n\n{table(heads, rows, text_columns=2)}"
+
+
+def _loader(records: Records) -> str:
+    heads = ["codec", "workers", "crop of 256, latents", "crop of as many values", "latents / as many values",
+             "crop of 256, pixels"]  # fmt: skip
+    rows = []
+    for r in records:
+        for name, side in r["sides"].items():
+            latents, small, pixels = (r["rates"][key] for key in (f"latents {name}", f"crop {side}", "crop 256"))
+            rows.append([f"`{name}`", str(r["workers"]), number(latents), f"{number(small)} ({side} px)",
+                         f"{latents / small:.2f}", number(pixels)])  # fmt: skip
+    caption = "JPEG files of 500x375 pixels, decoded, RandomResizedCrop, batches of 32; one thread per worker."
+    return f"## Loading: samples per second\n\n{caption}\n\n{table(heads, rows)}"
+
+
+def _memory(records: Records) -> str:
+    rows = [[f"`{r['codec']}`", r["call"], r["dtype"], _size(r["size"]), number(r["signal_bytes"] / 1e6),
+             number(r["rise_bytes"] / 1e6), f"{r['ratio']:.2f}"] for r in records]  # fmt: skip
+    heads = ["codec", "call", "input", "signal", "signal in float32, MB", "rise, MB", "rise / signal"]
+    caption = (
+        "How much higher the resident memory of a process is at most during one call than before, result included."
+    )
+    return f"## Memory\n\n{caption}\n\n{table(heads, rows, text_columns=4)}"
+
+
+def draw(records: Records, file: Path) -> None:
+    """Draw grouped bars on a logarithmic scale: uint8 images as files decode to them, most threads; a panel a device.
+
+    Args:
+        records: Those of the image part.
+        file: The PNG file.
+    """
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    bars = {"reference encode": "reference encode", "encode": f"encode {INPUTS[0]}",
+            "resize to as many values": f"resize {INPUTS[0]}", "reference decode": "reference decode",
+            "decode": "decode"}  # fmt: skip
+    colours = ["#9ecae1", "#2171b5", "#bdbdbd", "#fdae6b", "#d94801"]
+    devices = sorted({r["device"] for r in records})
+    groups = [[r for r in records if r["device"] == device and not r["tf32"]] for device in devices]
+    most = [max(r["threads"] for r in group) for group in groups]
+    groups = [[r for r in group if r["threads"] == n] for group, n in zip(groups, most, strict=True)]
+    size = (max(6.4, 1.9 * len(groups[0])), 4.2 * len(groups))
+    figure, panels = plt.subplots(len(groups), figsize=size, layout="constrained", squeeze=False)
+    for axes, device, group, threads in zip(panels[:, 0], devices, groups, most, strict=True):
+        places = np.arange(len(group))
+        for i, ((label, call), colour) in enumerate(zip(bars.items(), colours, strict=True)):
+            heights = [r["rates"][call] for r in group]
+            drawn = axes.bar(places + (i - 2) * 0.17, heights, 0.16, label=label, color=colour)
+            axes.bar_label(drawn, [f"{height:,.0f}" for height in heights], fontsize=7)
+        axes.set_xticks(places, [f"{r['codec']}\n{_size(r['batch'])}" for r in group], fontsize=8)
+        where = "GPU" if device == "cuda" else f"CPU, {threads} thread{'s' * (threads > 1)}"
+        axes.set(yscale="log", ylabel="megapixels per second", title=f"{where}; ours and resize from uint8")
+        axes.set_ylim(bottom=min(r["rates"][call] for r in group for call in bars.values()) / 2)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.grid(axis="y", alpha=0.3)
+        axes.set_axisbelow(True)
+        axes.legend(fontsize=8, ncols=len(bars), loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
+    figure.savefig(file, dpi=150)
+    plt.close(figure)
