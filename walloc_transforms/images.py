@@ -47,7 +47,8 @@ def pil_to_tensor(image: Image.Image, channels: int = 3) -> Tensor:
     elif mode not in _COLOUR:
         raise ValueError(f"an image of mode {mode!r} has no defined range, or no conversion to colour: expected mode "
                          f"{', '.join(_COLOUR + _ALPHA + _DEEP)}, or a tensor")  # fmt: skip
-    return _to_tensor(image.convert("RGB" if channels == 3 else "L"))
+    wanted = "RGB" if channels == 3 else "L"
+    return _to_tensor(image if image.mode == wanted else image.convert(wanted))  # converting copies in any case
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

@@ -93,11 +93,11 @@ def load(x, images, rows, columns, channels, channel_stride, grid, planes):
                 for j in range(width):
                     places = columns[j]
                     for c in range(channels):
-                        source = x[images[i] + np.int64(rows[v, row]) + c * channel_stride :]
-                        plane = origin + ((v * width + j) * channels + c) * pitch + to
-                        target = planes[plane : plane + k]
-                        for n in range(k):
-                            target[n] = source[places[n]]
+                        source = np.uint64(images[i] + c * channel_stride) + rows[v, row]
+                        target = np.uint64(origin + ((v * width + j) * channels + c) * pitch + to)
+                        for cell in range(k):
+                            n = np.uint64(cell)
+                            planes[target + n] = x[source + places[n]]
 
 
 @_jit
@@ -129,11 +129,12 @@ def store(planes, shift, low, high, height, width, grid, skip_rows, skip_columns
                 first = first * (grid.columns + 2) + 1 + skip_columns
                 for j in range(width):
                     plane = origin + ((r % height * width + j) * channels + c) * pitch + first
-                    source, target = planes[plane : plane + k], out[row + j : row + k * width]
-                    for n in range(k):
-                        value = source[n] + shift
+                    source, target = np.uint64(plane), np.uint64(row + j)
+                    for cell in range(k):
+                        n = np.uint64(cell)
+                        value = planes[source + n] + shift
                         value = low if value < low else value
-                        target[n * width] = high if value > high else value
+                        out[target + n * np.uint64(width)] = high if value > high else value
 
 
 @_jit
@@ -144,6 +145,14 @@ def _step(x, to, left, right, size, factor):
     for n in range(size):
         i = np.uint64(n)
         x[to + i] += factor * (x[left + i] + x[right + i])
+
+
+@_jit
+def _copy(x, to, source, count, pitch, size):
+    for i in range(count):
+        a, b = np.uint64(to + i * pitch), np.uint64(source + i * pitch)
+        for n in range(size):
+            x[a + np.uint64(n)] = x[b + np.uint64(n)]
 
 
 @_jit
@@ -169,17 +178,11 @@ def _lift(x, start, pitch, stride, outer, cells, inner, inverse):
                     to, left, right = start + to * pitch, start + left * pitch, start + right * pitch
                     if right >= start + stride * pitch:  # a sample of the next cell
                         right -= stride * pitch
-                        for o in range(outer):
-                            border = right + o * row + (cells + 1) * inner
-                            for n in range(inner):
-                                x[border + n] = x[border + n - cells * inner]
+                        _copy(x, right + (cells + 1) * inner, right + inner, outer, row, inner)
                         right += inner
                     if left < start:  # a sample of the cell before
                         left += stride * pitch
-                        for o in range(outer):
-                            border = left + o * row
-                            for n in range(inner):
-                                x[border + n] = x[border + n + cells * inner]
+                        _copy(x, left, left + cells * inner, outer, row, inner)
                         left -= inner
                     _step(x, to, left, right, size, factor)
         level = level // 2 if inverse else level * 2

@@ -25,7 +25,7 @@ __all__ = ["LiftedAnalysis", "LiftedSynthesis"]
 
 _HALO = 4  # cells that the filters reach beyond their own: 4 * (2**J - 1) samples
 _TILE = 9 << 18  # values of a tile, 9 MB: larger ones leave the cache, of smaller ones of images more is overlap
-_SERIAL = 1 << 15  # values at most that torch does not share among its own threads: they and ours would get in the way
+_SERIAL = 1 << 15  # values at most that most operations of torch do not share among its threads, which are in our way
 _NO_LIMITS = (-math.inf, math.inf)
 _LEAST = 16  # cells a piece has at least if a signal is cut only for the sake of another thread
 
@@ -255,7 +255,11 @@ def _flat(x: Tensor) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=2)
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:  # a forked process has none of its parent's threads
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads of a process: a forked one has none of its parent's, and makes its own.
+
+    The calling thread only waits: after a fork, torch's own threads could not be used from it.
+    """
     return ThreadPoolExecutor(threads, "walloc_transforms")
 
 
