@@ -1,14 +1,10 @@
 """Lifting against PyWavelets, and how signals are cut into tiles: no cut may change a bit."""
 
-import ctypes
 import itertools
 import multiprocessing
-import os
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from multiprocessing.queues import SimpleQueue
 
 import numpy as np
@@ -19,8 +15,7 @@ from helpers import make_codec, reference_decode, reference_encode, signal
 from torch import Tensor
 from torch.testing import assert_close
 
-from recipes.common.timing import in_fresh_process, memory_rise
-from walloc_transforms import folded, lifting
+from walloc_transforms import lifting
 from walloc_transforms.codec import Codec
 from walloc_transforms.kernels import Grid
 from walloc_transforms.lifting import LiftedAnalysis, LiftedSynthesis
@@ -319,45 +314,3 @@ def test_a_forked_process_makes_its_own_threads() -> None:
     assert process.exitcode == 0
     assert result.get() is True
     assert torch.equal(codec.encode(x), latents)
-
-
-def memory_ratios() -> dict[str, float]:
-    """How many times the size of the signal in float32 the memory rises at most, result included."""
-    torch.set_num_threads(2)
-    image, ratios = signal(1, 3, 2341, 3453), {}
-    for name, x, channels in (
-        ("image", image, 12),
-        ("bytes", (image * 255 + 128).to(torch.uint8), 12),
-        ("sound", signal(1, 2, 4_000_001), 50),
-    ):
-        codec = make_codec(channels, 3, 3) if x.ndim == 4 else make_codec(channels, 8, 2, 1)
-        for folded.USE_LIFTING, path in ((False, "convolved"), (True, "lifted")):
-            ratios |= {f"{name} {call} {path}": rise / x.numel() / 4 for call, rise in memory_rises(codec, x).items()}
-    return ratios
-
-
-def memory_rises(codec: Codec, x: Tensor) -> dict[str, int]:
-    size, scale = x.shape[-codec.config.dims :], (0, 255) if x.dtype == torch.uint8 else (-0.5, 0.5)
-    latents = codec.encode(x[..., :512])
-    codec.decode(latents)
-
-    def encode() -> None:
-        nonlocal latents
-        latents = codec.encode(x, input_range=scale)
-
-    rises = {}
-    for call, work in {"encode": encode, "decode": lambda: codec.decode(latents, size)}.items():
-        lifting._pool(2, os.getpid()).shutdown()  # with what its threads keep
-        lifting._pool.cache_clear()
-        with suppress(AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)  # or memory freed before hides the rise
-        rises[call] = memory_rise(work)
-    return rises
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak of a process cannot be reset")
-def test_large_signals_take_little_memory() -> None:
-    ratios = in_fresh_process(memory_ratios)
-    assert len(ratios) == 12
-    assert min(ratios.values()) > 0.06  # the size of the latents
-    assert max(ratios.values()) < 4, ratios
