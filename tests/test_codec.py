@@ -1,9 +1,9 @@
 import pytest
 import torch
-from helpers import make_codec, reference_decode, reference_encode, signal
+from helpers import LIMIT, make_codec, reference_decode, reference_encode, signal
 from torch.testing import assert_close
 
-from walloc_transforms.codec import Codec
+from walloc_transforms.codec import Codec, CodecConfig
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float64, torch.uint8, torch.uint16]
 # channels, levels, signal channels, size
@@ -209,3 +209,11 @@ def test_decode_refuses(frozen: Codec, shape, dtype, size, error: type[Exception
 def test_input_range_without_extent(frozen: Codec) -> None:
     with pytest.raises(ValueError, match="range"):
         frozen.encode(torch.rand(3, 16, 16), input_range=(1, 1))
+
+
+def test_finite_values_whose_sum_is_not() -> None:
+    codec = Codec(CodecConfig("one", "image", 1, 1, 1))
+    with torch.no_grad():
+        codec.weight.copy_(torch.tensor([[1.0, 0, 0, 0]]))
+    latents = codec.encode(torch.full((1, 16, 16), 1e37))  # 64 times 2e37
+    assert torch.equal(latents, latents.new_full((1, 8, 8), LIMIT))

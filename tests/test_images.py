@@ -63,3 +63,12 @@ def test_other_channel_counts() -> None:
     np.testing.assert_array_equal(pil_to_tensor(cmyk, 4).permute(1, 2, 0).numpy(), np.asarray(cmyk))
     with pytest.raises(ValueError, match="expected an image of 4 8-bit bands, got mode 'RGB'"):
         pil_to_tensor(photograph(), 4)
+
+
+@pytest.mark.parametrize(("mode", "channels", "unused"), [("RGB", 3, (1, 2, 3)), ("L", 1, 7)])
+def test_a_transparent_colour_that_no_pixel_has(mode: str, channels: int, unused: object) -> None:
+    image = Image.new(mode, (9, 8), 200 if mode == "L" else (200, 100, 50))
+    expected = pil_to_tensor(image, channels)
+    image.info["transparency"] = unused
+    assert torch.equal(pil_to_tensor(image, channels), expected)
+    assert expected.shape == (channels, 8, 9)
