@@ -20,8 +20,9 @@ def make_codec(
     with torch.no_grad():
         codec.weight.mul_(gain)
         codec.bias.normal_(0, 5)
-        codec.decoder.weight.copy_(codec.weight.T / gain**2)
-        codec.decoder.bias.copy_(codec.decoder.weight @ -codec.bias)
+        if codec.decoder is not None:
+            codec.decoder.weight.copy_(codec.weight.T / gain**2)
+            codec.decoder.bias.copy_(codec.decoder.weight @ -codec.bias)
         codec.latent_mean.normal_(0, 5)
         codec.latent_std.uniform_(1, 50)
     return codec

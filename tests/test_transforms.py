@@ -235,7 +235,7 @@ def test_decode_inverts() -> None:
 
 
 def test_decode_refuses() -> None:
-    with pytest.raises(ValueError, match="decoder must be 'linear', got 'magic'"):
+    with pytest.raises(ValueError, match="the decoder of codec 'rgb_4x' is 'linear', got 'magic'"):
         wt.WallocDecode("rgb_4x", decoder="magic")  # type: ignore
     with pytest.raises(ValueError, match="expects latents"):
         wt.WallocDecode("rgb_4x")(torch.zeros(12, 4, 4))

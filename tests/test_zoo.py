@@ -1,3 +1,5 @@
+import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 import walloc_transforms as wt
+from tests.reference import save_checkpoint
 from walloc_transforms import zoo
 
 
@@ -53,7 +56,7 @@ def test_folder(tmp_path: Path, kind: type) -> None:
     [
         ("rgb_16", "unknown codec 'rgb_16': did you mean 'rgb_16x'"),
         ("RGB_4x", "did you mean 'rgb_4x'"),
-        ("nothing like it", r"Embedded codecs are rgb_16x, rgb_4x; a folder or a hub repository"),
+        ("nothing like it", r"Embedded codecs are rgb_16x, rgb_4x; a folder, a .pth file or a hub repository"),
     ],
 )
 def test_unknown_name(name: str, message: str) -> None:
@@ -73,7 +76,7 @@ def test_hub_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     codec.save_pretrained(tmp_path)
     asked = []
 
-    def download(repo: str, file: str) -> str:
+    def download(repo: str, file: str, revision: str | None = None) -> str:
         asked.append((repo, file))
         return str(tmp_path / file)
 
@@ -83,7 +86,7 @@ def test_hub_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_failed_download_names_what_would_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    def download(repo: str, file: str) -> str:
+    def download(repo: str, file: str, revision: str | None) -> str:
         raise huggingface_hub.errors.LocalEntryNotFoundError("offline")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
@@ -91,8 +94,107 @@ def test_failed_download_names_what_would_do(monkeypatch: pytest.MonkeyPatch) ->
         wt.load_codec("owner/name")
 
 
+class Hub:
+    """A stand-in for the download: one repository, with revisions as folders."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder, self.asked = folder, []
+        monkeypatch.setattr(huggingface_hub, "hf_hub_download", self.download)
+
+    def download(self, repo: str, file: str, revision: str | None = None) -> str:
+        self.asked.append((repo, file, revision))
+        path = self.folder / (revision or "main") / file
+        if not path.is_file():
+            raise huggingface_hub.errors.LocalEntryNotFoundError("404")
+        return str(path)
+
+
+@pytest.fixture
+def checkpoints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """A repository of two checkpoints, one with and one without settings."""
+    for revision in ("main", "v2"):
+        (tmp_path / revision).mkdir()
+        file = save_checkpoint(tmp_path / revision, "linear", "json")
+        file.rename(file.with_stem("RGB_16x"))
+        file.with_suffix(".json").rename(file.with_name("RGB_16x.json"))
+        save_checkpoint(tmp_path / revision, "residual", "bare").rename(file.with_stem("residual_nf8"))
+    return Hub(tmp_path, monkeypatch)
+
+
+def test_variant_of_a_repository(checkpoints: Hub) -> None:
+    codec = wt.load_codec("owner/name", variant="RGB_16x", revision="v2")
+    assert checkpoints.asked == [("owner/name", "RGB_16x.pth", "v2"), ("owner/name", "RGB_16x.json", "v2")]
+    assert codec.config.name == "owner/name:RGB_16x"
+    assert codec.config.source == "RGB_16x.pth of owner/name"
+    again = wt.WallocEncode("owner/name:RGB_16x").codec
+    assert again.fingerprint() == codec.fingerprint()
+    assert checkpoints.asked[2:] == [("owner/name", "RGB_16x.pth", None), ("owner/name", "RGB_16x.json", None)]
+
+
+def test_variant_without_settings(checkpoints: Hub) -> None:
+    assert wt.load_codec("owner/name:residual_nf8").config.stages == 4
+
+
+def test_repository_of_checkpoints_wants_a_variant(checkpoints: Hub) -> None:
+    with pytest.raises(ConnectionError, match=r"did not give config\.json.*needs variant='NAME'"):
+        wt.load_codec("owner/name")
+    with pytest.raises(ConnectionError, match=r"did not give nothing\.pth"):
+        wt.load_codec("owner/name", variant="nothing")
+
+
+def test_failing_download_of_settings_is_no_missing_one(checkpoints: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    def download(repo: str, file: str, revision: str | None = None) -> str:
+        if file.endswith(".json"):
+            raise OSError("the line is down")
+        return checkpoints.download(repo, file, revision)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    with pytest.raises(ConnectionError, match="the line is down"):
+        wt.load_codec("owner/name:RGB_16x")
+
+
+def test_variant_is_for_repositories(tmp_path: Path) -> None:
+    wt.load_codec("rgb_16x").save_pretrained(tmp_path)
+    for codec in ("rgb_16x", tmp_path, str(tmp_path)):
+        with pytest.raises(ValueError, match="variant and revision are for repositories"):
+            wt.load_codec(codec, variant="RGB_16x")
+
+
+def test_cache_offline(tmp_path: Path) -> None:
+    """The hub's own library finds what it downloaded earlier, by branch and by commit."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    repo = tmp_path / "hub/models--owner--name"
+    snapshot = repo / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs/main").write_text(commit)
+    file = save_checkpoint(snapshot, "linear", "record")
+    file.rename(file.with_stem("RGB_16x"))
+    code = (
+        "import walloc_transforms as wt;"
+        "a = wt.load_codec('owner/name:RGB_16x');"
+        f"b = wt.load_codec('owner/name', variant='RGB_16x', revision='{commit}');"
+        "assert a.fingerprint() == b.fingerprint(); print(a.config.name)"
+    )
+    environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.strip() == "owner/name:RGB_16x", done.stderr
+
+
+def test_decoder_of_a_repository_is_downloaded_when_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = wt.load_codec(str(save_checkpoint(tmp_path, "codec2d")))
+    codec.save_pretrained(tmp_path / "main")
+    hub = Hub(tmp_path, monkeypatch)
+    loaded = wt.load_codec("owner/name")
+    latents = loaded.encode(torch.rand(3, 48, 48), "round")
+    assert [file for _, file, _ in hub.asked] == ["config.json", "weights.safetensors"]
+    assert torch.equal(pickle.loads(pickle.dumps(loaded)).decode(latents), codec.decode(latents))
+    assert hub.asked[-1] == ("owner/name", "decoder.safetensors", None)
+
+
 def test_import_is_light() -> None:
-    heavy = {"timm", "torchaudio", "torchvision", "huggingface_hub", "pytorch_wavelets", "PIL", "torch._dynamo"}
+    heavy = {"timm", "torchaudio", "torchvision", "huggingface_hub", "pytorch_wavelets", "PIL", "torch._dynamo",
+             "diffusers"}  # fmt: skip
     code = f"import sys, walloc_transforms; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"

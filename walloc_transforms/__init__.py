@@ -15,8 +15,9 @@ from .zoo import CodecInfo, available_codecs, load_codec
 
 if TYPE_CHECKING:
     from . import functional
-    from .fitting import fit_codec
+    from .fitting import fit_codec, fit_statistics
     from .stems import WallocStem, replace_stem
+    from .storage import load_latents, save_latents, stored_codec
     from .transforms import WallocDecode, WallocEncode
 
 __version__ = "0.1.0"
@@ -30,9 +31,13 @@ __all__ = [
     "WallocStem",
     "available_codecs",
     "fit_codec",
+    "fit_statistics",
     "functional",
     "load_codec",
+    "load_latents",
     "replace_stem",
+    "save_latents",
+    "stored_codec",
 ]
 
 _LAZY = {
@@ -40,7 +45,11 @@ _LAZY = {
     "WallocEncode": "transforms",
     "WallocStem": "stems",
     "fit_codec": "fitting",
+    "fit_statistics": "fitting",
+    "load_latents": "storage",
     "replace_stem": "stems",
+    "save_latents": "storage",
+    "stored_codec": "storage",
 }
 
 

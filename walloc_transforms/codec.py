@@ -4,26 +4,24 @@
     signal <-synthesis-- packets <---decoder---- z <--expand--- latents
 
 ``Codec.encode`` takes the folded path of ``folded.py`` as long as the projection is frozen, which it is unless its
-parameters are made to require gradients; then it takes the plain, trainable path.
+parameters are made to require gradients; then it takes the plain, trainable path. In published codecs a network may
+stand in place of the projection or of the decoder; wavelets and companding are the same.
 """
 
 import dataclasses
-import itertools
 import math
-import os
-import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .companding import Quantize, compand, expand, quantize
+from .companding import Quantize, clip, compand, expand, quantize
 from .config import CodecConfig
 from .decoders import LinearDecoder
-from .files import read_codec, write_codec
-from .folded import FoldedAnalysis, FoldedSynthesis
+from .networks import build_network
 from .packets import WaveletPacketAnalysis, WaveletPacketSynthesis, conv1x1, crop
+from .saving import Saving
 
 __all__ = ["Codec", "CodecConfig"]
 
@@ -32,75 +30,54 @@ CODEC_RANGE = (-0.5, 0.5)
 _INPUT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.uint16)
 
 
-_KEYS = itertools.count()
-_CODECS: "weakref.WeakValueDictionary[int, Codec]" = weakref.WeakValueDictionary()
-
-
-class Codec(nn.Module):
-    """Encoder and linear decoder of one codec, in float32 whatever surrounds it.
+class Codec(Saving):
+    """Encoder and decoder of one codec, in float32 whatever surrounds it.
 
     All parameters are frozen at first, in ``train()`` mode as in ``eval()``; nothing here depends on the mode. A codec
     built from a config alone holds a random orthogonal projection: load weights, fit or train it.
 
     Args:
         config: The geometry.
+        encoder: The encoder if it is a network. Default: one with random weights.
 
     Attributes:
-        weight: Projection ``(D, C * bands)``.
-        bias: ``(D,)``.
-        decoder: The linear decoder.
+        weight: Projection ``(D, C * bands)``; None if the encoder is a network.
+        bias: ``(D,)``, likewise.
+        encoder: The encoder network, from packets to projected latents; None if the encoder is linear.
+        decoder: The decoder; None if it is a network that :meth:`load_decoder` has not read yet.
         latent_mean: Mean of every latent channel over the data the codec was fitted on, ``(D,)``.
         latent_std: Standard deviation, likewise.
+
+    Raises:
+        ImportError: The encoder is a network, and diffusers is not installed.
     """
 
     latent_mean: Tensor
     latent_std: Tensor
 
-    def __init__(self, config: CodecConfig) -> None:
-        super().__init__()
-        self.config = config
+    def __init__(self, config: CodecConfig, encoder: nn.Module | None = None) -> None:
+        super().__init__(config, encoder)
         with torch.inference_mode(False):
-            self.weight = nn.Parameter(torch.empty(config.channels, config.packets), requires_grad=False)
-            # Its own generator: loading a codec must not move the random numbers of the program around it.
-            nn.init.orthogonal_(self.weight, generator=torch.Generator().manual_seed(0))
-            self.bias = nn.Parameter(torch.zeros(config.channels), requires_grad=False)
             self.analysis = WaveletPacketAnalysis(config.wavelet, config.levels, config.dims)
             self.synthesis = WaveletPacketSynthesis(config.wavelet, config.levels, config.dims)
-            self.decoder = LinearDecoder(config.channels, config.packets)
-            with torch.no_grad():
-                self.decoder.weight.copy_(self.weight.T)
+            if config.encoder == "linear":
+                weight = torch.empty(config.channels, config.packets)
+                # Its own generator: loading a codec must not move the random numbers of the program around it.
+                nn.init.orthogonal_(weight, generator=torch.Generator().manual_seed(0))
+                self.weight = nn.Parameter(weight, requires_grad=False)
+                self.bias = nn.Parameter(torch.zeros(config.channels), requires_grad=False)
+            else:
+                self.register_parameter("weight", None)
+                self.register_parameter("bias", None)
+                self.encoder = encoder or build_network(config, "encoder")
+            if config.decoder == "linear":
+                self.decoder = LinearDecoder(config.channels, config.packets)
+                if self.encoder is None:
+                    with torch.no_grad():
+                        self.decoder.weight.copy_(self.weight.T)
             self.register_buffer("latent_mean", torch.zeros(config.channels))
             self.register_buffer("latent_std", torch.ones(config.channels))
         self._register()
-        self._fold()
-
-    def _register(self) -> None:
-        self._key = next(_KEYS)
-        _CODECS[self._key] = self
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._register()
-
-    @torch.inference_mode(False)
-    def _fold(self) -> None:
-        c = self.config
-        geometry: dict[str, Any] = {"wavelet": c.wavelet, "levels": c.levels, "dims": c.dims}
-        decoder = self.decoder
-        self._folded_analysis = FoldedAnalysis(self.weight, self.bias, **geometry).to(self.weight.device)
-        self._folded_synthesis = FoldedSynthesis(decoder.weight, decoder.bias, **geometry).to(self.weight.device)
-        self._folded_from = self._stamp()
-
-    def _linear(self) -> tuple[Tensor, ...]:
-        """What the folded kernels are made of, all parameters; ``self.parameters()`` takes longer than to encode."""
-        return self.weight, self.bias, self.decoder.weight, self.decoder.bias
-
-    def _stamp(self) -> tuple[tuple[int, int], ...]:
-        """Change whenever a parameter is replaced or written to (inference tensors do not count writes)."""
-        return tuple((id(p), -1 if p.is_inference() else p._version) for p in self._linear())
-
-    def _use_folded(self) -> bool:
-        return not any(p.requires_grad for p in self._linear()) and _refold(self._key)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codec":
         """Follow the model to other devices, but stay in float32: bfloat16 flips a third of the rounded latents."""
@@ -144,21 +121,47 @@ class Codec(nn.Module):
             x = x.reshape(math.prod(batch), *x.shape[-c.dims - 1 :])
             if x.dtype == torch.uint16:  # few operations know it
                 x = x.to(torch.float32)
-            if self._use_folded():
-                latents = self._folded_analysis(x, scale, shift, self._compand)
+            finish = self._compand if c.stages == 1 else _as_it_is
+            if self._folded_analysis is not None and self._use_folded():
+                latents = self._folded_analysis(x, scale, shift, finish)
             else:
-                x = x.to(torch.float32) * scale + shift
-                latents = self._compand(conv1x1(self.analysis(x), self.weight, self.bias))
-            latents = _quantize(latents, quantize)
+                latents = finish(self._project(self.analysis(x.to(torch.float32) * scale + shift)))
+            if c.stages > 1:
+                latents = self._encode_stages(latents, quantize)
+            if c.pad and self.encoder is None:  # an Oobleck encoder adds its own
+                edge = self._compand(self.bias.view(1, -1, 1)).expand(len(latents), -1, c.pad)
+                latents = torch.cat([edge, latents, edge], 2)
+            latents = _quantize(latents, quantize) if c.stages == 1 else latents
         return latents.reshape(*batch, *latents.shape[1:])
 
     def _compand(self, z: Tensor) -> Tensor:
         if z.device.type == "cpu" and not torch.compiler.is_compiling() and not _is_finite(z):
             raise ValueError("the signal holds NaN or infinite values: expected finite ones")
-        return compand(z, self.config.latent_bits)
+        return (compand if self.config.companding == "gaussian" else clip)(z, self.config.latent_bits)
 
     def _expand(self, latents: Tensor) -> Tensor:
-        return expand(latents.to(torch.float32), self.config.latent_bits)
+        latents = latents.to(torch.float32)
+        return expand(latents, self.config.latent_bits) if self.config.companding == "gaussian" else latents
+
+    def _project(self, packets: Tensor) -> Tensor:
+        if self.encoder is not None:
+            if len(packets) == 0:  # which diffusers does not take
+                sides = [side + 2 * self.config.pad for side in packets.shape[2:]]
+                return packets.new_zeros(0, self.config.channels, *sides)
+            return self.encoder(packets)
+        return conv1x1(packets, self.weight, self.bias)
+
+    def _encode_stages(self, z: Tensor, mode: Quantize) -> Tensor:
+        """Take from the projections of a group what the groups before it have coded, as their decoder sees it."""
+        seen = (self.weight @ self.decoder.weight)[..., None]
+        latents: list[Tensor] = []
+        for rows in torch.arange(self.config.channels).chunk(self.config.stages):
+            first, last = int(rows[0]), int(rows[-1]) + 1
+            group = z[:, first:last].flatten(2)
+            if latents:
+                group = group - F.conv1d(self._expand(torch.cat(latents, 1)), seen[first:last, :first])
+            latents.append(_quantize(self._compand(group), mode))
+        return torch.cat(latents, 1).view_as(z)
 
     def decode(
         self,
@@ -167,59 +170,101 @@ class Codec(nn.Module):
         *,
         output_range: tuple[float, float] = CODEC_RANGE,
         clamp: bool = False,
+        tile: int | None = None,
+        progress: bool = False,
     ) -> Tensor:
-        """Decode latents, rounded or not, with the linear decoder.
+        """Decode latents, rounded or not.
 
         Args:
             latents: ``(..., D, h, w)`` or ``(..., D, t)`` as :meth:`encode` gives them, float or int8.
             size: ``(H, W)`` or ``(T,)`` of the signal, to cut off what encoding added. Default: keep it.
             output_range: The values that mean black and white.
             clamp: Limit the signal to ``output_range``, which decoding overshoots at edges.
+            tile: Decode in overlapping tiles of this side in samples, a multiple of the stride, where the decoder is a
+                network: its time and memory grow faster than an image. The result differs a little at images, not at
+                audio, which is always cut. The linear decoder pays no attention to it: it needs no tiles.
+            progress: Show the progress of a network.
 
         Returns:
             Float32 signal ``(..., C, H, W)`` or ``(..., C, T)``.
 
         Raises:
-            ValueError: Wrong shape, or ``size`` does not belong to these latents.
+            ValueError: Wrong shape, ``size`` does not belong to these latents, or ``tile`` does not fit.
             TypeError: Not a tensor, or neither float nor int8.
+            ImportError: The decoder is a network, and diffusers is not installed.
         """
         c = self.config
         batch = self._check_shape(latents, c.channels, "latents")
+        if latents.shape[-1] <= 2 * c.pad:
+            raise ValueError(f"codec {c.name!r} pads its latents by {c.pad} at either end: expected at least "
+                             f"{2 * c.pad + 1} of them, got {latents.shape[-1]}")  # fmt: skip
         if not latents.is_floating_point() and latents.dtype not in (torch.int8, torch.int16):
             raise TypeError(f"expected float, int8 or int16 latents, got {latents.dtype}")
+        decoder = self.load_decoder()
+        if tile is not None and (tile < 1 or tile % c.stride):
+            raise ValueError(f"tile must be a multiple of {c.stride} samples, the stride of the codec, got {tile}")
         with torch.autocast(latents.device.type, enabled=False):
             z = latents.reshape(math.prod(batch), *latents.shape[-c.dims - 1 :])
             scale = (output_range[1] - output_range[0]) / (CODEC_RANGE[1] - CODEC_RANGE[0])
             shift = output_range[0] - CODEC_RANGE[0] * scale
             limits = (min(output_range), max(output_range)) if clamp else (-math.inf, math.inf)
-            if self._use_folded():
+            if isinstance(decoder, LinearDecoder):
+                z = z[..., c.pad : z.shape[-1] - c.pad]
+            if self._folded_synthesis is not None and self._use_folded():
                 signal = self._folded_synthesis(z, scale, shift, self._expand, limits)
             else:
-                signal = self.synthesis(self.decoder(self._expand(z)))
+                if isinstance(decoder, LinearDecoder):
+                    signal = self.synthesis(decoder(self._expand(z)))
+                else:
+                    signal = self.synthesis(decoder(self._expand(z), tile and tile // c.stride, progress))
+                    signal = signal if decoder.post is None else decoder.post(signal)
                 signal = signal * scale + shift if output_range != CODEC_RANGE else signal
                 signal = signal.clamp(*limits) if clamp else signal
             signal = crop(signal, size, c.stride, c.dims)
         return signal.reshape(*batch, *signal.shape[1:])
 
     def normalize(self, latents: Tensor) -> Tensor:
-        """Bring every latent channel to zero mean and unit variance, by the statistics kept with the codec."""
+        """Bring every latent channel to zero mean and unit variance, by the statistics kept with the codec.
+
+        Raises:
+            ValueError: The codec has none.
+        """
+        self.check_statistics()
         shape = (-1, *[1] * self.config.dims)
         return (latents - self.latent_mean.view(shape)) / self.latent_std.view(shape)
 
+    def check_statistics(self) -> None:
+        """Raise a ValueError if the codec came without statistics of its latents."""
+        if not self.config.statistics:
+            raise ValueError(f"codec {self.config.name!r} came without statistics of its latents, so they cannot be "
+                             "normalised: measure them with fit_statistics(codec, signals)")  # fmt: skip
+
     def denormalize(self, latents: Tensor) -> Tensor:
         """Undo :meth:`normalize`."""
+        self.check_statistics()
         shape = (-1, *[1] * self.config.dims)
         return latents * self.latent_std.view(shape) + self.latent_mean.view(shape)
 
     def prefix(self, channels: int) -> "Codec":
-        """Make a codec of the first ``channels`` latent channels: they are ordered by variance.
+        """Make a codec of the first ``channels`` latent channels: ``fit_codec`` orders them by variance.
 
         Raises:
-            ValueError: ``channels`` is not from 1 to the codec's own number.
+            ValueError: ``channels`` is not from 1 to the codec's own number or cuts a stage, or the encoder or decoder
+                is a network, which needs them all.
         """
-        if not 1 <= channels <= self.config.channels:
-            raise ValueError(f"channels must be from 1 to {self.config.channels}, got {channels}")
-        shorter = Codec(dataclasses.replace(self.config, channels=channels))
+        c = self.config
+        if not 1 <= channels <= c.channels:
+            raise ValueError(f"channels must be from 1 to {c.channels}, got {channels}")
+        if channels == c.channels:
+            return self
+        if (c.encoder, c.decoder) != ("linear", "linear"):
+            raise ValueError(f"codec {c.name!r} has a network that needs all of its {c.channels} channels, "
+                             f"got channels={channels}")  # fmt: skip
+        per_stage = c.channels // c.stages
+        if c.stages > 1 and channels % per_stage:
+            raise ValueError(f"channels must be a multiple of {per_stage}, the size of a stage, got {channels}")
+        stages = channels // per_stage if c.stages > 1 else 1
+        shorter = Codec(dataclasses.replace(c, channels=channels, stages=stages))
         state = self.state_dict()
         for name, value in state.items():
             if name == "decoder.weight":
@@ -227,7 +272,7 @@ class Codec(nn.Module):
             elif name != "decoder.bias":
                 state[name] = value[:channels]
         shorter.load_state_dict(state)
-        return shorter.to(self.weight.device)
+        return shorter.to(self.latent_mean.device)
 
     def _check_shape(self, x: Tensor, channels: int, what: str) -> tuple[int, ...]:
         dims = self.config.dims
@@ -240,26 +285,6 @@ class Codec(nn.Module):
             raise ValueError(f"codec {self.config.name!r} got {what} without samples: shape {tuple(x.shape)}")
         return tuple(x.shape[: -dims - 1])
 
-    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Write ``config.json`` and ``weights.safetensors`` to ``folder``, each atomically.
-
-        The config carries the SHA-256 of the weights, so that :meth:`from_pretrained` notices damage.
-        """
-        write_codec(folder, self.config, self.state_dict())
-
-    @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str]) -> "Codec":
-        """Read a folder written by :meth:`save_pretrained`, believing nothing before it is checked.
-
-        Raises:
-            FileNotFoundError: The folder or one of its two files is missing.
-            ValueError: A file is damaged, of another format or version, or the two do not belong together.
-        """
-        config, state = read_codec(folder)
-        codec = cls(config)
-        codec.load_state_dict(state)
-        return codec
-
     def extra_repr(self) -> str:
         """Show name and geometry in ``repr``."""
         c = self.config
@@ -267,23 +292,13 @@ class Codec(nn.Module):
                 f"reduction={c.dimensionality_reduction:g}")  # fmt: skip
 
 
-def _refold(key: int) -> bool:
-    """Bring the folded kernels of a codec up to date with its weights."""
-    codec = _CODECS[key]
-    if codec._folded_from != codec._stamp():
-        codec._fold()
-    return True
-
-
-# A compiler runs such a function when it traces, instead of tracing it, if its arguments are of simple types: hence the
-# key. This is what torch.compiler.assume_constant_result does, without its import of torch._dynamo, which takes a
-# second.
-vars(_refold)["_dynamo_marked_constant"] = True
-
-
 def _is_finite(z: Tensor) -> bool:
     """Look at the sum first, which is much faster; finite values, too, may add up to infinity."""
     return bool(z.sum().isfinite()) or bool(z.isfinite().all())
+
+
+def _as_it_is(z: Tensor) -> Tensor:
+    return z
 
 
 _quantize = quantize  # the methods' argument of the same name hides it

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-__all__ = ["Quantize", "compand", "expand", "quantize", "saturation", "slope"]
+__all__ = ["Quantize", "clip", "compand", "expand", "quantize", "saturation", "slope"]
 
 Quantize = Literal["none", "noise", "round"]
 
@@ -44,6 +44,12 @@ def expand(v: Tensor, bits: int = 8) -> Tensor:
     limit, scale = _constants(bits)
     most = 1 - 2 * _TAIL
     return torch.erfinv((v * (1 / limit)).clamp(-most, most)) * (scale * math.sqrt(2))
+
+
+def clip(z: Tensor, bits: int = 8) -> Tensor:
+    """Limit to ``[-M, M]`` and do nothing else: what the codecs before companding did; nothing undoes it."""
+    limit, _ = _constants(bits)
+    return z.clamp(-limit, limit)
 
 
 def slope(bits: int = 8) -> float:

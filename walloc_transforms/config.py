@@ -1,9 +1,29 @@
 """The geometry of a codec."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
-__all__ = ["CodecConfig"]
+__all__ = ["CodecConfig", "Network"]
+
+Network = Literal["linear", "autoencoder_kl", "oobleck"]
+Companding = Literal["gaussian", "clip"]
+
+_CHOICES = {
+    "modality": ("image", "audio"),
+    "encoder": get_args(Network),
+    "decoder": get_args(Network),
+    "companding": get_args(Companding),
+}
+_RANGES = {
+    "levels": (1, 16),
+    "latent_bits": (2, 16),
+    "signal_channels": (1, 4096),
+    "encoder_width": (0, 8192),
+    "decoder_width": (0, 8192),
+    "decoder_layers": (1, 64),
+    "stages": (1, 64),
+    "pad": (0, 1),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,6 +39,17 @@ class CodecConfig:
         wavelet: Name of a discrete wavelet of PyWavelets.
         latent_bits: Bits of a latent's integer code.
         source: Where the weights come from, in a sentence.
+        encoder: ``"linear"``, one matrix per location, or a network of diffusers: ``"autoencoder_kl"`` (images) or
+            ``"oobleck"`` (audio).
+        decoder: Likewise.
+        encoder_width: Hidden channels of an encoder network; 0 for a linear encoder.
+        decoder_width: Hidden channels of a decoder network; 0 for a linear decoder.
+        decoder_layers: Layers per block of an ``"autoencoder_kl"`` decoder.
+        stages: More than 1: latents come in so many groups, each coding what the groups before it left.
+        companding: ``"gaussian"``, or ``"clip"``: latents are limited to the range of the codes and no more.
+        pad: Locations without signal that the latents have at either end.
+        post_filter: Whether an ``"oobleck"`` decoder ends in a filter on the waveform.
+        statistics: Whether the mean and spread of the latents are known; without them they cannot be normalised.
 
     Raises:
         ValueError: A field is out of range or of the wrong type.
@@ -32,21 +63,55 @@ class CodecConfig:
     wavelet: str = "bior4.4"
     latent_bits: int = 8
     source: str = ""
+    encoder: Network = "linear"
+    decoder: Network = "linear"
+    encoder_width: int = 0
+    decoder_width: int = 0
+    decoder_layers: int = 2
+    stages: int = 1
+    companding: Companding = "gaussian"
+    pad: int = 0
+    post_filter: bool = False
+    statistics: bool = True
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            expected = int if field.type is int else str
-            if not isinstance(value, expected) or isinstance(value, bool):
+            expected = field.type if field.type in (int, bool) else str
+            if type(value) is not expected:
                 raise ValueError(f"codec config: {field.name} must be of type {expected.__name__}, got {value!r}")
-        if self.modality not in ("image", "audio"):
-            raise ValueError(f"codec config: modality must be 'image' or 'audio', got {self.modality!r}")
-        for name, low, high in [("levels", 1, 16), ("latent_bits", 2, 16), ("signal_channels", 1, 4096)]:
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"codec config: {name} must be {' or '.join(map(repr, choices))}, "
+                                 f"got {getattr(self, name)!r}")  # fmt: skip
+        for name, (low, high) in _RANGES.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"codec config: {name} must be from {low} to {high}, got {getattr(self, name)}")
         if not 1 <= self.channels <= self.packets:
             raise ValueError(f"codec config: channels must be from 1 to {self.packets} (all packets of "
                              f"{self.signal_channels} signal channels), got {self.channels}")  # fmt: skip
+        self._check_networks()
+
+    def _check_networks(self) -> None:
+        network = "autoencoder_kl" if self.modality == "image" else "oobleck"
+        for part in ("encoder", "decoder"):
+            kind, width = getattr(self, part), getattr(self, f"{part}_width")
+            if kind not in ("linear", network):
+                raise ValueError(f"codec config: {part} {kind!r} is not for modality {self.modality!r}")
+            grain = {"linear": 1, "autoencoder_kl": 32, "oobleck": self.channels}[kind]
+            if (kind == "linear") != (width == 0) or width % grain:
+                expected = "0" if kind == "linear" else f"a multiple of {grain}, at least {grain}"
+                raise ValueError(f"codec config: {part}_width of {part} {kind!r} must be {expected}, got {width}")
+        if self.stages > 1 and (self.encoder, self.decoder) != ("linear", "linear"):
+            raise ValueError("codec config: several stages need a linear encoder and decoder")
+        if self.channels % self.stages:
+            raise ValueError(f"codec config: {self.channels} channels do not make {self.stages} stages of equal size")
+        if self.pad != 0 and self.modality != "audio":
+            raise ValueError(f"codec config: pad is for audio, got {self.pad} for an image codec")
+        if "oobleck" in (self.encoder, self.decoder) and self.pad != 1:
+            raise ValueError(f"codec config: an 'oobleck' network goes with pad 1, got {self.pad}")
+        if self.post_filter and self.decoder != "oobleck":
+            raise ValueError(f"codec config: a post filter goes with decoder 'oobleck', got {self.decoder!r}")
 
     @property
     def dims(self) -> int:

@@ -1,4 +1,9 @@
-"""Codec folders, ``config.json`` and ``weights.safetensors``: written atomically, and checked before being believed."""
+"""Codec folders: written atomically, and checked before being believed.
+
+config.json           geometry, and the SHA-256 of the other files
+weights.safetensors   encoder, latent statistics, and the decoder if it is linear
+decoder.safetensors   the decoder if it is a network: read only when something is decoded
+"""
 
 import contextlib
 import dataclasses
@@ -15,47 +20,100 @@ from torch import Tensor
 
 from .config import CodecConfig
 
-__all__ = ["CONFIG_FILE", "WEIGHTS_FILE", "read_codec", "write_codec"]
+__all__ = [
+    "CONFIG_FILE",
+    "DECODER_FILE",
+    "WEIGHTS_FILE",
+    "DecoderFile",
+    "check_state",
+    "check_tensors",
+    "read_codec",
+    "write_atomically",
+    "write_codec",
+]
 
 FORMAT = "walloc_transforms.codec"
 FORMAT_VERSION = 1
-CONFIG_FILE, WEIGHTS_FILE = "config.json", "weights.safetensors"
+CONFIG_FILE, WEIGHTS_FILE, DECODER_FILE = "config.json", "weights.safetensors", "decoder.safetensors"
 
 
-def write_codec(folder: str | os.PathLike[str], config: CodecConfig, state: Mapping[str, Tensor]) -> None:
-    """Write both files, each atomically; the config carries the SHA-256 of the weights."""
+@dataclasses.dataclass(frozen=True)
+class DecoderFile:
+    """A decoder network that has not been read yet; call it for its tensors by name.
+
+    Attributes:
+        file: The safetensors file.
+        sha256: What its SHA-256 must be.
+    """
+
+    file: Path
+    sha256: str
+
+    def __call__(self) -> dict[str, Tensor]:
+        """Read the tensors.
+
+        Raises:
+            FileNotFoundError: The file is missing.
+            ValueError: It is damaged.
+        """
+        if not self.file.is_file():
+            raise FileNotFoundError(f"{self.file}, the decoder of this codec, is missing")
+        return _read_tensors(self.file, self.sha256)
+
+
+def write_codec(
+    folder: str | os.PathLike[str],
+    config: CodecConfig,
+    state: Mapping[str, Tensor],
+    decoder: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write the files of a codec, each atomically and the config last; ``decoder`` are the tensors of a network."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = safetensors.torch.save({k: v.cpu().contiguous() for k, v in state.items()})
-    header = {"format": FORMAT, "version": FORMAT_VERSION, "sha256": hashlib.sha256(weights).hexdigest()}
+    header: dict[str, Any] = {"format": FORMAT, "version": FORMAT_VERSION}
+    if decoder is not None:
+        header["decoder_sha256"] = _write_tensors(folder / DECODER_FILE, decoder)
+    header["sha256"] = _write_tensors(folder / WEIGHTS_FILE, state)
     text = json.dumps({**header, **dataclasses.asdict(config)}, indent=2) + "\n"
-    _write_atomically(folder / WEIGHTS_FILE, weights)
-    _write_atomically(folder / CONFIG_FILE, text.encode())
+    write_atomically(folder / CONFIG_FILE, text.encode())
 
 
-def read_codec(folder: str | os.PathLike[str]) -> tuple[CodecConfig, dict[str, Tensor]]:
-    """Read what :func:`write_codec` wrote.
+def read_codec(folder: str | os.PathLike[str]) -> tuple[CodecConfig, dict[str, Tensor], DecoderFile | None]:
+    """Read what :func:`write_codec` wrote, but for the decoder if it is a network; check tensors with `check_state`.
 
     Raises:
-        FileNotFoundError: The folder or one of its two files is missing.
-        ValueError: A file is damaged, of another format or version, or the two do not belong together.
+        FileNotFoundError: The folder or one of its files is missing.
+        ValueError: A file is damaged, of another format or version, or they do not belong together.
     """
     folder = Path(folder)
     for file in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / file).is_file():
             raise FileNotFoundError(f"{folder} is no codec folder: it has no {file}")
     fields = _read_config(folder / CONFIG_FILE)
-    weights = (folder / WEIGHTS_FILE).read_bytes()
-    if hashlib.sha256(weights).hexdigest() != fields.pop("sha256"):
-        raise ValueError(f"{folder / WEIGHTS_FILE} is damaged or belongs to another config: "
-                         f"its SHA-256 is not the one {CONFIG_FILE} names")  # fmt: skip
+    sha256, decoder_sha256 = fields.pop("sha256"), fields.pop("decoder_sha256", None)
     config = CodecConfig(**fields)
-    try:
-        state = safetensors.torch.load(weights)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{folder / WEIGHTS_FILE} is no safetensors file: {error}") from error
-    _check_state(state, config, folder / WEIGHTS_FILE)
-    return config, state
+    if (decoder_sha256 is None) != (config.decoder == "linear"):
+        raise ValueError(f"{folder / CONFIG_FILE}: decoder_sha256 belongs to a decoder that is a network, "
+                         f"the decoder here is {config.decoder!r}")  # fmt: skip
+    state = _read_tensors(folder / WEIGHTS_FILE, sha256)
+    return config, state, None if decoder_sha256 is None else DecoderFile(folder / DECODER_FILE, decoder_sha256)
+
+
+def check_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
+    """Compare the names, shapes and values of tensors with those that are expected.
+
+    Raises:
+        ValueError: A tensor is missing, unexpected, of another shape, not float32 or not finite; it is named.
+    """
+    if state.keys() != shapes.keys():
+        missing, unexpected = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
+        raise ValueError(f"{what} does not fit its config: missing tensors {missing}, unexpected {unexpected}")
+    for name, shape in shapes.items():
+        value = state[name]
+        if tuple(value.shape) != shape:
+            raise ValueError(f"{what} does not fit its config: {name} has shape {tuple(value.shape)}, not {shape}")
+        if value.dtype != torch.float32 or not torch.isfinite(value).all():
+            raise ValueError(f"{what}: {name} must hold finite float32 values")
 
 
 def _read_config(file: Path) -> dict[str, Any]:
@@ -68,32 +126,53 @@ def _read_config(file: Path) -> dict[str, Any]:
     version = fields.pop("version", None)
     if version != FORMAT_VERSION:
         raise ValueError(f"{file} is of version {version!r}: this release reads version {FORMAT_VERSION}")
-    known = {field.name for field in dataclasses.fields(CodecConfig)} | {"sha256"}
-    if fields.keys() != known:
-        missing, unknown = sorted(known - fields.keys()), sorted(fields.keys() - known)
+    names = [field.name for field in dataclasses.fields(CodecConfig)]
+    known = {*names, "sha256", "decoder_sha256"}
+    required = {*names[: names.index("source") + 1], "sha256"}  # the rest describes published codecs
+    if not required <= fields.keys() <= known:
+        missing, unknown = sorted(required - fields.keys()), sorted(fields.keys() - known)
         raise ValueError(f"{file}: missing fields {missing}, unknown fields {unknown}")
     return fields
 
 
-def _check_state(state: dict[str, Tensor], config: CodecConfig, file: Path) -> None:
-    """Compare names, shapes and values with the config, before memory is taken on the config's word."""
+def check_state(state: Mapping[str, Tensor], config: CodecConfig, what: str) -> None:
+    """Compare tensors with the config, before memory is taken on its word; a network is compared when it is built.
+
+    Raises:
+        ValueError: A tensor does not fit; it is named.
+    """
     d, p = config.channels, config.packets
-    shapes = {"weight": (d, p), "bias": (d,), "decoder.weight": (p, d), "decoder.bias": (p,), "latent_mean": (d,),
-              "latent_std": (d,)}  # fmt: skip
-    if state.keys() != shapes.keys():
-        missing, unexpected = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
-        raise ValueError(f"{file} does not fit {CONFIG_FILE}: missing tensors {missing}, unexpected {unexpected}")
-    for name, shape in shapes.items():
-        value = state[name]
-        if tuple(value.shape) != shape:
-            raise ValueError(f"{file} does not fit {CONFIG_FILE}: {name} has shape {tuple(value.shape)}, not {shape}")
-        if value.dtype != torch.float32 or not torch.isfinite(value).all():
-            raise ValueError(f"{file}: {name} must hold finite float32 values")
+    shapes: dict[str, tuple[int, ...]] = {}
+    if config.encoder == "linear":
+        shapes |= {"weight": (d, p), "bias": (d,)}
+    if config.decoder == "linear":
+        shapes |= {"decoder.weight": (p, d), "decoder.bias": (p,)}
+    shapes |= {"latent_mean": (d,), "latent_std": (d,)}
+    network = config.encoder != "linear"
+    check_tensors({k: v for k, v in state.items() if not (network and k.startswith("encoder."))}, shapes, what)
     if not (state["latent_std"] > 0).all():
-        raise ValueError(f"{file}: latent_std must be positive")
+        raise ValueError(f"{what}: latent_std must be positive")
 
 
-def _write_atomically(file: Path, content: bytes) -> None:
+def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
+    content = safetensors.torch.save({k: v.cpu().contiguous() for k, v in tensors.items()})
+    write_atomically(file, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read_tensors(file: Path, sha256: str) -> dict[str, Tensor]:
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(f"{file} is damaged or belongs to another config: its SHA-256 is not the one "
+                         f"{CONFIG_FILE} names")  # fmt: skip
+    try:
+        return safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{file} is no safetensors file: {error}") from error
+
+
+def write_atomically(file: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all."""
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         partial.write_bytes(content)

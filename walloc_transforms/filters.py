@@ -17,7 +17,16 @@ from typing import Any
 import numpy as np
 import pywt
 
-__all__ = ["FilterBank", "Taps", "analysis_bank", "analysis_taps", "band_positions", "synthesis_bank", "synthesis_taps"]
+__all__ = [
+    "FilterBank",
+    "Taps",
+    "analysis_bank",
+    "analysis_taps",
+    "band_positions",
+    "library_taps",
+    "synthesis_bank",
+    "synthesis_taps",
+]
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,11 @@ def _wavelet(name: str) -> Any:
     if name not in library.wavelist(kind="discrete"):
         raise ValueError(f"unknown wavelet {name!r}: expected a discrete wavelet of PyWavelets, such as 'bior4.4'")
     return library.Wavelet(name)
+
+
+def library_taps(wavelet: str) -> np.ndarray:
+    """List the taps as PyWavelets does, float64 ``(4, taps)``: ``dec_lo``, ``dec_hi``, ``rec_lo``, ``rec_hi``."""
+    return np.array(_wavelet(wavelet).filter_bank, dtype=np.float64)
 
 
 def _trim(values: np.ndarray, start: int) -> tuple[np.ndarray, int]:

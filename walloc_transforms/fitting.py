@@ -12,6 +12,7 @@ Any prefix of the channels is the best codec of its own size. The gain sets the 
 channel, as reverse water-filling asks, but lower for a channel whose latents would leave the 8 bits.
 """
 
+import dataclasses
 import math
 import os
 from collections.abc import Iterable, Sized
@@ -28,7 +29,7 @@ from .filters import band_positions, synthesis_bank
 from .images import pil_to_tensor
 from .packets import WaveletPacketAnalysis
 
-__all__ = ["fit_codec"]
+__all__ = ["fit_codec", "fit_statistics", "to_codec_range"]
 
 # How far the largest latent of the sample may reach into the range in which the expansion is exact. The step grows as
 # exp(z**2 / 2s**2): at half the range it is 5.6 times what it is at 0; beyond, it costs more than it gains.
@@ -77,7 +78,7 @@ def fit_codec(
     disable = not progress or os.environ.get("RANK", "0") != "0"
     config: CodecConfig | None = None
     for signal in tqdm(signals, desc="fit codec", total=total, unit="signal", disable=disable):
-        statistics.add(_as_float(signal))
+        statistics.add(to_codec_range(signal))
         if config is None and statistics.modality:  # now, so that a wrong number of channels is said at once
             config = CodecConfig(
                 name, statistics.modality, statistics.signal_channels, channels, levels, wavelet, source=source
@@ -87,10 +88,43 @@ def fit_codec(
     return _solve(config, statistics, rounding_loss)
 
 
-def _as_float(signal: Tensor | Image.Image) -> Tensor:
+@torch.no_grad()
+def fit_statistics(codec: Codec, signals: Iterable[Tensor | Image.Image], *, progress: bool = True) -> Codec:
+    """Measure mean and spread of a codec's latents, which published codecs come without.
+
+    Args:
+        codec: The codec; its ``latent_mean`` and ``latent_std`` are set.
+        signals: Images or waveforms as :func:`fit_codec` takes them. One pass is made.
+        progress: Show a progress bar.
+
+    Returns:
+        The same codec.
+
+    Raises:
+        ValueError: Fewer than two locations, or a signal that the codec does not encode.
+        TypeError: A signal is neither a tensor nor an image, or of an unsupported dtype.
+    """
+    c = codec.config
+    total = squares = torch.zeros(c.channels, dtype=torch.float64)
+    count = 0
+    disable = not progress or os.environ.get("RANK", "0") != "0"
+    for signal in tqdm(signals, desc="fit statistics", unit="signal", disable=disable):
+        latents = codec.encode(to_codec_range(signal, c.signal_channels).to(codec.latent_mean.device))
+        latents = latents[..., c.pad : latents.shape[-1] - c.pad].flatten(1).double().cpu()
+        total, squares, count = total + latents.sum(1), squares + latents.square().sum(1), count + latents.shape[1]
+    if count < 2:
+        raise ValueError("there are too few signals to measure latents on")
+    mean = total / count
+    codec.latent_mean.copy_(mean)
+    codec.latent_std.copy_((squares / count - mean.square()).clamp(min=1e-6).sqrt())
+    codec.config = dataclasses.replace(c, statistics=True)
+    return codec
+
+
+def to_codec_range(signal: Tensor | Image.Image, channels: int = 3) -> Tensor:
     """Bring a signal to the codec's range, [-0.5, 0.5]."""
     if isinstance(signal, Image.Image):
-        signal = pil_to_tensor(signal)
+        signal = pil_to_tensor(signal, channels)
     if not isinstance(signal, Tensor):
         raise TypeError(f"expected tensors or PIL images to fit a codec to, got {type(signal).__name__}")
     if signal.ndim not in (2, 3):

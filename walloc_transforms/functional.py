@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .codec import Codec
-from .latents import latents_to_pil, pil_to_latents
+from .latents import latents_to_pil, pil_to_latents, save_mosaic
 from .zoo import CodecLike, embedded_names, load_codec
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "encode_waveform",
     "latents_to_pil",
     "pil_to_latents",
+    "save_mosaic",
 ]
 
 _FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -44,7 +45,8 @@ def encode_image(
         Latents ``(..., D, ceil(H / stride), ceil(W / stride))``, within +-127.5 unless normalised.
 
     Raises:
-        ValueError: Wrong shape, a side shorter than the stride, NaN, an audio codec, or options at odds.
+        ValueError: Wrong shape, a side shorter than the stride, NaN, an audio codec, options at odds, or ``normalize``
+            with a codec that came without statistics.
         TypeError: Not a tensor, or of another dtype.
     """
     codec = _load(codec, "image")
@@ -52,13 +54,16 @@ def encode_image(
     return _encode(image, codec, low_high, quantize, normalize, dtype)
 
 
-def decode_image(latents: Tensor, codec: CodecLike, *, size: Sequence[int] | None = None) -> Tensor:
+def decode_image(
+    latents: Tensor, codec: CodecLike, *, size: Sequence[int] | None = None, tile: int | None = None
+) -> Tensor:
     """Decode to images.
 
     Args:
         latents: ``(..., D, h, w)`` as :func:`encode_image` gives them without ``normalize``, float or int8.
         codec: The codec that encoded them.
         size: ``(H, W)`` of the image, to cut off what encoding added. Default: keep it.
+        tile: Decode in tiles of so many pixels where the decoder is a network; see ``Codec.decode``.
 
     Returns:
         Float32 images ``(..., C, H, W)`` in [0, 1].
@@ -66,8 +71,9 @@ def decode_image(latents: Tensor, codec: CodecLike, *, size: Sequence[int] | Non
     Raises:
         ValueError: Wrong shape, a size that does not belong to the latents, or an audio codec.
         TypeError: Not a tensor, or neither float nor int8.
+        ImportError: The decoder is a network, and diffusers is not installed.
     """
-    return _load(codec, "image").decode(latents, size, output_range=(0.0, 1.0), clamp=True)
+    return _load(codec, "image").decode(latents, size, output_range=(0.0, 1.0), clamp=True, tile=tile)
 
 
 def encode_waveform(
@@ -96,6 +102,7 @@ def decode_waveform(latents: Tensor, codec: CodecLike, *, size: Sequence[int] | 
     Raises:
         ValueError: Wrong shape, a size that does not belong to the latents, or an image codec.
         TypeError: Not a tensor, or neither float nor int8.
+        ImportError: The decoder is a network, and diffusers is not installed.
     """
     size = (size,) if isinstance(size, int) else size
     return _load(codec, "audio").decode(latents, size, output_range=(-1.0, 1.0), clamp=True)

@@ -90,6 +90,7 @@ class WallocStem(nn.Module):
     ) -> None:
         super().__init__()
         codec = _load_image_codec(codec)
+        codec.check_statistics()
         _check_choice("input", input, get_args(Input))
         _check_choice("layout", layout, get_args(Layout))
         c = codec.config

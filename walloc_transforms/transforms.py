@@ -17,6 +17,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from .codec import Codec
+from .config import Network
 from .functional import check_options, decode_image, decode_waveform, encode_image, encode_waveform
 from .images import pil_to_tensor
 from .zoo import CodecLike, load_codec
@@ -51,7 +52,8 @@ class WallocEncode(v2.Transform):
         ``(..., D, ceil(T / stride))``.
 
     Raises:
-        ValueError: Unknown codec, or options that exclude each other. On call: see ``functional.encode_image``.
+        ValueError: Unknown codec, options that exclude each other, or ``normalize`` with a codec that came without
+            statistics. On call: see ``functional.encode_image``.
     """
 
     def __init__(
@@ -68,6 +70,8 @@ class WallocEncode(v2.Transform):
         if targets not in ("pass", "latent"):
             raise ValueError(f"targets must be 'pass' or 'latent', got {targets!r}")
         self.codec = load_codec(codec)
+        if normalize:
+            self.codec.check_statistics()
         self.quantize, self.normalize, self.dtype, self.targets = quantize, normalize, dtype, targets
         kinds: tuple[Any, ...] = (F.is_pure_tensor,)
         if self.codec.config.modality == "image":
@@ -85,7 +89,7 @@ class WallocEncode(v2.Transform):
             inpt = pil_to_tensor(inpt, c.signal_channels)
         if isinstance(inpt, tv_tensors.TVTensor):  # the compiler does not know as_subclass
             inpt = inpt[...] if torch.compiler.is_compiling() else inpt.as_subclass(Tensor)
-        device = self.codec.weight.device
+        device = self.codec.latent_mean.device
         if inpt.device != device:
             where = "in a DataLoader worker " if get_worker_info() is not None else ""
             raise ValueError(f"{where}the codec is on {device} and its input on {inpt.device}: "
@@ -109,8 +113,9 @@ class WallocDecode(v2.Transform):
 
     Args:
         codec: The codec that encoded the latents.
-        decoder: ``"linear"``, the one decoder there is so far.
+        decoder: Which of the codec's decoders; so far each codec has one, ``codec.config.decoder``. Default: that.
         size: ``(H, W)`` or ``(T,)`` of the signal, to cut off what encoding added. Default: keep it.
+        tile: Decode images in tiles of so many pixels where the decoder is a network; see ``Codec.decode``.
 
     Shapes:
         ``(..., D, h, w)`` to ``(..., C, h * stride, w * stride)``, or to ``(..., C, *size)``; audio likewise.
@@ -122,18 +127,27 @@ class WallocDecode(v2.Transform):
     _transformed_types = (F.is_pure_tensor,)
 
     def __init__(
-        self, codec: CodecLike, *, decoder: Literal["linear"] = "linear", size: Sequence[int] | None = None
+        self,
+        codec: CodecLike,
+        *,
+        decoder: Network | None = None,
+        size: Sequence[int] | None = None,
+        tile: int | None = None,
     ) -> None:
         super().__init__()
-        if decoder != "linear":
-            raise ValueError(f"decoder must be 'linear', got {decoder!r}")
         self.codec = load_codec(codec)
-        self.decoder, self.size = decoder, None if size is None else tuple(size)
+        own = self.codec.config.decoder
+        if decoder not in (None, own):
+            raise ValueError(f"the decoder of codec {self.codec.config.name!r} is {own!r}, got {decoder!r}")
+        if tile is not None and own != "autoencoder_kl":
+            raise ValueError(f"tile is for decoders 'autoencoder_kl', the decoder of this codec is {own!r}")
+        self.decoder, self.size, self.tile = own, None if size is None else tuple(size), tile
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Decode one entry of a sample; called by torchvision."""
-        decode = decode_image if self.codec.config.modality == "image" else decode_waveform
-        return decode(inpt, self.codec, size=self.size)
+        if self.codec.config.modality == "image":
+            return decode_image(inpt, self.codec, size=self.size, tile=self.tile)
+        return decode_waveform(inpt, self.codec, size=self.size)
 
     def extra_repr(self) -> str:
         """Show codec, channels, stride and the options in ``repr``."""

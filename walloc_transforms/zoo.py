@@ -1,13 +1,17 @@
-"""Codecs by name: those that come with the package, folders, and repositories of the Hugging Face hub."""
+"""Codecs by name: those that come with the package, folders, checkpoints, and repositories of the Hugging Face hub."""
 
+import dataclasses
 import difflib
 import os
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from torch import Tensor
+
 from .codec import Codec
-from .files import CONFIG_FILE, WEIGHTS_FILE
+from .files import CONFIG_FILE, DECODER_FILE, WEIGHTS_FILE, DecoderFile
 
 __all__ = ["CodecInfo", "CodecLike", "available_codecs", "load_codec"]
 
@@ -53,49 +57,115 @@ def available_codecs() -> list[CodecInfo]:
     for name in embedded_names():
         c = Codec.from_pretrained(_EMBEDDED / name).config
         infos.append(CodecInfo(name, c.modality, c.signal_channels, c.channels, c.levels, c.dimensionality_reduction,
-                               "linear", c.source))  # fmt: skip
+                               c.decoder, c.source))  # fmt: skip
     return infos
 
 
-def load_codec(codec: CodecLike, *, channels: int | None = None) -> Codec:
+def load_codec(
+    codec: CodecLike, *, channels: int | None = None, variant: str | None = None, revision: str | None = None
+) -> Codec:
     """Load a codec.
 
     Args:
-        codec: The name of an embedded codec; a folder written by ``Codec.save_pretrained``; a Hugging Face repository
-            ``"owner/name"`` that holds such a folder's two files; or a codec, which is returned as it is.
-        channels: Read only the first so many latent channels: latents are ordered, and a prefix is a codec too.
+        codec: The name of an embedded codec; a folder written by ``Codec.save_pretrained``; a checkpoint of the
+            reference implementation, ``"path/NAME.pth"``; a Hugging Face repository ``"owner/name"`` of such a folder's
+            files, or ``"owner/name:VARIANT"`` of checkpoints; or a codec, which is returned as it is.
+        channels: Read only the first so many latent channels: ``fit_codec`` orders them, and a prefix is a codec too.
+        variant: Which of a repository's checkpoints, without ``.pth``.
+        revision: Branch, tag or commit of the repository. Default: its main branch.
 
     Raises:
         ValueError: No such codec (the nearest name is suggested), damaged files, or ``channels`` out of range.
-        FileNotFoundError: The folder is not complete.
+        FileNotFoundError: The folder is not complete, or there is no such checkpoint.
         ConnectionError: The repository could not be read.
+        ImportError: The encoder is a network, and diffusers is not installed.
     """
-    if not isinstance(codec, Codec):
-        codec = _find(codec)
-    return codec if channels is None else codec.prefix(channels)
+    if isinstance(codec, Codec):
+        found, repo = codec, None
+    else:
+        repo, at = (None, None) if isinstance(codec, os.PathLike) else _split(codec)
+        variant = variant or at
+        found = _find(codec) if repo is None else _download(repo, variant, revision)
+    if repo is None and (variant or revision):
+        raise ValueError(f"variant and revision are for repositories 'owner/name' of the hub, got {codec!r}")
+    return found if channels is None else found.prefix(channels)
+
+
+def _split(name: str) -> tuple[str | None, str | None]:
+    """Take ``owner/name:variant`` apart; (None, None) for what is no repository."""
+    match = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?::([\w.-]+))?", name)
+    if match is None or name in embedded_names() or name.endswith(".pth") or os.path.isdir(name):
+        return None, None
+    return match[1], match[2]
 
 
 def _find(codec: str | os.PathLike[str]) -> Codec:
     name = os.fspath(codec)
     if name in embedded_names():
         return Codec.from_pretrained(_EMBEDDED / name)
+    if name.endswith(".pth"):
+        from .published import read_published  # few need it
+
+        return read_published(name)
     if isinstance(codec, os.PathLike) or os.path.isdir(name):
         return Codec.from_pretrained(name)
-    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
-        return _download(name)
     close = difflib.get_close_matches(name, embedded_names(), n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}? " if close else ""
     raise ValueError(f"unknown codec {name!r}: {hint}Embedded codecs are {', '.join(embedded_names())}; "
-                     "a folder or a hub repository 'owner/name' would do too")  # fmt: skip
+                     "a folder, a .pth file or a hub repository 'owner/name' would do too")  # fmt: skip
 
 
-def _download(repo: str) -> Codec:
+def _download(repo: str, variant: str | None, revision: str | None) -> Codec:
+    if variant is None:
+        folder = _fetch(repo, CONFIG_FILE, revision).parent
+        _fetch(repo, WEIGHTS_FILE, revision)
+        codec = Codec.from_pretrained(folder)
+        if isinstance(codec.decoder_source, DecoderFile):
+            codec.decoder_source = _HubDecoder(repo, revision, codec.decoder_source.sha256)
+        codec.config = dataclasses.replace(codec.config, name=repo)  # by which latents can name it
+        return codec
+    from .published import read_published
+
+    checkpoint = _fetch(repo, f"{variant}.pth", revision)
+    try:
+        settings = _fetch(repo, f"{variant}.json", revision)
+    except ConnectionError as error:
+        if not _is_absent(error.__cause__):
+            raise
+        settings = checkpoint.with_suffix(".json")  # older checkpoints have none; the reader says what is missing then
+    codec = read_published(checkpoint, settings)
+    codec.config = dataclasses.replace(codec.config, name=f"{repo}:{variant}", source=f"{variant}.pth of {repo}")
+    return codec
+
+
+def _is_absent(error: BaseException | None) -> bool:
+    """Whether the hub, or offline its cache, says that there is no such file."""
+    import huggingface_hub.errors as errors
+
+    return isinstance(error, (errors.EntryNotFoundError, errors.LocalEntryNotFoundError))
+
+
+def _fetch(repo: str, file: str, revision: str | None) -> Path:
     import huggingface_hub  # only here: it is slow to import
+    import huggingface_hub.errors as errors
 
     try:
-        files = [huggingface_hub.hf_hub_download(repo, file) for file in (CONFIG_FILE, WEIGHTS_FILE)]
-    except (huggingface_hub.errors.HfHubHTTPError, huggingface_hub.errors.HFValidationError, OSError) as error:
-        raise ConnectionError(f"{repo!r} is no folder here, and the hub did not give {CONFIG_FILE} and {WEIGHTS_FILE} "
-                              f"({type(error).__name__}: {error}). Without a download there are "
-                              f"{', '.join(embedded_names())}") from error  # fmt: skip
-    return Codec.from_pretrained(Path(files[0]).parent)
+        return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        hint = ""
+        if file == CONFIG_FILE and _is_absent(error):
+            hint = " A repository of .pth checkpoints needs variant='NAME'."
+        raise ConnectionError(f"the hub did not give {file} of {repo!r} ({type(error).__name__}: {error}).{hint} "
+                              f"Without a download there are {', '.join(embedded_names())}") from error  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _HubDecoder:
+    """A decoder network of a repository, downloaded when it is needed."""
+
+    repo: str
+    revision: str | None
+    sha256: str
+
+    def __call__(self) -> dict[str, Tensor]:
+        return DecoderFile(_fetch(self.repo, DECODER_FILE, self.revision), self.sha256)()
