@@ -432,7 +432,7 @@ def nested(n: int, item: bytes, close: bytes) -> bytes:
     return item * n + close * (n - 1)
 
 
-N = 50_000
+N = 20_000
 RECORD = b"c__main__\nConfig\nq\1)\x81"
 BOMBS = [
     (nested(N, b"]", b"a"), True),

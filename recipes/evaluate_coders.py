@@ -1,0 +1,134 @@
+"""Measure the coders of latent files on a folder of images: rate of the whole file, and speed of coding alone.
+
+    OMP_NUM_THREADS=1 python -m recipes.evaluate_coders --data KODAK
+
+Protocol: every image at its own size, then its middle crop of 256 pixels. Latents are rounded, the rate is that of the
+``.wlc`` file in bits per pixel of the image, averaged over images, and the file must give the latents back. Times are
+medians over calls that take turns, one thread, in memory; speeds are all pixels of the image by all times, in
+megapixels per second. ``prefix`` is decoding a quarter of the channels.
+"""
+
+import json
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+import tyro
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+import walloc_transforms as wt
+from recipes.common.photographs import ImageFiles, demo_photographs, image_files
+from recipes.common.reports import number, table
+from recipes.common.timing import machine, median_seconds
+from recipes.common.training import write_atomically
+from walloc_transforms.coders import CODERS
+from walloc_transforms.container import read_latents, write_latents
+from walloc_transforms.images import pil_to_tensor
+
+
+@dataclass
+class Config:
+    """Measure coders on images."""
+
+    data: str = "demo"
+    """A folder of images, or `demo`: the photographs that scikit-image and scikit-learn install."""
+    codecs: tuple[str, ...] = ("rgb_16x", "rgb_4x")
+    """Names, folders or hub repositories."""
+    coders: tuple[str, ...] = tuple(CODERS)
+    """Which coders."""
+    crop: int = 256
+    """Pixels per side of the small images; 0 leaves them out."""
+    repeats: int = 5
+    """Timed rounds per image."""
+    output_dir: Path = Path("runs/evaluate_coders")
+    """Gets results.json and table.md."""
+
+
+def main(config: Config) -> dict[str, Any]:
+    """Measure and write both files; returns what results.json holds."""
+    images = demo_photographs() if config.data == "demo" else ImageFiles(image_files(config.data))
+    sizes = ("whole", *(["crop"] if config.crop else []))
+    records: list[dict[str, Any]] = []
+    torch.set_num_threads(1)
+    for codec in map(wt.load_codec, config.codecs):
+        for index, image in enumerate(tqdm(images, desc=codec.config.name, unit="image")):
+            for size in sizes:
+                pixels = pil_to_tensor(image if size == "whole" else _middle(image, config.crop))
+                latents = wt.functional.encode_image(pixels, codec, quantize=True, dtype=torch.int8)
+                for record in measure(latents, tuple(pixels.shape[-2:]), config):
+                    records.append({"codec": codec.config.name, "image": index, "size": size, **record})
+    if not records:
+        raise ValueError(f"no image in {config.data!r} could be read")
+    settings = {**asdict(config), "output_dir": str(config.output_dir)}
+    results = {"config": settings, "machine": machine(), "summary": summarise(records), "records": records}
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(config.output_dir / "results.json", json.dumps(results, indent=1).encode())
+    write_atomically(config.output_dir / "table.md", markdown(results["summary"], config.crop).encode())
+    return results
+
+
+def _middle(image: Image.Image, side: int) -> Image.Image:
+    left, top = max(0, (image.width - side) // 2), max(0, (image.height - side) // 2)
+    return image.crop((left, top, min(image.width, left + side), min(image.height, top + side)))
+
+
+def measure(latents: Tensor, size: tuple[int, ...], config: Config) -> Iterator[dict[str, Any]]:
+    """Store latents ``(D, h, w)`` by every coder."""
+    codes = latents.numpy()
+    quarter = max(1, len(codes) // 4)
+    calls: dict[str, Callable[[], object]] = {}
+    lengths: dict[str, int] = {}
+    for name in config.coders:
+        coder = CODERS[name]
+        with TemporaryDirectory() as folder:
+            file = Path(folder) / "latents.wlc"
+            lengths[name] = write_latents(file, latents, codec="measured", fingerprint="0" * 64, size=size, coder=name)
+            if not torch.equal(read_latents(file).latents, latents):
+                raise RuntimeError(f"{name} did not give the latents back")
+        streams = coder.encode(codes)
+        calls[f"{name} encode"] = partial(coder.encode, codes)
+        calls[f"{name} decode"] = partial(coder.decode, streams, codes.shape, codes.dtype, len(codes))
+        calls[f"{name} prefix"] = partial(coder.decode, streams, codes.shape, codes.dtype, quarter)
+    seconds = median_seconds(calls, config.repeats, 60.0)
+    for name in config.coders:
+        times = {call: seconds[f"{name} {call}"] for call in ("encode", "decode", "prefix")}
+        yield {"coder": name, "pixels": size[0] * size[1], "bytes": lengths[name], "seconds": times}
+
+
+def summarise(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Average over images, a row per codec, size and coder."""
+    rows = []
+    for codec, size, coder in dict.fromkeys((r["codec"], r["size"], r["coder"]) for r in records):
+        own = [r for r in records if (r["codec"], r["size"], r["coder"]) == (codec, size, coder)]
+        pixels = sum(r["pixels"] for r in own)
+        speeds = {call: pixels / 1e6 / sum(r["seconds"][call] for r in own) for call in own[0]["seconds"]}
+        rows.append({"codec": codec, "size": size, "coder": coder, "images": len(own),
+                     "bpp": statistics.fmean(8 * r["bytes"] / r["pixels"] for r in own),
+                     "bytes": statistics.fmean(r["bytes"] for r in own), **speeds})  # fmt: skip
+    return rows
+
+
+def markdown(summary: list[dict[str, Any]], crop: int) -> str:
+    """Lay out a table for each codec and size."""
+    parts = []
+    for codec, size in dict.fromkeys((row["codec"], row["size"]) for row in summary):
+        rows = [r for r in summary if (r["codec"], r["size"]) == (codec, size)]
+        where = "whole images" if size == "whole" else f"crops of {crop} pixels"
+        heads = ["coder", "bpp", "bytes per file", "encode, MP/s", "decode, MP/s", "prefix, MP/s"]
+        cells = [[f"`{r['coder']}`", f"{r['bpp']:.4f}", f"{r['bytes']:,.0f}",
+                  *(number(r[call]) for call in ("encode", "decode", "prefix"))] for r in rows]  # fmt: skip
+        parts.append(f"`{codec}`, {rows[0]['images']} {where}:\n\n{table(heads, cells)}\n")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    config = tyro.cli(Config, description=__doc__)
+    print(markdown(main(config)["summary"], config.crop))
+    print(f"written to {config.output_dir}: table.md, results.json")
