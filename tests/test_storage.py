@@ -1,0 +1,92 @@
+"""Latents in files, with their codecs; the format itself is tested in test_container.py."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import walloc_transforms as wt
+from tests.helpers import make_codec, signal
+
+
+@pytest.mark.parametrize("name", ["rgb_16x", "rgb_4x"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int8, torch.int64])
+def test_there_and_back(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
+    image = torch.rand(3, 61, 83)
+    latents = wt.functional.encode_image(image, name, quantize=True).to(dtype)
+    written = wt.save_latents(tmp_path / "a.wlc", latents, name, size=image.shape[1:])
+    assert (tmp_path / "a.wlc").stat().st_size == written
+    stored = wt.load_latents(tmp_path / "a.wlc")
+    assert torch.equal(stored.latents.to(dtype), latents)
+    assert (stored.codec, stored.size) == (name, (61, 83))
+    decoded = wt.functional.decode_image(stored.latents, wt.stored_codec(stored), size=stored.size)
+    assert torch.equal(decoded, wt.functional.decode_image(latents.float(), name, size=(61, 83)))
+
+
+def test_prefix_of_what_is_stored(tmp_path: Path) -> None:
+    latents = wt.functional.encode_image(torch.rand(3, 61, 83), "rgb_4x", quantize=True)
+    wt.save_latents(tmp_path / "a.wlc", latents, "rgb_4x", size=(61, 83))
+    stored = wt.load_latents(tmp_path / "a.wlc", channels=12)
+    assert torch.equal(stored.latents.float(), latents[:12])
+    codec = wt.stored_codec(stored)
+    assert codec.config.channels == 12
+    assert codec.decode(stored.latents).shape == (3, 64, 88)
+
+
+def test_latents_of_a_prefix(tmp_path: Path) -> None:
+    codec = wt.load_codec("rgb_4x", channels=20)
+    latents = wt.functional.encode_image(torch.rand(3, 64, 80), codec, quantize=True)
+    wt.save_latents(tmp_path / "a.wlc", latents, codec, size=(64, 80))
+    found = wt.stored_codec(wt.load_latents(tmp_path / "a.wlc"))
+    assert found.fingerprint() == codec.fingerprint()
+    assert wt.stored_codec(wt.load_latents(tmp_path / "a.wlc", channels=3)).config.channels == 3
+
+
+def test_sound_and_padding(tmp_path: Path) -> None:
+    codec = make_codec(6, levels=4, signals=2, dims=1, pad=1)
+    latents = codec.encode(signal(2, 1000), "round")
+    wt.save_latents(tmp_path / "a.wlc", latents, codec, size=(1000,), sample_rate=44100)
+    stored = wt.load_latents(tmp_path / "a.wlc")
+    assert (stored.sample_rate, stored.size) == (44100, (1000,))
+    assert wt.stored_codec(stored, codec) is codec
+
+
+def test_more_than_8_bits(tmp_path: Path) -> None:
+    codec = make_codec(12, gain=3000.0, latent_bits=12)
+    latents = codec.encode(signal(3, 64, 80), "round")
+    assert latents.abs().max() > 128
+    wt.save_latents(tmp_path / "a.wlc", latents, codec, size=(64, 80))
+    stored = wt.load_latents(tmp_path / "a.wlc").latents
+    assert stored.dtype == torch.int16
+    assert torch.equal(stored.float(), latents)
+
+
+@pytest.mark.parametrize(
+    ("latents", "size", "match"),
+    [
+        (torch.zeros(12, 8, 10) + 0.5, (64, 80), "expected rounded latents, integers of 8 bits"),
+        (torch.full((12, 8, 10), 200.0), (64, 80), "expected rounded latents"),
+        (torch.full((12, 8, 10), torch.nan), (64, 80), "expected rounded latents"),
+        (torch.zeros(11, 8, 10), (64, 80), r"has latents of shape \(12, h, w\), got \(11, 8, 10\)"),
+        (torch.zeros(1, 12, 8, 10), (64, 80), "has latents of shape"),
+        (torch.zeros(12, 8, 10), (65, 80), r"size \(65, 80\) has latents of \(9, 10\), got \(8, 10\)"),
+        (torch.zeros(12, 8, 10), (64,), r"size \(64,\) has latents of"),
+    ],
+)
+def test_refuses(tmp_path: Path, latents: torch.Tensor, size: Any, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        wt.save_latents(tmp_path / "a.wlc", latents, "rgb_16x", size=size)
+    assert not any(tmp_path.iterdir())
+
+
+def test_another_codec(tmp_path: Path) -> None:
+    codec = make_codec(12)
+    wt.save_latents(tmp_path / "a.wlc", torch.zeros(12, 8, 10), codec, size=(64, 80))
+    stored = wt.load_latents(tmp_path / "a.wlc")
+    with pytest.raises(ValueError, match=f"another encoder, of SHA-256 {codec.fingerprint()[:12]}"):
+        wt.stored_codec(stored, "rgb_16x")
+    with pytest.raises(ValueError, match="another encoder"):
+        wt.stored_codec(stored, "rgb_4x")
+    with pytest.raises(ValueError, match="unknown codec 'random'"):
+        wt.stored_codec(stored)
