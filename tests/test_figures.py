@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -33,7 +35,7 @@ def test_responses_of_a_published_kind() -> None:
 
 def test_histograms_count_every_latent() -> None:
     figure = inspect_codec(wt.load_codec("rgb_16x"), [torch.rand(3, 64, 80), torch.rand(3, 40, 48)], "two images")
-    bars = figure.subfigs[1].axes[0].patches
+    bars: Any = figure.subfigs[1].axes[0].patches
     assert len(bars) == 255
     assert sum(bar.get_height() for bar in bars) == pytest.approx(1)
     assert len(figure.subfigs[0].axes) == 16
