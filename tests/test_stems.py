@@ -99,7 +99,10 @@ def test_metadata(codec: Codec, name: str) -> None:
     shared = dataclasses.asdict(timm.get_pretrained_cfg(MODELS[name][0]))  # pyright: ignore[reportArgumentType]
     for kind, shape in [("pixels", (3, side, side)), ("latents", (12, side // 8, side // 8))]:
         model = replaced(name, codec, input=kind)
-        assert model.walloc == StemInfo("test", kind, "grid", shape)  # pyright: ignore[reportArgumentType]
+        info: StemInfo = model.walloc
+        assert (info.codec, info.input, info.match, info.input_shape) == ("test", kind, "grid", shape)
+        assert (info.pixels_shape, info.latents_shape) == ((3, side, side), (12, side // 8, side // 8))
+        assert 0 < info.macs < info.macs_before
         assert stem_of(model).stride == stride
         assert model.in_chans == shape[0]
         assert model.pretrained_cfg["first_conv"] is None
@@ -326,13 +329,19 @@ def test_replace_by_name_returns_the_model_itself() -> None:
 
 
 def test_replace_refuses(codec: Codec) -> None:
-    efficientnet = timm.create_model("test_efficientnet")
-    with pytest.raises(ValueError, match=r"EfficientNet are not supported yet.*VisionTransformer.*ResNet, ConvNeXt$"):
-        replace_stem(efficientnet, codec)
-    with pytest.raises(ValueError, match=r"models of class Linear are not supported yet"):
+    reasons = {"naflexvit_base_patch16_gap": "cuts images into patches before", "xcit_nano_12_p16_224": "the size of",
+               "mvitv2_tiny": "the size of the", "tnt_s_legacy_patch16_224": "pixels inside a patch"}  # fmt: skip
+    for name, reason in reasons.items():
+        with torch.device("meta"):
+            model = timm.create_model(name)
+        with pytest.raises(
+            ValueError, match=rf"{type(model).__name__} are not supported: .*{reason}.*supported are ViT"
+        ):
+            replace_stem(model, codec)
+    with pytest.raises(ValueError, match=r"models of class Linear are not supported; supported are ViT"):
         replace_stem(nn.Linear(2, 2), codec)
     hybrid = timm.create_model("vit_tiny_r_s16_p8_224", depth=1)
-    with pytest.raises(ValueError, match="no plain ViT: a HybridEmbed"):
+    with pytest.raises(ValueError, match="has a HybridEmbed of its own"):
         replace_stem(hybrid, codec)
     padding = timm.create_model("vit_tiny_patch16_224", depth=1, dynamic_img_size=True, dynamic_img_pad=True)
     with pytest.raises(ValueError, match="without dynamic_img_pad"):
@@ -342,8 +351,12 @@ def test_replace_refuses(codec: Codec) -> None:
             replace_stem(timm.create_model(name, features_only=True), codec)
     with pytest.raises(ValueError, match=r"replaced already: StemInfo\(codec='test', input='pixels'"):
         replace_stem(replaced("resnet", codec), codec)
-    with pytest.raises(ValueError, match="only match='grid' is available, got 'entry'"):
-        replaced("resnet", codec, match="entry")
+    with pytest.raises(ValueError, match="match must be one of 'grid', 'entry', 'resolution', got 'size'"):
+        replaced("resnet", codec, match="size")
+    with pytest.raises(ValueError, match=r"match='entry' needs .* VisionTransformer: its stem has a stride of 16"):
+        replaced("vit16", codec, match="entry")
+    with pytest.raises(ValueError, match=r"match='resolution' needs .*'s is 14; match='grid' takes it"):
+        replaced("vit14", codec, match="resolution")
 
 
 @pytest.mark.parametrize("name", ONE_EACH)

@@ -16,6 +16,7 @@ from .zoo import CodecInfo, available_codecs, load_codec
 if TYPE_CHECKING:
     from . import functional
     from .fitting import fit_codec, fit_statistics
+    from .pretrained import load_pretrained, save_pretrained
     from .stems import WallocStem, replace_stem
     from .storage import load_latents, save_latents, stored_codec
     from .transforms import WallocDecode, WallocEncode
@@ -35,8 +36,10 @@ __all__ = [
     "functional",
     "load_codec",
     "load_latents",
+    "load_pretrained",
     "replace_stem",
     "save_latents",
+    "save_pretrained",
     "stored_codec",
 ]
 
@@ -47,8 +50,10 @@ _LAZY = {
     "fit_codec": "fitting",
     "fit_statistics": "fitting",
     "load_latents": "storage",
+    "load_pretrained": "pretrained",
     "replace_stem": "stems",
     "save_latents": "storage",
+    "save_pretrained": "pretrained",
     "stored_codec": "storage",
 }
 

@@ -139,9 +139,10 @@ class Codec(Saving):
             raise ValueError("the signal holds NaN or infinite values: expected finite ones")
         return (compand if self.config.companding == "gaussian" else clip)(z, self.config.latent_bits)
 
-    def _expand(self, latents: Tensor) -> Tensor:
+    def expand(self, latents: Tensor) -> Tensor:
+        """Undo the companding: what is left is linear in the signal."""
         latents = latents.to(torch.float32)
-        return expand(latents, self.config.latent_bits) if self.config.companding == "gaussian" else latents
+        return _expand(latents, self.config.latent_bits) if self.config.companding == "gaussian" else latents
 
     def _project(self, packets: Tensor) -> Tensor:
         if self.encoder is not None:
@@ -159,7 +160,7 @@ class Codec(Saving):
             first, last = int(rows[0]), int(rows[-1]) + 1
             group = z[:, first:last].flatten(2)
             if latents:
-                group = group - F.conv1d(self._expand(torch.cat(latents, 1)), seen[first:last, :first])
+                group = group - F.conv1d(self.expand(torch.cat(latents, 1)), seen[first:last, :first])
             latents.append(_quantize(self._compand(group), mode))
         return torch.cat(latents, 1).view_as(z)
 
@@ -211,12 +212,12 @@ class Codec(Saving):
             if isinstance(decoder, LinearDecoder):
                 z = z[..., c.pad : z.shape[-1] - c.pad]
             if self._folded_synthesis is not None and self._use_folded():
-                signal = self._folded_synthesis(z, scale, shift, self._expand, limits)
+                signal = self._folded_synthesis(z, scale, shift, self.expand, limits)
             else:
                 if isinstance(decoder, LinearDecoder):
-                    signal = self.synthesis(decoder(self._expand(z)))
+                    signal = self.synthesis(decoder(self.expand(z)))
                 else:
-                    signal = self.synthesis(decoder(self._expand(z), tile and tile // c.stride, progress))
+                    signal = self.synthesis(decoder(self.expand(z), tile and tile // c.stride, progress))
                     signal = signal if decoder.post is None else decoder.post(signal)
                 signal = signal * scale + shift if output_range != CODEC_RANGE else signal
                 signal = signal.clamp(*limits) if clamp else signal
@@ -301,4 +302,5 @@ def _as_it_is(z: Tensor) -> Tensor:
     return z
 
 
-_quantize = quantize  # the methods' argument of the same name hides it
+# The methods' argument and the method of the same names hide these.
+_quantize, _expand = quantize, expand

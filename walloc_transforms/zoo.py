@@ -13,7 +13,7 @@ from torch import Tensor
 from .codec import Codec
 from .files import CONFIG_FILE, DECODER_FILE, WEIGHTS_FILE, DecoderFile
 
-__all__ = ["CodecInfo", "CodecLike", "available_codecs", "load_codec"]
+__all__ = ["CodecInfo", "CodecLike", "available_codecs", "fetch", "load_codec"]
 
 CodecLike = Codec | str | os.PathLike[str]
 
@@ -117,8 +117,8 @@ def _find(codec: str | os.PathLike[str]) -> Codec:
 
 def _download(repo: str, variant: str | None, revision: str | None) -> Codec:
     if variant is None:
-        folder = _fetch(repo, CONFIG_FILE, revision).parent
-        _fetch(repo, WEIGHTS_FILE, revision)
+        folder = fetch(repo, CONFIG_FILE, revision).parent
+        fetch(repo, WEIGHTS_FILE, revision)
         codec = Codec.from_pretrained(folder)
         if isinstance(codec.decoder_source, DecoderFile):
             codec.decoder_source = _HubDecoder(repo, revision, codec.decoder_source.sha256)
@@ -126,9 +126,9 @@ def _download(repo: str, variant: str | None, revision: str | None) -> Codec:
         return codec
     from .published import read_published
 
-    checkpoint = _fetch(repo, f"{variant}.pth", revision)
+    checkpoint = fetch(repo, f"{variant}.pth", revision)
     try:
-        settings = _fetch(repo, f"{variant}.json", revision)
+        settings = fetch(repo, f"{variant}.json", revision)
     except ConnectionError as error:
         if not _is_absent(error.__cause__):
             raise
@@ -145,7 +145,12 @@ def _is_absent(error: BaseException | None) -> bool:
     return isinstance(error, (errors.EntryNotFoundError, errors.LocalEntryNotFoundError))
 
 
-def _fetch(repo: str, file: str, revision: str | None) -> Path:
+def fetch(repo: str, file: str, revision: str | None) -> Path:
+    """Download a file of a Hugging Face repository, or find it in the cache.
+
+    Raises:
+        ConnectionError: The hub did not give it.
+    """
     import huggingface_hub  # only here: it is slow to import
     import huggingface_hub.errors as errors
 
@@ -168,4 +173,4 @@ class _HubDecoder:
     sha256: str
 
     def __call__(self) -> dict[str, Tensor]:
-        return DecoderFile(_fetch(self.repo, DECODER_FILE, self.revision), self.sha256)()
+        return DecoderFile(fetch(self.repo, DECODER_FILE, self.revision), self.sha256)()
