@@ -16,7 +16,7 @@ import walloc_transforms as wt
 from tests.helpers import make_codec, stem_codec
 from walloc_transforms.pretrained import find_stem, swap_stem
 
-ARGS = {"layers": (1, 1, 1, 1), "channels": (16, 24, 32, 40)}
+ARGS: dict[str, Any] = {"layers": (1, 1, 1, 1), "channels": (16, 24, 32, 40)}
 
 
 def make(**options: Any) -> Any:

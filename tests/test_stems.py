@@ -99,10 +99,10 @@ def test_metadata(codec: Codec, name: str) -> None:
     shared = dataclasses.asdict(timm.get_pretrained_cfg(MODELS[name][0]))  # pyright: ignore[reportArgumentType]
     for kind, shape in [("pixels", (3, side, side)), ("latents", (12, side // 8, side // 8))]:
         model = replaced(name, codec, input=kind)
-        info: StemInfo = model.walloc
-        assert (info.codec, info.input, info.match, info.input_shape) == ("test", kind, "grid", shape)
-        assert (info.pixels_shape, info.latents_shape) == ((3, side, side), (12, side // 8, side // 8))
-        assert 0 < info.macs < info.macs_before
+        told: StemInfo = model.walloc
+        assert (told.codec, told.input, told.match, told.input_shape) == ("test", kind, "grid", shape)
+        assert (told.pixels_shape, told.latents_shape) == ((3, side, side), (12, side // 8, side // 8))
+        assert 0 < told.macs < told.macs_before
         assert stem_of(model).stride == stride
         assert model.in_chans == shape[0]
         assert model.pretrained_cfg["first_conv"] is None

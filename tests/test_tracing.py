@@ -34,8 +34,8 @@ def test_units_of_a_resnet() -> None:
     ],
 )
 def test_units(name: str, expected: list[str]) -> None:
-    model = timm.create_model(name)
-    side = model.pretrained_cfg["input_size"][-1]  # pyright: ignore
+    model: Any = timm.create_model(name)
+    side = model.pretrained_cfg["input_size"][-1]
     stem = ("patch_embed",) if "vit_tiny" in name else ("stem",)
     assert [unit.path for unit in trace_units(model, (3, side, side), stem)][: len(expected)] == expected
 

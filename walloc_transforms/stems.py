@@ -207,7 +207,7 @@ def _look(model: Any, family: Family) -> _Old:
                        if isinstance(m, nn.Conv2d)][-1]  # fmt: skip
         old = _Old(size, shape, units, in_stem, 0, convolution.bias is not None, False)
         return old._replace(stride=old.reduction(units[in_stem - 1]))
-    embed = model.patch_embed
+    embed: Any = model.patch_embed
     if family.kind == "hiera":
         strides = embed.proj.stride
         if len(strides) != 2 or strides[0] != strides[1]:
@@ -217,7 +217,7 @@ def _look(model: Any, family: Family) -> _Old:
     if type(embed) is not PatchEmbed or embed.dynamic_img_pad or embed.patch_size[0] != embed.patch_size[1]:
         raise ValueError(f"this {type(model).__name__} has a {type(embed).__name__} of its own: only timm's PatchEmbed "
                          "with square patches, without dynamic_img_pad, is supported")  # fmt: skip
-    stride: int = embed.patch_size[0]
+    stride = int(embed.patch_size[0])
     size = (embed.grid_size[0] * stride, embed.grid_size[1] * stride)
     shape = (embed.proj.in_channels, *size)
     units = trace_units(model, shape, family.stem) if family.kind == "windows" else []
