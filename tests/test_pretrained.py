@@ -14,7 +14,7 @@ from torch import nn
 
 import walloc_transforms as wt
 from tests.helpers import make_codec, stem_codec
-from walloc_transforms.pretrained import find_stem, swap_stem
+from walloc_transforms.stem_layers import find_stem, swap_stem
 
 ARGS: dict[str, Any] = {"layers": (1, 1, 1, 1), "channels": (16, 24, 32, 40)}
 
@@ -50,7 +50,7 @@ def test_there_and_back(tmp_path: Path, kind: Any, match: Any) -> None:
 def test_options_of_the_stem(tmp_path: Path) -> None:
     model = make(input="latents")
     stem = find_stem(model)
-    swap_stem(model, wt.WallocStem(stem.codec, stem.out_channels, stride=8, input="latents", neighbours=1, expand=True))
+    swap_stem(model, wt.WallocStem(stem.codec, stem.out_channels, stride=4, input="latents", neighbours=1, expand=True))
     wt.save_pretrained(model, tmp_path, model_args=ARGS)
     again = wt.load_pretrained(tmp_path)
     x = torch.randn(1, *model.walloc.input_shape) * 20

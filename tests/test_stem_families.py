@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from tests.helpers import stem_codec
 from walloc_transforms.codec import Codec
-from walloc_transforms.pretrained import find_stem, load_pretrained, save_pretrained
+from walloc_transforms.pretrained import load_pretrained, save_pretrained
+from walloc_transforms.stem_layers import find_stem
 from walloc_transforms.stems import FAMILIES, replace_stem
 
 ARGS: dict[str, dict[str, Any]] = {

@@ -36,11 +36,11 @@ MODELS: dict[str, tuple[str, dict[str, Any], int, int]] = {
         16,
     ),
     "distilled": ("deit_tiny_distilled_patch16_224", {"img_size": 64, **SMALL_VIT}, 64, 16),
-    "resnet": ("resnet18", SMALL_RESNET, 448, 8),
-    "resnet_d": ("resnet18d", SMALL_RESNET, 448, 8),
-    "resnet_t": ("resnet10t", SMALL_RESNET, 352, 8),
+    "resnet": ("resnet18", SMALL_RESNET, 448, 4),  # the stem's first convolution, before its pooling
+    "resnet_d": ("resnet18d", SMALL_RESNET, 448, 4),
+    "resnet_t": ("resnet10t", SMALL_RESNET, 352, 4),
     "convnext": ("convnext_atto", SMALL_CONVNEXT, 448, 8),
-    "convnext_ols": ("convnext_atto_ols", SMALL_CONVNEXT, 448, 8),
+    "convnext_ols": ("convnext_atto_ols", SMALL_CONVNEXT, 448, 4),
 }
 ONE_EACH = ["vit16", "resnet", "convnext"]
 INPUTS = ["pixels", "latents"]
@@ -312,12 +312,12 @@ def test_codecs_of_other_strides() -> None:
     coarse = Codec(CodecConfig("coarse", "image", 3, 20, 4))
     model = replaced("resnet", coarse)
     assert model.walloc.input_shape == (3, 896, 896)
-    assert [f["reduction"] for f in model.feature_info] == [16, 16, 32, 64, 128]
+    assert [f["reduction"] for f in model.feature_info] == [8, 16, 32, 64, 128]
     fine = Codec(CodecConfig("fine", "image", 3, 12, 1))
     model = replaced("resnet", fine, input="latents")
     assert model.walloc.input_shape == (12, 112, 112)
-    assert stem_of(model).proj.kernel_size == (2, 2)
-    assert [f["reduction"] for f in model.feature_info] == [4, 4, 8, 16, 32]
+    assert stem_of(model).proj.kernel_size == (1, 1)
+    assert [f["reduction"] for f in model.feature_info] == [2, 4, 8, 16, 32]
 
 
 def test_replace_by_name_returns_the_model_itself() -> None:

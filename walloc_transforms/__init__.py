@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from . import functional
     from .fitting import fit_codec, fit_statistics
     from .pretrained import load_pretrained, save_pretrained
+    from .stem_fitting import fit_stem
     from .stems import WallocStem, replace_stem
     from .storage import load_latents, save_latents, stored_codec
     from .transforms import WallocDecode, WallocEncode
@@ -33,6 +34,7 @@ __all__ = [
     "available_codecs",
     "fit_codec",
     "fit_statistics",
+    "fit_stem",
     "functional",
     "load_codec",
     "load_latents",
@@ -49,6 +51,7 @@ _LAZY = {
     "WallocStem": "stems",
     "fit_codec": "fitting",
     "fit_statistics": "fitting",
+    "fit_stem": "stem_fitting",
     "load_latents": "storage",
     "load_pretrained": "pretrained",
     "replace_stem": "stems",

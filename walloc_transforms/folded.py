@@ -75,7 +75,7 @@ class _Folded(nn.Module):
                 and not torch.compiler.is_compiling()
                 and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
                 and not is_in_torch_dispatch_mode()
-                and type(x) is Tensor
+                and type(x) is type(here) is Tensor
                 and _has_memory(x)
                 and not (x.requires_grad and torch.is_grad_enabled())
                 and unpack_dual(x).tangent is None

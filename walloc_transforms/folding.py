@@ -42,6 +42,7 @@ class Folding(nn.Module):
     def _register(self) -> None:
         self._key = next(_KEYS)
         _INSTANCES[self._key] = self
+        self.register_load_state_dict_post_hook(_follow)
         self._fold()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -77,9 +78,20 @@ class Folding(nn.Module):
 def _refold(key: int) -> bool:
     """Bring the folded kernels of a module up to date with its weights."""
     module = _INSTANCES[key]
-    if module._folded_from != module._stamp():
+    # While a model is exported, its parameters may stand for values that are not there, and so would what is made of
+    # them: the kernels are as up to date then as the last call, or loading of weights, has left them.
+    if module._folded_from != module._stamp() and _has_values(*module._linear()):
         module._fold()
     return True
+
+
+def _follow(module: nn.Module, _: Any) -> None:
+    assert isinstance(module, Folding)
+    _refold(module._key)
+
+
+def _has_values(*parameters: Tensor) -> bool:
+    return all(type(tensor) in (Tensor, nn.Parameter) for tensor in (*parameters, torch.empty(0)))
 
 
 # A compiler runs such a function when it traces, instead of tracing it, if its arguments are of simple types: hence the

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from .codec import Codec
 from .config import CodecConfig
 from .files import write_atomically
-from .stem_layers import WallocStem
-from .stems import replace_stem
+from .stem_layers import WallocStem, find_stem, swap_stem
+from .stems import count_stem, replace_stem
 from .zoo import fetch
 
 __all__ = ["load_pretrained", "save_pretrained"]
@@ -114,27 +114,6 @@ def load_pretrained(folder: str | os.PathLike[str], *, revision: str | None = No
     return model.eval()
 
 
-def find_stem(model: nn.Module) -> WallocStem:
-    """Find the one WaLLoC stem of a model.
-
-    Raises:
-        ValueError: It has none, or several.
-    """
-    stems = [module for module in model.modules() if isinstance(module, WallocStem)]
-    if len(stems) != 1:
-        raise ValueError(f"this {type(model).__name__} has {len(stems)} WaLLoC stems, expected one: call replace_stem")
-    return stems[0]
-
-
-def swap_stem(model: nn.Module, new: WallocStem) -> None:
-    """Put another stem where the model's stands."""
-    old = find_stem(model)
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            if child is old:
-                setattr(parent, name, new)
-
-
 def _build(fields: Mapping[str, Any]) -> Any:
     """Make the model that a config describes, with random weights; the program's random numbers stay as they are."""
     codec = Codec(CodecConfig(**fields["codec"]))
@@ -144,6 +123,7 @@ def _build(fields: Mapping[str, Any]) -> Any:
         stem = find_stem(model)
         place: dict[str, Any] = {"stride": stem.stride, "input": stem.input, "layout": stem.layout}
         swap_stem(model, WallocStem(codec, stem.out_channels, **place, **fields["stem"]))
+    count_stem(model)
     return model
 
 

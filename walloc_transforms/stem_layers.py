@@ -14,7 +14,17 @@ from .codec import CODEC_RANGE, Codec
 from .companding import slope
 from .zoo import CodecLike, load_codec
 
-__all__ = ["Input", "Layout", "WallocPatchEmbed", "WallocStem", "WallocTokens", "check_choice", "load_image_codec"]
+__all__ = [
+    "Input",
+    "Layout",
+    "WallocPatchEmbed",
+    "WallocStem",
+    "WallocTokens",
+    "check_choice",
+    "find_stem",
+    "load_image_codec",
+    "swap_stem",
+]
 
 Input = Literal["pixels", "latents"]
 Layout = Literal["NCHW", "NHWC", "NLC"]
@@ -118,7 +128,8 @@ class WallocStem(nn.Module):
                              f"be multiples of {cells}, got {tuple(latents.shape[-2:])} latents from {self.input} of "
                              f"shape {tuple(x.shape)}")  # fmt: skip
         latents = latents.to(torch.float32)
-        if self.expand:  # back to the range of the latents, whose statistics are known
+        if self.expand and self.codec.config.companding == "gaussian":
+            # In units of latents, whose statistics are known.
             latents = self.codec.expand(latents) * slope(self.codec.config.latent_bits)
         x = self.proj(self.codec.normalize(latents).to(self.proj.weight.dtype))
         x = nn.functional.pixel_shuffle(x, self.shuffle) if self.shuffle > 1 else x
@@ -222,6 +233,27 @@ class WallocTokens(nn.Module):
             raise ValueError(f"this model reads {self.backbone.input} of {expected[0]}x{expected[1]}, "
                              f"got {x.shape[2]}x{x.shape[3]}")  # fmt: skip
         return self.backbone(x)
+
+
+def find_stem(model: nn.Module) -> WallocStem:
+    """Find the one WaLLoC stem of a model.
+
+    Raises:
+        ValueError: It has none, or several.
+    """
+    stems = [module for module in model.modules() if isinstance(module, WallocStem)]
+    if len(stems) != 1:
+        raise ValueError(f"this {type(model).__name__} has {len(stems)} WaLLoC stems, expected one: call replace_stem")
+    return stems[0]
+
+
+def swap_stem(model: nn.Module, new: WallocStem) -> None:
+    """Put another stem where the model's stands."""
+    old = find_stem(model)
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if child is old:
+                setattr(parent, name, new)
 
 
 def load_image_codec(codec: CodecLike) -> Codec:

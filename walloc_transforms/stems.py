@@ -6,7 +6,10 @@ A model's weights and parameter names stay, but for what is replaced; load pretr
 the models it knows, a row for each class of timm; how a stem is built is found out by ``tracing.py``.
 """
 
+import contextlib
 import copy
+import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
@@ -14,11 +17,19 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models import get_model_input_config
 from torch import nn
 
-from .stem_layers import Input, WallocPatchEmbed, WallocStem, WallocTokens, check_choice, load_image_codec
+from .stem_layers import (
+    Input,
+    WallocPatchEmbed,
+    WallocStem,
+    WallocTokens,
+    check_choice,
+    find_stem,
+    load_image_codec,
+)
 from .tracing import Unit, count_macs, output_shapes, trace_units
 from .zoo import CodecLike
 
-__all__ = ["FAMILIES", "StemInfo", "WallocStem", "replace_stem"]
+__all__ = ["FAMILIES", "StemInfo", "WallocStem", "count_stem", "replace_stem"]
 
 Match = Literal["grid", "entry", "resolution"]
 Kind = Literal["convolutions", "tokens", "windows", "hiera"]
@@ -104,8 +115,11 @@ def replace_stem(model: Model, codec: CodecLike, *, input: Input = "pixels", mat
       reads 448 then, a ViT of patch 14 reads 256, and one of patch 16 reads 224 as before.
     * ``match="entry"`` keeps the size of the image: latents enter where the model has come down to their stride, and
       what lay before is dropped, with its compute.
-    * ``match="resolution"`` keeps the size of the image and every layer: each latent becomes as many cells as the old
-      stem had in its place.
+    * ``match="resolution"`` keeps the size of the image and every layer: each latent becomes as many cells as there
+      were in its place.
+
+    Of a stem of several layers (ResNet: convolution, norm, activation, pooling) the first convolution is replaced and
+    the others stay, with their weights; with ``match="entry"`` all go.
 
     The model carries ``walloc``, a :class:`StemInfo`; ``in_chans``, ``feature_info`` and ``pretrained_cfg`` describe
     the new stem. The latter always means pixels: ``timm.data.create_transform`` with
@@ -144,13 +158,30 @@ def replace_stem(model: Model, codec: CodecLike, *, input: Input = "pixels", mat
     height, width = plan.image_size
     pixels = (c.signal_channels, height, width)
     latents = (c.channels, -(-height // c.stride), -(-width // c.stride))
-    stem.input = "latents"  # counted without encoding
-    macs, shapes = count_macs(model, latents), output_shapes(model, latents)
-    stem.input = input
+    with _reading_latents(stem):
+        shapes = output_shapes(model, latents)
     _update_metadata(model, old, plan, stem, shapes)
-    info = StemInfo(c.name, input, match, pixels if input == "pixels" else latents, pixels, latents, macs, macs_before)
+    info = StemInfo(c.name, input, match, pixels if input == "pixels" else latents, pixels, latents, 0, macs_before)
     setattr(model, "walloc", info)  # noqa: B010 (type checkers allow no plain values on a module)
+    count_stem(model)
     return model
+
+
+def count_stem(model: Any) -> None:
+    """Count the multiply-adds of a model with the stem that it has, and note them."""
+    with _reading_latents(find_stem(model)):  # without encoding
+        macs = count_macs(model, model.walloc.latents_shape)
+    model.walloc = dataclasses.replace(model.walloc, macs=macs)
+
+
+@contextlib.contextmanager
+def _reading_latents(stem: WallocStem) -> Iterator[None]:
+    """Let a stem read latents for a while."""
+    kept, stem.input = stem.input, "latents"
+    try:
+        yield
+    finally:
+        stem.input = kept
 
 
 def find_family(model: nn.Module) -> Family:
@@ -203,8 +234,8 @@ def _look(model: Any, family: Family) -> _Old:
         in_stem = sum(
             any(unit.path == root or unit.path.startswith(f"{root}.") for root in family.stem) for unit in units
         )
-        convolution = [m for unit in units[:in_stem] for m in model.get_submodule(unit.path).modules()
-                       if isinstance(m, nn.Conv2d)][-1]  # fmt: skip
+        convolution = next(m for unit in units[:in_stem] for m in model.get_submodule(unit.path).modules()
+                           if isinstance(m, nn.Conv2d))  # fmt: skip
         old = _Old(size, shape, units, in_stem, 0, convolution.bias is not None, False)
         return old._replace(stride=old.reduction(units[in_stem - 1]))
     embed: Any = model.patch_embed
@@ -248,18 +279,22 @@ def _keep_resolution(model: Any, family: Family, old: _Old, step: int) -> _Plan:
 
 
 def _replace_first(model: Any, family: Family, old: _Old, stride: int, image_size: tuple[int, int]) -> _Plan:
-    """Replace the stem up to where it comes down to its stride, and keep what follows: norms, further convolutions."""
+    """Replace the first convolution, so that the stem comes down to ``stride``, and keep all that follows it.
+
+    Its output is linear in the pixels, and so nearly in the latents, whatever norms, poolings and further convolutions
+    there are: that is what lets ``fit_stem`` fit it.
+    """
     if family.kind != "convolutions":
         channels = model.patch_embed.proj.out_channels
         return _Plan(family.stem[0], [], channels, stride, image_size)
     stem = old.units[: old.in_stem]
-    sides = [old.image_size, *map(old.size, stem)]
-    last = max(i for i in range(len(stem)) if sides[i + 1] != sides[i])
-    # Where the last one is a pooling, the convolution before it takes its stride, and norm and activation stay.
-    place = max(i for i in range(last + 1) if _convolves(model.get_submodule(stem[i].path)))
-    pools = [stem[i].path for i in range(place + 1, last + 1) if sides[i + 1] != sides[i]]
-    replaced = [unit.path for unit in stem[1 : place + 1]]
-    return _Plan(stem[0].path, replaced + pools, old.channels(stem[place]), stride, image_size)
+    place = next(i for i, unit in enumerate(stem) if _convolves(model.get_submodule(unit.path)))
+    own = old.reduction(stem[place])
+    if own * stride % old.stride:
+        raise ValueError(f"the first convolution of this {type(model).__name__} has a stride of {own} of the stem's "
+                         f"{old.stride}: a stem of {stride} cannot take its place")  # fmt: skip
+    dropped = [unit.path for unit in stem[1 : place + 1]]
+    return _Plan(stem[0].path, dropped, old.channels(stem[place]), own * stride // old.stride, image_size)
 
 
 def _enter_later(model: Any, family: Family, old: _Old, step: int) -> _Plan:
