@@ -36,7 +36,7 @@ from walloc_transforms.stems import replace_stem
 
 GROWTH = 2  # of the image: both backbones have a stem of 4 pixels, and the codecs a stride of 8
 PIXELS = "pixels"
-# Name and arguments of timm: one stem with a pooling, and one that is linear.
+# Name and arguments of timm: a stem with a pooling, and one of a single convolution.
 BACKBONES: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet": ("resnet18", {"layers": (1, 1, 1, 1), "channels": (24, 48, 96, 192)}),
     "convnext": ("convnext_atto", {"depths": (1, 1, 2, 1), "dims": (24, 48, 96, 192)}),
@@ -52,7 +52,7 @@ class Config:
     data_root: Path = Path("data")
     """Where torchvision's datasets are, or are downloaded to."""
     backbone: Literal["resnet", "convnext"] = "resnet"
-    """A ResNet of four blocks, whose stem ends in a max pooling, or a small ConvNeXt, whose stem is linear."""
+    """A ResNet of four blocks, whose stem has a max pooling, or a small ConvNeXt, whose stem is one convolution."""
     codecs: tuple[str, ...] = ("rgb_16x", "rgb_4x")
     """Codecs with a stride of 8 pixels."""
     image_size: int = 128

@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.models import group_parameters
+from timm.optim import param_groups_layer_decay  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
 
 from tests.helpers import stem_codec
@@ -110,6 +112,7 @@ def test_family(codec: Codec, name: str, match: Any, tmp_path: Path) -> None:
     latents = codec.encode(pixels)
     assert info.input_shape == info.latents_shape == (12, *(-(-side // 8) for side in info.pixels_shape[1:]))
     check_training(model, latents)
+    check_layer_decay(model)
 
     # Pixels, encoded inside, give what the latents give.
     other = replace_stem(copy.deepcopy(original), codec, input="pixels", match=match).eval()
@@ -163,6 +166,15 @@ def check_training(model: nn.Module, x: Tensor) -> None:
     nn.functional.cross_entropy(model.train()(x), torch.tensor([1, 2])).backward()
     for key, parameter in model.named_parameters():
         assert (parameter.grad is None) == (".codec." in key) == (not parameter.requires_grad), key
+
+
+def check_layer_decay(model: Any) -> None:
+    """timm takes the projection for the first layer, and the codec for nothing."""
+    groups: Any = group_parameters(model, model.group_matcher(), reverse=True)
+    names = {id(p): key for key, p in model.named_parameters()}
+    assert {groups[names[id(p)]] for p in find_stem(model).proj.parameters()} == {0}
+    decayed: Any = param_groups_layer_decay(model, layer_decay=0.5)
+    assert not any(".codec." in names[id(p)] for group in decayed for p in group["params"])
 
 
 def check_features(model: Any, x: Tensor, side: int) -> None:
