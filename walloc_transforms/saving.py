@@ -3,15 +3,18 @@
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from .config import CodecConfig
 from .decoders import LinearDecoder, NetworkDecoder
 from .files import check_state, read_codec, write_codec
 from .folding import Folding
 from .networks import build_decoder, build_network
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # of typing since Python 3.11
 
 __all__ = ["Saving"]
 
@@ -71,7 +74,7 @@ class Saving(Folding):
         write_codec(folder, self.config, state, network)
 
     @classmethod
-    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Self:
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> "Self":
         """Read a folder written by :meth:`save_pretrained`, believing nothing before it is checked.
 
         A decoder that is a network is not read before it is needed.
@@ -91,7 +94,7 @@ class Saving(Folding):
         state: Mapping[str, Tensor],
         decoder_source: Callable[[], Mapping[str, Tensor]] | None,
         what: str,
-    ) -> Self:
+    ) -> "Self":
         """Build a codec of tensors that fit its config; ``what`` names their origin in messages.
 
         Raises:
