@@ -81,7 +81,9 @@ def test_hub_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         return str(tmp_path / file)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    assert torch.equal(wt.load_codec("owner/name").weight, codec.weight)
+    loaded = wt.load_codec("owner/name")
+    assert torch.equal(loaded.weight, codec.weight)
+    assert loaded.config.name == "owner/name"  # which stored latents will name
     assert asked == [("owner/name", "config.json"), ("owner/name", "weights.safetensors")]
 
 
