@@ -122,6 +122,7 @@ def test_waveforms_in_two_stages(
     latents: int, levels: int, length: int, wavelet: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(folded, "_GROUPED_COST", 0.0)
+    monkeypatch.setattr(folded, "_SPLIT_COST", 0.0)
     monkeypatch.setattr(folded, "_CHUNK", chunk)
     fast, reference = analysis_and_reference(latents, levels, 2, 1, wavelet)
     x = torch.rand(3, 2, length) - 0.5

@@ -30,8 +30,9 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-from .filters import FilterBank, analysis_bank, band_positions, synthesis_bank
+from .filters import analysis_bank, band_positions, synthesis_bank
 from .packets import check_size, pad_to_multiple, periodic, periodic_pad
+from .polyphase import band_sums, halves, merge, split, to_blocks, to_phases
 
 __all__ = ["FoldedAnalysis", "FoldedSynthesis"]
 
@@ -45,6 +46,7 @@ _DEVICE_CHUNK = 1 << 26  # 256 MB on other devices, for the sake of memory alone
 # One multiply-add of a grouped convolution takes about as long as this many of a dense one: along the rows 21 against
 # 38 thousand million per second were measured on one core (AVX-512). It decides for the fused order up to 20 channels.
 _GROUPED_COST = 2.0
+_SPLIT_COST = 1.0  # likewise one of a convolution over blocks of samples
 
 
 Part = Callable[[Tensor], Tensor]
@@ -150,7 +152,7 @@ class FoldedAnalysis(_Folded):
         self.signals = weight.shape[1] // per_axis**dims
         weight = weight.detach().double().cpu()
         # Periodised filters see a constant as a constant, so a shift of the signal only moves the bias.
-        constant = _band_sums(filters, levels, dims).repeat(self.signals)
+        constant = band_sums(filters, levels, dims).repeat(self.signals)
         self._constant("bias_per_shift", weight @ constant)
         self._constant("bias", bias.detach())
         dense = latents * self.signals * per_axis ** (dims - 1) * taps  # multiply-adds of the last convolution per cell
@@ -174,21 +176,25 @@ class FoldedAnalysis(_Folded):
             self._constant("project", weight.view(latents, self.signals, -1)[:, :, order].flatten(1)[..., None, None])
 
     def _fold_waveforms(self, weight: Tensor, wavelet: str, filters: Tensor) -> None:
-        stages = _halves(wavelet, self.levels, analysis_bank)
+        stages = halves(wavelet, self.levels, analysis_bank)
         dense = len(weight) * self.signals * filters.shape[1]  # multiply-adds per cell
-        steps = [bank.stride for bank in stages]
-        grouped = _GROUPED_COST * self.signals * self.stride * sum(bank.filters.shape[1] for bank in stages)
-        self.fused = len(stages) == 1 or dense <= grouped + weight.numel()
+        apart = _SPLIT_COST * self.signals * self.stride * sum(bank.filters.shape[1] for bank in stages)
+        self.fused = len(stages) == 1 or dense <= apart + weight.numel()
         if self.fused:
             packets = weight.view(len(weight), self.signals, self.stride)
-            self._constant("rows", torch.einsum("dcb,bt->dct", packets, filters))
+            rows, reach = to_blocks(torch.einsum("dcb,bt->dct", packets, filters), -self.reach[0], self.stride)
+            self.reach = (self.stride * reach[0], self.stride * reach[1])
+            self._constant("rows", rows)
             self.project = None
             return
-        first, second = (torch.from_numpy(bank.filters) for bank in stages)
-        self.steps = steps
-        self._constant("columns", first.repeat(self.signals, 1)[:, None])
-        self._constant("rows", second.repeat(self.signals * steps[0], 1)[:, None])
-        self._constant("project", weight[..., None])
+        banks = [to_blocks(torch.from_numpy(bank.filters)[:, None], bank.start, bank.stride) for bank in stages]
+        (first, near), (second, far) = banks
+        self.steps = [bank.stride for bank in stages]
+        left, right = (self.steps[0] * (self.steps[1] * f + n) for f, n in zip(far, near, strict=True))
+        self.reach = (left, right)
+        self._constant("columns", first)
+        self._constant("rows", second)
+        self._constant("project", weight)
 
     def forward(self, x: Tensor, scale: float = 1.0, shift: float = 0.0, finish: Part = _as_it_is) -> Tensor:
         """Transform ``scale * x + shift``.
@@ -224,11 +230,14 @@ class FoldedAnalysis(_Folded):
         x = periodic(x, first * self.stride - self.reach[0], last * self.stride + self.reach[1], 2)
         if self.dims == 1:
             x = x.to(torch.float32)
+            n = x.shape[0]
             if self.project is None:
-                return F.conv1d(x, kernel, bias, stride=self.stride)
-            x = F.conv1d(x, kernel, stride=self.steps[0], groups=self.signals)
-            x = F.conv1d(x, self.rows, stride=self.steps[1], groups=x.shape[1])
-            return F.conv1d(x, self.project, bias)
+                blocks = x.unflatten(2, (-1, self.stride)).transpose(1, 2).flatten(2)
+                return split(blocks, kernel, bias).transpose(1, 2).contiguous()
+            x = split(x.flatten(0, 1).unflatten(1, (-1, self.steps[0])), kernel)
+            x = split(x.transpose(1, 2).flatten(0, 1).unflatten(1, (-1, self.steps[1])), self.rows)
+            x = x.transpose(1, 2).reshape(n, self.signals * self.stride, last - first)
+            return torch.baddbmm(bias[:, None], self.project.expand(n, -1, -1), x)
         x = x.to(torch.float32, memory_format=torch.channels_last)
         x = F.conv2d(x, kernel, stride=(self.stride, 1), groups=self.signals)
         x = periodic_pad(x, *self.reach, 3)
@@ -265,7 +274,7 @@ class FoldedSynthesis(_Folded):
         self._weight, self._bias = (t.detach().to("cpu", copy=True) for t in (weight, bias))
         latents, per_axis = weight.shape[1], len(filters)
         self.signals = weight.shape[0] // per_axis**dims
-        phases, self.reach = _phases(filters, bank.start, bank.stride)
+        phases, self.reach = to_phases(filters, bank.start, bank.stride)
         weight = weight.detach().double().cpu().view(self.signals, -1, latents)
         bands = band_positions(levels, dims)
         rows = weight.new_zeros(self.stride, self.signals, *[per_axis] * (dims - 1), latents, phases.shape[-1])
@@ -287,14 +296,14 @@ class FoldedSynthesis(_Folded):
             self._constant("columns", phases.repeat(self.signals, 1, 1)[..., None])
 
     def _fold_waveforms(self, weight: Tensor, rows: Tensor, wavelet: str) -> None:
-        stages = _halves(wavelet, self.levels, synthesis_bank)
-        split = [_phases(torch.from_numpy(bank.filters), bank.start, bank.stride) for bank in stages]
-        grouped = _GROUPED_COST * self.signals * self.stride * sum(phases[0].numel() for phases, _ in split)
+        stages = halves(wavelet, self.levels, synthesis_bank)
+        banks = [to_phases(torch.from_numpy(bank.filters), bank.start, bank.stride) for bank in stages]
+        grouped = _GROUPED_COST * self.signals * self.stride * sum(phases[0].numel() for phases, _ in banks)
         self.fused = len(stages) == 1 or rows.numel() <= grouped + weight.numel()  # multiply-adds per cell
         if self.fused:
             self._constant("rows", rows.flatten(0, 1))
             return
-        (first, near), (second, far) = split
+        (first, near), (second, far) = banks
         self.steps, self.near = [bank.stride for bank in stages], near
         # The second stage runs first, and must leave samples around the cells for the first.
         self.margin = [-(-reach // self.steps[1]) for reach in near]
@@ -348,9 +357,9 @@ class FoldedSynthesis(_Folded):
             y = F.conv1d(z, rows).unflatten(1, (self.stride, self.signals))
             return (y.permute(0, 2, 3, 1) + offset[:, None]).flatten(2)
         if self.dims == 1:
-            y = _merge(F.conv1d(z, rows), self.rows, self.steps[1])
+            y = merge(F.conv1d(z, rows), self.rows, self.steps[1])
             left, right = (margin * self.steps[1] - reach for margin, reach in zip(self.margin, self.near, strict=True))
-            y = _merge(y[..., left : y.shape[-1] - right], self.columns, self.steps[0])
+            y = merge(y[..., left : y.shape[-1] - right], self.columns, self.steps[0])
             return (y.unflatten(2, (-1, self.stride)) + offset[:, None]).flatten(2)
         z = periodic_pad(z.contiguous(memory_format=torch.channels_last), *self.reach, 3)
         y = F.conv2d(z, rows)  # (N, phase along the row * C * band along the column, h, w)
@@ -360,41 +369,3 @@ class FoldedSynthesis(_Folded):
         y = F.conv2d(periodic_pad(y, *self.reach, 2) if whole else y, self.columns, groups=self.signals)
         y = y.unflatten(1, (self.signals, self.stride)).permute(0, 1, 3, 2, 4).unflatten(4, (w, self.stride))
         return (y + offset[:, None, :, None, :]).flatten(4).flatten(2, 3)
-
-
-def _halves(wavelet: str, levels: int, bank: Callable[[str, int], FilterBank]) -> list[FilterBank]:
-    """Split the levels in two stages, if there are that many."""
-    return [bank(wavelet, n) for n in (levels // 2, levels - levels // 2) if n]
-
-
-def _merge(bands: Tensor, phases: Tensor, stride: int) -> Tensor:
-    """Synthesise signals ``(N, n, stride * t)`` from ``stride`` bands each, ``(N, n * stride, t + reach)``."""
-    y = F.conv1d(bands, phases, groups=bands.shape[1] // stride)
-    return y.unflatten(1, (-1, stride)).transpose(2, 3).flatten(2)
-
-
-def _band_sums(filters: Tensor, levels: int, dims: int) -> Tensor:
-    """Answer of every packet band to a constant 1."""
-    sums = filters.sum(1)
-    product = torch.ones(2 ** (dims * levels), dtype=filters.dtype)
-    for row in band_positions(levels, dims):
-        product *= sums[torch.from_numpy(row)]
-    return product
-
-
-def _phases(filters: Tensor, start: int, stride: int) -> tuple[Tensor, tuple[int, int]]:
-    """Split synthesis filters into one filter over cells for every output position within a cell.
-
-    ``y[k * stride + start + t] += filters[b, t] c[b, k]`` becomes
-    ``y[m * stride + r] = sum_i phases[r, b, i] c[b, m - left + i]``.
-
-    Returns:
-        Phases ``(stride, bands, cells)``, and how many cells they read before and after their own, ``(left, right)``.
-    """
-    taps = filters.shape[1]
-    left, right = (taps - 1 + start) // stride, (stride - 1 - start) // stride
-    phases = filters.new_zeros(stride, len(filters), left + 1 + right)
-    for t in range(taps):
-        cells, phase = divmod(start + t, stride)
-        phases[phase, :, left - cells] = filters[:, t]
-    return phases, (left, right)
