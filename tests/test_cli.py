@@ -62,6 +62,8 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split() for line in lines[1:]] == [
         ["rgb_16x", "image", "12", "8", "16", "linear"],
         ["rgb_4x", "image", "48", "8", "4", "linear"],
+        ["stereo_20x", "audio", "27", "256", "19", "linear"],
+        ["stereo_5x", "audio", "108", "256", "4.74", "linear"],
     ]
 
 
@@ -226,6 +228,51 @@ def test_sound(sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     capsys.readouterr()
     assert main(["info", str(tmp_path / "wlc/a.wlc")]) == 0
     assert "8000" in capsys.readouterr().out
+    assert wt.load_codec(tmp_path / "stereo").config.sample_rate == 8000
+
+
+def test_bad_sounds(sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wave = np.random.default_rng(0).standard_normal((1000, 2)) * 0.2
+    folder = tmp_path / "bad"
+    folder.mkdir()
+    soundfile.write(folder / "good.wav", wave, 44100)
+    loud = wave.copy()
+    loud[[3, 5, 7], [0, 1, 0]] = (1.5, -2, 1.1)
+    soundfile.write(folder / "loud.wav", loud, 44100, subtype="FLOAT")
+    soundfile.write(folder / "empty.wav", wave[:0], 44100)
+    soundfile.write(folder / "one.wav", wave[:1], 44100)
+    soundfile.write(folder / "mono.wav", wave[:, 0], 44100)
+    soundfile.write(folder / "nan.wav", wave * np.nan, 44100, subtype="FLOAT")
+    soundfile.write(folder / "rate.wav", wave, 48000)
+    (folder / "broken.ogg").write_bytes(b"no sound")
+    assert main(["encode", str(folder), "-o", str(tmp_path / "out"), "--codec", "stereo_20x"]) == 1
+    assert files(tmp_path / "out") == ["good.wlc", "loud.wlc"]
+    errors = capsys.readouterr().err
+    for message in (
+        "3 samples of 1 files are beyond full scale",
+        "empty.wav: codec 'stereo_20x' got signal without samples",
+        "one.wav: too small: got 1 samples, expected at least 256",
+        "mono.wav: codec 'stereo_20x' expects signal of shape (..., 2, T), got (1, 1000): repeat the one channel",
+        "nan.wav: the signal holds NaN",
+        "rate.wav: codec 'stereo_20x' is for 44100 Hz, got a waveform of 48000 Hz",
+        "broken.ogg: ",
+        "6 files could not be done",
+    ):
+        assert message in errors
+    fit = ["fit", str(folder), "-o", str(tmp_path / "codec"), "--audio", "--levels", "4", "--channels", "6"]
+    assert main([*fit, "--relative"]) == 1
+    errors = capsys.readouterr().err
+    for message in (
+        "empty.wav: too small: got 0 samples, expected at least 16",
+        "one.wav: too small: got 1 samples",
+        "mono.wav: it has 1 channels, but the first file 2",
+        "nan.wav: it holds NaN",
+        "rate.wav: it has 48000 Hz, but the first file 44100",
+        "broken.ogg: ",
+    ):
+        assert message in errors
+    config = wt.load_codec(tmp_path / "codec").config
+    assert (config.source, config.sample_rate) == ("fitted to 2 files", 44100)
 
 
 def test_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -163,7 +163,7 @@ ENCODE_ERRORS = [
     (lambda: torch.rand(16), ValueError, r"got \(16,\)"),
     (lambda: torch.rand(4, 16, 16), ValueError, r"\(..., 3, H, W\), got \(4, 16, 16\)"),
     (lambda: torch.rand(16, 16, 3), ValueError, r"\(..., 3, H, W\), got \(16, 16, 3\)"),
-    (lambda: torch.ones(3, 16, 16, dtype=torch.int64), TypeError, "float, uint8 or uint16 tensor, got torch.int64"),
+    (lambda: torch.ones(3, 16, 16, dtype=torch.int64), TypeError, "int16 or int32 tensor, got torch.int64"),
     (lambda: torch.ones(3, 16, 16, dtype=torch.bool), TypeError, "got torch.bool"),
     (lambda: torch.ones(3, 16, 16, dtype=torch.complex64), TypeError, "got torch.complex64"),
     (lambda: torch.rand(3, 16, 16).numpy(), TypeError, r"tensor of shape \(..., 3, H, W\), got ndarray"),
@@ -182,6 +182,19 @@ def test_encode_refuses(make, error: type[Exception], match: str, plain: bool) -
     codec = make_codec().requires_grad_(plain)
     with pytest.raises(error, match=match):
         codec.encode(make())
+
+
+def test_mono_for_a_stereo_codec() -> None:
+    codec = make_codec(8, 4, 2, 1)
+    for shape in ((1, 160), (5, 1, 160)):
+        with pytest.raises(
+            ValueError, match=r"got \(.*1, 160\): repeat the one channel, with .repeat_interleave\(2, -2\)"
+        ):
+            codec.encode(torch.rand(shape))
+    assert codec.encode(torch.rand(5, 1, 160).repeat_interleave(2, -2)).shape == (5, 8, 10)
+    for shape in ((160,), (3, 160)):
+        with pytest.raises(ValueError, match=r"got \(.*160,?\)$"):
+            codec.encode(torch.rand(shape))
 
 
 def test_audio_codec_refuses_images() -> None:

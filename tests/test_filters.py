@@ -8,6 +8,7 @@ from walloc_transforms.filters import (
     FilterBank,
     analysis_bank,
     analysis_taps,
+    band_frequencies,
     band_positions,
     synthesis_bank,
     synthesis_taps,
@@ -147,3 +148,15 @@ def test_unknown_wavelet(wavelet: str, function) -> None:
 def test_levels_below_one(levels: int, function) -> None:
     with pytest.raises(ValueError, match=f"at least 1, got {levels}"):
         function("bior4.4", levels)
+
+
+@pytest.mark.parametrize("levels", [1, 3, 5])
+def test_band_frequencies(levels: int) -> None:
+    """PyWavelets lists the nodes of a packet tree in order of frequency, by their paths."""
+    tree = pywt.WaveletPacket(np.zeros(2**levels * 20), "bior4.4", "periodization", levels)
+    paths = [node.path for node in tree.get_level(levels, "freq")]
+    natural = [int(path.replace("a", "0").replace("d", "1"), 2) for path in paths]
+    assert band_frequencies(levels, 1)[0, natural].tolist() == list(range(2**levels))
+    along_height, along_width = band_positions(levels, 2)
+    expected = band_frequencies(levels, 1)[0]
+    assert np.array_equal(band_frequencies(levels, 2), [expected[along_height], expected[along_width]])

@@ -146,6 +146,78 @@ def test_waveforms() -> None:
     assert (decoded - waveforms[0].clamp(-1, 1)).square().mean() < 0.05 * waveforms[0].square().mean()
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_pcm_fits_like_floats(dtype: torch.dtype) -> None:
+    half, silence = {torch.uint8: (128, 128), torch.int16: (2**15, 0), torch.int32: (2**31, 0)}[dtype]
+    waves = [(torch.cumsum(torch.randn(2, 3000), 1) / 300).clamp(-0.99, 0.99) for _ in range(3)]
+    pcm = [(x.double() * half + silence).round().to(dtype) for x in waves]
+    exact = [((x.double() - silence) / half).float() for x in pcm]
+    fits = [wt.fit_codec(x, levels=4, channels=8, sample_rate=8000, progress=False) for x in (pcm, exact)]
+    torch.testing.assert_close(fits[0].weight, fits[1].weight, atol=1e-2, rtol=1e-3)
+    assert fits[0].config.sample_rate == 8000
+
+
+def loud_and_quiet() -> list[torch.Tensor]:
+    """A loud sound of high frequencies and a quiet one of low frequencies, which need different channels."""
+    torch.manual_seed(0)
+    spectra = torch.fft.rfft(torch.randn(2, 2, 8192))
+    spectra[0, :, :1000] = 0
+    spectra[1, :, 800:] *= 0.001
+    loud, quiet = torch.fft.irfft(spectra)
+    return [loud / loud.abs().max(), quiet / quiet.abs().max() / 100]
+
+
+def losses(codec: wt.Codec, waves: list[torch.Tensor]) -> list[float]:
+    """What the codec leaves of the energy, unrounded."""
+    return [float((codec.decode(codec.encode(x / 2)) * 2 - x).square().mean() / x.square().mean()) for x in waves]
+
+
+def test_relative_weighs_by_the_error_of_resizing() -> None:
+    waves = loud_and_quiet()
+    plain = losses(wt.fit_codec(waves, levels=4, channels=8, progress=False), waves)
+    relative = losses(wt.fit_codec(waves, levels=4, channels=8, relative=True, progress=False), waves)
+    assert plain[1] > 0.5  # nearly all channels are spent on the loud one
+    assert relative[1] < 0.05
+    assert relative[0] < 1
+    scaled = [waves[0] / 4, waves[1] * 10]
+    again = losses(wt.fit_codec(scaled, levels=4, channels=8, relative=True, progress=False), scaled)
+    assert again == pytest.approx(relative, rel=1e-2)  # whatever their levels are
+
+
+def test_relative_prefixes_hold_the_most_energy() -> None:
+    waves = loud_and_quiet()
+    codec = wt.fit_codec(waves, levels=4, channels=8, relative=True, progress=False)
+    packets = torch.cat([WaveletPacketAnalysis(levels=4, dims=1)(x[None] / 2)[0] for x in waves], 1)
+    latents = codec.weight @ (packets - packets.mean(1, keepdim=True))
+    assert (torch.corrcoef(latents) - torch.eye(8)).abs().max() < 1e-2
+    gram = fitting._synthesis_gram(codec.config).float()
+    variance = latents.var(1) * (codec.decoder.weight * (gram @ codec.decoder.weight)).sum(0)
+    assert (variance[1:] <= variance[:-1] * 1.001).all()
+
+
+@pytest.mark.parametrize("loss", [0.1, 0.5])
+def test_relative_rounding_is_for_average_signals(loss: float) -> None:
+    """The step gives ``loss`` at an error that is the geometric mean of those of resizing."""
+    torch.manual_seed(0)
+    waves = [torch.randn(2, 20_000) / 20, torch.randn(2, 20_000) / 100]
+    codec = wt.fit_codec(waves, levels=3, channels=8, relative=True, rounding_loss=loss, progress=False)
+    rounding = [float((codec.decode(z.round()) - codec.decode(z)).square().mean())
+                for z in (codec.encode(x / 2) for x in waves)]  # fmt: skip
+    halves = [float((x / 2).square().mean()) / 2 for x in waves]  # 8 of 16 bands of white noise are lost
+    typical = math.sqrt(halves[0] * halves[1])
+    # The loud signal reaches into coarser steps, the quiet one sees the nominal step.
+    assert 10 * math.log10(1 + rounding[1] / typical) == pytest.approx(loss, rel=0.1)
+
+
+def test_relative_with_silence_and_images(images: list[torch.Tensor]) -> None:
+    wave = torch.cumsum(torch.randn(2, 6000), 1) / 200
+    silent = wt.fit_codec([wave, torch.zeros(2, 3000)], levels=4, channels=8, relative=True, progress=False)
+    assert all(value.isfinite().all() for value in silent.state_dict().values())
+    codec = wt.fit_codec(images, levels=2, channels=12, relative=True, progress=False)
+    best = wt.fit_codec(images, levels=2, channels=12, progress=False)
+    assert error(best, images, False) <= error(codec, images, False) * 1.0001 < error(best, images, False) * 1.1
+
+
 def test_repeatable(images: list[torch.Tensor], codec: wt.Codec) -> None:
     again = wt.fit_codec(images, levels=2, channels=12, progress=False)
     for name, value in again.state_dict().items():
@@ -169,11 +241,13 @@ def test_wrong_options_are_said_at_the_first_signal() -> None:
         ([torch.rand(3, 3, 64)], {}, ValueError, "too small: got 3x64"),
         ([torch.full((3, 64, 64), float("nan"))], {}, ValueError, "signal 0 holds NaN"),
         ([torch.zeros(3, 64, 64, dtype=torch.int64)], {}, TypeError, "got torch.int64"),
+        ([torch.zeros(2, 640, dtype=torch.int64)], {}, TypeError, "float, uint8, int16 or int32, got torch.int64"),
         ([torch.rand(2, 3, 64, 64)], {}, ValueError, r"got shape \(2, 3, 64, 64\)"),
         ([torch.rand(3, 8, 8)], {}, ValueError, "4 locations are too few to determine 48 packets"),
         ([torch.full((3, 64, 64), 0.5)], {}, ValueError, "do not vary"),
         ([torch.rand(3, 64, 64)], {"channels": 49}, ValueError, "channels must be from 1 to 48"),
         ([torch.rand(3, 64, 64)], {"rounding_loss": 0}, ValueError, "rounding_loss must be positive, got 0 dB"),
+        ([torch.rand(3, 64, 64)], {"sample_rate": 8000}, ValueError, "sample_rate is for audio, got 8000"),
         ([torch.rand(3, 64, 64)], {"wavelet": "bior9.9"}, ValueError, "unknown wavelet 'bior9.9'"),
     ],
 )

@@ -52,6 +52,17 @@ def test_sound_and_padding(tmp_path: Path) -> None:
     assert wt.stored_codec(stored, codec) is codec
 
 
+def test_sample_rate_is_that_of_the_codec(tmp_path: Path) -> None:
+    latents = wt.functional.encode_waveform(torch.rand(2, 1000) - 0.5, "stereo_5x", quantize=True, dtype=torch.int8)
+    wt.save_latents(tmp_path / "a.wlc", latents, "stereo_5x", size=(1000,))
+    stored = wt.load_latents(tmp_path / "a.wlc", channels=27)
+    assert (stored.sample_rate, wt.stored_codec(stored).config.sample_rate) == (44100, 44100)
+    with pytest.raises(ValueError, match="is for 44100 Hz, got a waveform of 8000 Hz"):
+        wt.save_latents(tmp_path / "a.wlc", latents, "stereo_5x", size=(1000,), sample_rate=8000)
+    with pytest.raises(ValueError, match="sample_rate is for audio codecs, got 8000 for 'rgb_16x'"):
+        wt.save_latents(tmp_path / "a.wlc", torch.zeros(12, 8, 10), "rgb_16x", size=(64, 80), sample_rate=8000)
+
+
 def test_more_than_8_bits(tmp_path: Path) -> None:
     codec = make_codec(12, gain=3000.0, latent_bits=12)
     latents = codec.encode(signal(3, 64, 80), "round")

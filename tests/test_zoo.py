@@ -15,16 +15,22 @@ from walloc_transforms import zoo
 
 def test_embedded_codecs() -> None:
     infos = {info.name: info for info in wt.available_codecs()}
-    assert set(infos) == {"rgb_4x", "rgb_16x"}
+    assert list(infos) == ["rgb_16x", "rgb_4x", "stereo_20x", "stereo_5x"]
     assert (infos["rgb_16x"].channels, infos["rgb_16x"].dimensionality_reduction) == (12, 16)
     assert (infos["rgb_4x"].channels, infos["rgb_4x"].dimensionality_reduction) == (48, 4)
+    assert (infos["stereo_5x"].channels, infos["stereo_5x"].dimensionality_reduction) == (108, 512 / 108)
+    assert (infos["stereo_20x"].channels, infos["stereo_20x"].dimensionality_reduction) == (27, 512 / 27)
     for info in infos.values():
-        assert (info.modality, info.signal_channels, info.levels, info.decoder) == ("image", 3, 3, "linear")
+        geometry = ("image", 3, 3, 0) if info.name.startswith("rgb") else ("audio", 2, 8, 44100)
+        assert (info.modality, info.signal_channels, info.levels, info.sample_rate) == geometry
+        assert info.decoder == "linear"
         assert info.source
 
 
 def test_embedded_weights_are_small() -> None:
-    assert sum(f.stat().st_size for f in (Path(zoo.__file__).parent / "weights").rglob("*.safetensors")) < 300_000
+    sizes = [f.stat().st_size for f in (Path(zoo.__file__).parent / "weights").rglob("*.safetensors")]
+    assert max(sizes) < 500_000
+    assert sum(sizes) < 700_000
 
 
 def test_prefix() -> None:
@@ -56,7 +62,10 @@ def test_folder(tmp_path: Path, kind: type) -> None:
     [
         ("rgb_16", "unknown codec 'rgb_16': did you mean 'rgb_16x'"),
         ("RGB_4x", "did you mean 'rgb_4x'"),
-        ("nothing like it", r"Embedded codecs are rgb_16x, rgb_4x; a folder, a .pth file or a hub repository"),
+        (
+            "nothing like it",
+            r"Embedded codecs are rgb_16x, rgb_4x, stereo_20x, stereo_5x; a folder, a .pth file or a hub repository",
+        ),
     ],
 )
 def test_unknown_name(name: str, message: str) -> None:

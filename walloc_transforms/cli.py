@@ -21,6 +21,7 @@ from .container import DEFAULT_CODER, read_header
 from .files import write_atomically
 from .functional import encode_image, encode_waveform
 from .media import IMAGE_SUFFIXES, READ_ERRORS, SOUND_SUFFIXES, find_files, read_signal, write_signal
+from .packets import check_size
 from .storage import load_latents, save_latents, stored_codec
 from .zoo import available_codecs, load_codec
 
@@ -89,15 +90,25 @@ def encode(
     """
     loaded = load_codec(codec)
     is_image = loaded.config.modality == "image"
+    clipped: list[int] = []
 
     def work(source: Path, target: Path) -> None:
         signal, sample_rate = read_signal(source, loaded.config.modality, loaded.config.signal_channels)
         dtype = torch.int8 if loaded.config.latent_bits <= 8 else torch.int16
-        encoder = encode_image if is_image else encode_waveform
-        latents = encoder(signal, loaded, quantize=True, dtype=dtype)
+        if is_image:
+            latents = encode_image(signal, loaded, quantize=True, dtype=dtype)
+        else:
+            latents = encode_waveform(signal, loaded, quantize=True, dtype=dtype, sample_rate=sample_rate)
         save_latents(target, latents, loaded, size=signal.shape[1:], sample_rate=sample_rate, coder=coder)
+        if not is_image and (beyond := int((signal.abs() > 1).sum())):
+            clipped.append(beyond)
 
-    return _work_through(inputs, output, IMAGE_SUFFIXES if is_image else SOUND_SUFFIXES, lambda _: ".wlc", force, work)
+    suffixes = IMAGE_SUFFIXES if is_image else SOUND_SUFFIXES
+    code = _work_through(inputs, output, suffixes, lambda _: ".wlc", force, work)
+    if clipped:
+        print(f"walloc: {sum(clipped)} samples of {len(clipped)} files are beyond full scale: decoding clips them",
+              file=sys.stderr)  # fmt: skip
+    return code
 
 
 @app.command
@@ -135,7 +146,7 @@ def decode(
 @app.command
 def fit(
     folder: tyro.conf.Positional[Path], /, output: Output, *, channels: int = 12, levels: int = 3, name: str = "custom",
-    rounding_loss: float = 0.25, audio: bool = False, force: bool = False,
+    rounding_loss: float = 0.25, audio: bool = False, relative: bool = False, force: bool = False,
 ) -> int:  # fmt: skip
     """Fit a codec to a folder of images or sound, in closed form.
 
@@ -146,7 +157,8 @@ def fit(
         levels: Wavelet levels J; a latent covers 2^J pixels per side, or 2^J samples.
         name: Name of the codec.
         rounding_loss: How many dB of PSNR rounding the latents may cost.
-        audio: Fit to sound files, all with as many channels as the first.
+        audio: Fit to sound files, all with as many channels, and of the same sample rate, as the first.
+        relative: Weigh the error of every file relative to that of resizing it to as many values: for music.
         force: Overwrite an existing codec.
     """
     from .fitting import fit_codec
@@ -157,9 +169,21 @@ def fit(
     if not files:
         raise FileNotFoundError(f"there is nothing in {str(folder)!r} to fit to: looked for {', '.join(suffixes)}")
     failed: list[Path] = []
-    signals = _signals(files, "audio" if audio else "image", failed)
-    codec = fit_codec(signals, levels=levels, channels=channels, rounding_loss=rounding_loss, name=name, progress=False)
-    codec.config = dataclasses.replace(codec.config, source=f"fitted to {len(files) - len(failed)} files")
+    first: dict[str, int | None] = {}
+
+    def check(signal: Tensor, rate: int | None) -> None:
+        check_size(signal.shape[1:], 2**levels)
+        if not torch.isfinite(signal).all():
+            raise ValueError("it holds NaN or infinite values")
+        for what, given in (("channels", len(signal)), ("Hz", rate)):
+            if first.setdefault(what, given) != given:
+                raise ValueError(f"it has {given} {what}, but the first file {first[what]}")
+
+    signals = _signals(files, "audio" if audio else "image", failed, check=check)
+    codec = fit_codec(signals, levels=levels, channels=channels, rounding_loss=rounding_loss, relative=relative,
+                      name=name, progress=False)  # fmt: skip
+    codec.config = dataclasses.replace(codec.config, source=f"fitted to {len(files) - len(failed)} files",
+                                       sample_rate=first["Hz"] or 0)  # fmt: skip
     codec.save_pretrained(output)
     print(f"{output}: {channels} channels, {codec.config.source}")
     return _summary(failed)
@@ -242,10 +266,18 @@ def _work_through(
     return _summary(failed)
 
 
-def _signals(files: Sequence[Path], modality: str, failed: list[Path], channels: int = 3) -> Iterator[Tensor]:
+def _signals(
+    files: Sequence[Path],
+    modality: str,
+    failed: list[Path],
+    channels: int = 3,
+    check: Callable[[Tensor, int | None], None] = lambda signal, rate: None,
+) -> Iterator[Tensor]:
+    """Read files; those that cannot be, or that ``check`` does not pass, are named and left out."""
     for file in tqdm(files, unit="file", disable=None):
         try:
-            signal, _ = read_signal(file, modality, channels)
+            signal, rate = read_signal(file, modality, channels)
+            check(signal, rate)
         except READ_ERRORS as error:
             _report(file, error, failed)
         else:

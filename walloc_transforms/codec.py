@@ -22,12 +22,13 @@ from .decoders import LinearDecoder
 from .networks import build_network
 from .packets import WaveletPacketAnalysis, WaveletPacketSynthesis, conv1x1, crop
 from .saving import Saving
+from .signals import FLOATS
 
 __all__ = ["Codec", "CodecConfig"]
 
 CODEC_RANGE = (-0.5, 0.5)
 
-_INPUT_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16, torch.uint8, torch.uint16)
+_INPUT_DTYPES = (*FLOATS, torch.uint8, torch.uint16, torch.int16, torch.int32)
 
 
 class Codec(Saving):
@@ -94,8 +95,8 @@ class Codec(Saving):
         """Encode.
 
         Args:
-            x: ``(..., C, H, W)`` or ``(..., C, T)``: any leading dimensions, also empty ones; any float dtype, uint8 or
-                uint16. Sides that are no multiple of ``2**J`` are extended by reflection on the right.
+            x: ``(..., C, H, W)`` or ``(..., C, T)``: any leading dimensions, also empty ones; any float dtype, uint8,
+                uint16, int16 or int32. Sides that are no multiple of ``2**J`` are extended by reflection on the right.
             quantize: ``"none"``, ``"round"`` (integers), or ``"noise"`` (for training a codec).
             input_range: The two values of ``x`` that mean black and white (full negative and positive amplitude),
                 such as ``(0, 255)``.
@@ -112,7 +113,7 @@ class Codec(Saving):
         c = self.config
         batch = self._check_shape(x, c.signal_channels, "signal")
         if x.dtype not in _INPUT_DTYPES:
-            raise TypeError(f"expected a float, uint8 or uint16 tensor, got {x.dtype}")
+            raise TypeError(f"expected a float, uint8, uint16, int16 or int32 tensor, got {x.dtype}")
         if input_range[0] == input_range[1]:
             raise ValueError(f"input_range must name two different values, got {input_range}")
         scale = (CODEC_RANGE[1] - CODEC_RANGE[0]) / (input_range[1] - input_range[0])
@@ -281,7 +282,9 @@ class Codec(Saving):
         if not isinstance(x, Tensor):
             raise TypeError(f"expected a tensor of shape {form}, got {type(x).__name__}")
         if x.ndim < dims + 1 or x.shape[-dims - 1] != channels:
-            raise ValueError(f"codec {self.config.name!r} expects {what} of shape {form}, got {tuple(x.shape)}")
+            mono = dims == 1 and what == "signal" and x.ndim > 1 and x.shape[-2] == 1
+            hint = f": repeat the one channel, with .repeat_interleave({channels}, -2)" if mono else ""
+            raise ValueError(f"codec {self.config.name!r} expects {what} of shape {form}, got {tuple(x.shape)}{hint}")
         if min(x.shape[-dims:]) == 0:
             raise ValueError(f"codec {self.config.name!r} got {what} without samples: shape {tuple(x.shape)}")
         return tuple(x.shape[: -dims - 1])

@@ -23,6 +23,7 @@ _RANGES = {
     "decoder_layers": (1, 64),
     "stages": (1, 64),
     "pad": (0, 1),
+    "sample_rate": (0, 2**32 - 1),
 }
 
 
@@ -50,6 +51,7 @@ class CodecConfig:
         pad: Locations without signal that the latents have at either end.
         post_filter: Whether an ``"oobleck"`` decoder ends in a filter on the waveform.
         statistics: Whether the mean and spread of the latents are known; without them they cannot be normalised.
+        sample_rate: Of the waveforms that the codec is meant for, in Hz; 0 if that is not known.
 
     Raises:
         ValueError: A field is out of range or of the wrong type.
@@ -73,6 +75,7 @@ class CodecConfig:
     pad: int = 0
     post_filter: bool = False
     statistics: bool = True
+    sample_rate: int = 0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -108,6 +111,8 @@ class CodecConfig:
             raise ValueError(f"codec config: {self.channels} channels do not make {self.stages} stages of equal size")
         if self.pad != 0 and self.modality != "audio":
             raise ValueError(f"codec config: pad is for audio, got {self.pad} for an image codec")
+        if self.sample_rate and self.modality != "audio":
+            raise ValueError(f"codec config: sample_rate is for audio, got {self.sample_rate} for an image codec")
         if "oobleck" in (self.encoder, self.decoder) and self.pad != 1:
             raise ValueError(f"codec config: an 'oobleck' network goes with pad 1, got {self.pad}")
         if self.post_filter and self.decoder != "oobleck":

@@ -22,6 +22,7 @@ __all__ = [
     "Taps",
     "analysis_bank",
     "analysis_taps",
+    "band_frequencies",
     "band_positions",
     "library_taps",
     "synthesis_bank",
@@ -163,3 +164,15 @@ def band_positions(levels: int, dims: int) -> np.ndarray:
         for axis in range(dims):
             bands[axis] |= ((digit >> axis) & 1) << level
     return bands
+
+
+def band_frequencies(levels: int, dims: int) -> np.ndarray:
+    """Rank the bands of :func:`band_positions` by frequency: 0 for the lowest to ``2**levels - 1``.
+
+    Keeping every second sample of a high-pass band turns its spectrum round, so natural order is the Gray code of
+    frequency order.
+    """
+    frequencies = band_positions(levels, dims)
+    for shift in (1, 2, 4, 8):  # all prefixes of up to 16 bits, combined with exclusive or
+        frequencies ^= frequencies >> shift
+    return frequencies

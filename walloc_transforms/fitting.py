@@ -10,11 +10,16 @@ products of the synthesis filters within a cell (the wavelet is nearly orthogona
 
 Any prefix of the channels is the best codec of its own size. The gain sets the quantisation step: the same for every
 channel, as reverse water-filling asks, but lower for a channel whose latents would leave the 8 bits.
+
+With ``relative``, every signal is weighed by 1 / (the error of resizing it to as many values). ``V_D`` then spans the
+leading directions of the weighted covariance, turned within their span to those of the plain one, so that any prefix
+holds as much of the energy as it can.
 """
 
 import dataclasses
 import math
 import os
+import statistics
 from collections.abc import Iterable, Sized
 from typing import Literal
 
@@ -25,9 +30,10 @@ from tqdm import tqdm
 
 from .codec import Codec, CodecConfig
 from .companding import compand, saturation, slope
-from .filters import band_positions, synthesis_bank
+from .filters import band_frequencies, band_positions, synthesis_bank
 from .images import pil_to_tensor
 from .packets import WaveletPacketAnalysis
+from .signals import image_range, waveform_range
 
 __all__ = ["fit_codec", "fit_statistics", "to_codec_range"]
 
@@ -35,6 +41,7 @@ __all__ = ["fit_codec", "fit_statistics", "to_codec_range"]
 # exp(z**2 / 2s**2): at half the range it is 5.6 times what it is at 0; beyond, it costs more than it gains.
 _HEADROOM = 0.5
 _SAMPLE = 1 << 16  # packet vectors kept for the statistics of the companded latents
+_LEAST_ERROR = 2.0**-32 / 12  # mean squared error of rounding to 16 bits: below it all signals count alike
 
 
 def fit_codec(
@@ -43,9 +50,11 @@ def fit_codec(
     levels: int,
     channels: int,
     rounding_loss: float = 0.25,
+    relative: bool = False,
     wavelet: str = "bior4.4",
     name: str = "custom",
     source: str = "",
+    sample_rate: int | None = None,
     progress: bool = True,
 ) -> Codec:
     """Fit the linear codec that reconstructs ``signals`` best.
@@ -53,14 +62,19 @@ def fit_codec(
     Args:
         signals: Images or waveforms, any number, each of any size from ``2**levels`` samples per side. Images: PIL
             (read as RGB), or ``(C, H, W)`` tensors, uint8 or uint16 in their full range or float in [0, 1].
-            Waveforms: ``(C, T)`` float tensors in [-1, 1]. One pass is made; memory does not grow with their number.
+            Waveforms: ``(C, T)`` tensors of any number of channels, float in [-1, 1] or integer PCM. One pass is made;
+            memory does not grow with their number.
         levels: Wavelet levels J; a latent covers ``2**J`` samples per axis.
         channels: Latent channels D. The dimensionality reduction is ``C * 2**(dims * J) / D``.
         rounding_loss: How many dB of PSNR rounding the latents to integers may cost on ``signals``. Less means a finer
             step and a higher rate. A channel with latents that would leave the range of 8 bits gets a coarser step.
+        relative: Weigh the error of every signal relative to that of resizing it to as many values, so that quiet and
+            smooth signals count as much as others: for the mean of PSNRs in dB, not the PSNR of the mean error. What
+            rounding may cost then refers to a signal of average PSNR.
         wavelet: Name of a discrete wavelet of PyWavelets.
         name: Name of the codec.
         source: Where the data come from, in a sentence, kept with the codec.
+        sample_rate: Of waveforms, in Hz, kept with the codec. Default: not known.
         progress: Show a progress bar.
 
     Returns:
@@ -73,19 +87,26 @@ def fit_codec(
     """
     if not rounding_loss > 0:
         raise ValueError(f"rounding_loss must be positive, got {rounding_loss} dB")
-    statistics = _PacketStatistics(wavelet, levels)
+    seen = _PacketStatistics(wavelet, levels, channels if relative else None)
     total = len(signals) if isinstance(signals, Sized) else None
     disable = not progress or os.environ.get("RANK", "0") != "0"
     config: CodecConfig | None = None
     for signal in tqdm(signals, desc="fit codec", total=total, unit="signal", disable=disable):
-        statistics.add(to_codec_range(signal))
-        if config is None and statistics.modality:  # now, so that a wrong number of channels is said at once
+        seen.add(to_codec_range(signal))
+        if config is None and seen.modality:  # now, so that a wrong number of channels is said at once
             config = CodecConfig(
-                name, statistics.modality, statistics.signal_channels, channels, levels, wavelet, source=source
+                name,
+                seen.modality,
+                seen.signal_channels,
+                channels,
+                levels,
+                wavelet,
+                source=source,
+                sample_rate=sample_rate or 0,
             )
     if config is None:
         raise ValueError("there are no signals to fit a codec to")
-    return _solve(config, statistics, rounding_loss)
+    return _solve(config, seen, rounding_loss)
 
 
 @torch.no_grad()
@@ -129,19 +150,22 @@ def to_codec_range(signal: Tensor | Image.Image, channels: int = 3) -> Tensor:
         raise TypeError(f"expected tensors or PIL images to fit a codec to, got {type(signal).__name__}")
     if signal.ndim not in (2, 3):
         raise ValueError(f"expected images (C, H, W) or waveforms (C, T), got shape {tuple(signal.shape)}")
-    if signal.is_floating_point():
-        return signal.float() - 0.5 if signal.ndim == 3 else signal.float() / 2
-    if signal.ndim == 3 and signal.dtype in (torch.uint8, torch.uint16):
-        return signal.float() / torch.iinfo(signal.dtype).max - 0.5
-    raise TypeError(f"expected uint8, uint16 or float images, or float waveforms, got {signal.dtype} "
-                    f"of shape {tuple(signal.shape)}")  # fmt: skip
+    low, high = (image_range if signal.ndim == 3 else waveform_range)(signal)
+    return signal.float() / (high - low) + (-0.5 - low / (high - low))  # quiet sound keeps its precision
 
 
 class _PacketStatistics:
-    """Mean, covariance and a uniform random sample of packet vectors, in memory that does not grow."""
+    """Mean, covariance and a uniform random sample of packet vectors, in memory that does not grow.
 
-    def __init__(self, wavelet: str, levels: int) -> None:
-        self.wavelet, self.levels = wavelet, levels
+    Args:
+        wavelet: Name of the wavelet.
+        levels: Number of levels.
+        channels: Weigh signals by the error of resizing them to the values of so many latent channels, too.
+    """
+
+    def __init__(self, wavelet: str, levels: int, channels: int | None = None) -> None:
+        self.wavelet, self.levels, self.channels = wavelet, levels, channels
+        self.lost: list[float] = []  # by resizing, per location: one number for every signal
         self.modality: Literal["image", "audio"] | None = None
         self.signal_channels = self.signals = self.count = 0
 
@@ -154,6 +178,8 @@ class _PacketStatistics:
             packets = signal.shape[0] * self.analysis.bands
             self.sum = torch.zeros(packets, dtype=torch.float64)
             self.products = torch.zeros(packets, packets, dtype=torch.float64)
+            self.weighted_sum, self.weighted_products = torch.zeros_like(self.sum), torch.zeros_like(self.products)
+            self.weighted_count = 0.0
             self.sample, self.keys = torch.empty(packets, 0), torch.empty(0)
             self.random = torch.Generator().manual_seed(0)
         elif (dims, signal.shape[0]) != (self.analysis.dims, self.signal_channels):
@@ -163,9 +189,16 @@ class _PacketStatistics:
         if not torch.isfinite(vectors).all():
             raise ValueError(f"signal {self.signals} holds NaN or infinite values")
         self.signals += 1
+        total, products = vectors.double().sum(1), (vectors @ vectors.T).double()
         self.count += vectors.shape[1]
-        self.sum += vectors.double().sum(1)
-        self.products += (vectors @ vectors.T).double()
+        self.sum += total
+        self.products += products
+        if self.channels is not None:
+            lost = float(products.diagonal()[self._lost_bands()].sum()) / vectors.shape[1]
+            self.lost.append(max(lost, len(total) * _LEAST_ERROR))
+            self.weighted_count += vectors.shape[1] / self.lost[-1]
+            self.weighted_sum += total / self.lost[-1]
+            self.weighted_products += products / self.lost[-1]
         # Every vector draws a random key; the sample is the vectors with the smallest keys.
         keys = torch.rand(vectors.shape[1], generator=self.random)
         if self.keys.numel() == _SAMPLE:
@@ -177,9 +210,24 @@ class _PacketStatistics:
             sample = sample[:, kept]
         self.keys, self.sample = keys, sample
 
+    def _lost_bands(self) -> Tensor:
+        """Tell the bands above the Nyquist frequency of a signal resized to as many values."""
+        dims, channels = self.analysis.dims, self.channels or 0
+        side = (channels / len(self.sum)) ** (1 / dims) * 2**self.levels
+        lost = torch.from_numpy((band_frequencies(self.levels, dims) >= side).any(0))
+        return lost.repeat(self.signal_channels)
+
     def covariance(self) -> tuple[Tensor, Tensor]:
         mean = self.sum / self.count
         return mean, self.products / self.count - torch.outer(mean, mean)
+
+    def mean_lost(self) -> float:
+        """Geometric mean over the signals: the error of one of average PSNR."""
+        return math.exp(statistics.fmean(map(math.log, self.lost)))
+
+    def weighted_covariance(self) -> tuple[Tensor, Tensor]:
+        mean = self.weighted_sum / self.weighted_count
+        return mean, self.weighted_products / self.weighted_count - torch.outer(mean, mean)
 
 
 def _synthesis_gram(config: CodecConfig) -> Tensor:
@@ -193,22 +241,28 @@ def _synthesis_gram(config: CodecConfig) -> Tensor:
 
 
 @torch.no_grad()
-def _solve(config: CodecConfig, statistics: _PacketStatistics, rounding_loss: float) -> Codec:
-    if statistics.count < config.packets:
-        raise ValueError(f"{statistics.count} locations are too few to determine {config.packets} packets: "
+def _solve(config: CodecConfig, seen: _PacketStatistics, rounding_loss: float) -> Codec:
+    if seen.count < config.packets:
+        raise ValueError(f"{seen.count} locations are too few to determine {config.packets} packets: "
                          "expected at least as many; add signals")  # fmt: skip
-    mean, covariance = statistics.covariance()
+    relative = seen.channels is not None
+    mean, covariance = seen.weighted_covariance() if relative else seen.covariance()
     root = torch.linalg.cholesky(_synthesis_gram(config))
     variance, vectors = torch.linalg.eigh(root.T @ covariance @ root)
     variance, vectors = variance.flip(0).clamp(min=0), vectors.flip(1)[:, : config.channels]
+    dropped = float(variance[config.channels :].sum())
+    if relative:
+        span = root @ vectors
+        vectors = vectors @ torch.linalg.eigh(span.T @ seen.covariance()[1] @ span)[1].flip(1)
+        dropped = seen.mean_lost()
     vectors = vectors * torch.where(vectors.sum(0) < 0, -1.0, 1.0)  # their sign is arbitrary: fix it
     encoder = vectors.T @ root.T
     decoder = torch.linalg.solve_triangular(root.T, vectors, upper=True)
 
     # Rounding adds step**2 / 12 to the error of every kept channel; the dropped channels' error is their variance.
-    allowed = variance[config.channels :].sum() * (10 ** (rounding_loss / 10) - 1)
-    step = math.sqrt(12 * float(allowed) / config.channels)
-    sample = encoder.float() @ (statistics.sample - mean.float()[:, None])
+    allowed = dropped * (10 ** (rounding_loss / 10) - 1)
+    step = math.sqrt(12 * allowed / config.channels)
+    sample = encoder.float() @ (seen.sample - mean.float()[:, None])
     largest = sample.abs().amax(1)
     if not largest.all():
         raise ValueError(

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .codec import Codec
 from .latents import latents_to_pil, pil_to_latents, save_mosaic
+from .signals import FLOATS, check_sample_rate, image_range, waveform_range
 from .zoo import CodecLike, embedded_names, load_codec
 
 __all__ = [
@@ -19,8 +20,6 @@ __all__ = [
     "pil_to_latents",
     "save_mosaic",
 ]
-
-_FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def encode_image(
@@ -50,7 +49,7 @@ def encode_image(
         TypeError: Not a tensor, or of another dtype.
     """
     codec = _load(codec, "image")
-    low_high = _image_range(image)
+    low_high = image_range(image)
     return _encode(image, codec, low_high, quantize, normalize, dtype)
 
 
@@ -83,17 +82,30 @@ def encode_waveform(
     quantize: bool = False,
     normalize: bool = False,
     dtype: torch.dtype | None = None,
+    sample_rate: int | None = None,
 ) -> Tensor:
-    """Encode float waveforms ``(..., C, T)`` in [-1, 1] to ``(..., D, ceil(T / stride))``; see :func:`encode_image`.
+    """Encode waveforms.
+
+    Args:
+        waveform: ``(..., C, T)``: float in [-1, 1], or integer PCM: uint8 (silence is 128), int16 or int32; any leading
+            dimensions. A length that is no multiple of the codec's stride is extended by reflection at the end.
+        codec: A codec, or what ``load_codec`` takes; a folder or repository is read anew with every call.
+        quantize: Round the latents to integers.
+        normalize: Zero mean and unit variance per channel, by the statistics kept with the codec.
+        dtype: Of the result; ``torch.int8`` needs ``quantize`` and forbids ``normalize``. Default: float32.
+        sample_rate: Of the waveform in Hz; checked against the codec's. Default: not checked.
+
+    Returns:
+        Latents ``(..., D, ceil(T / stride))``, two more for published codecs; within +-127.5 unless normalised.
 
     Raises:
-        ValueError: Wrong shape, fewer samples than the stride, NaN, an image codec, or options that exclude each other.
-        TypeError: Not a float tensor.
+        ValueError: Wrong shape, fewer samples than the stride, NaN, another sample rate, an image codec, options at
+            odds, or ``normalize`` with a codec that came without statistics.
+        TypeError: Not a tensor, or of another dtype.
     """
     codec = _load(codec, "audio")
-    if isinstance(waveform, Tensor) and waveform.dtype not in _FLOATS:
-        raise TypeError(f"expected a float waveform in [-1, 1], got {waveform.dtype}")
-    return _encode(waveform, codec, (-1.0, 1.0), quantize, normalize, dtype)
+    check_sample_rate(codec.config, sample_rate)
+    return _encode(waveform, codec, waveform_range(waveform), quantize, normalize, dtype)
 
 
 def decode_waveform(latents: Tensor, codec: CodecLike, *, size: Sequence[int] | int | None = None) -> Tensor:
@@ -114,7 +126,7 @@ def check_options(quantize: bool, normalize: bool, dtype: torch.dtype | None) ->
     Raises:
         ValueError: ``dtype`` cannot hold the latents.
     """
-    if dtype is None or dtype in _FLOATS:
+    if dtype is None or dtype in FLOATS:
         return
     if dtype not in (torch.int8, torch.int16):
         raise ValueError(f"dtype must be a float type, torch.int8 or torch.int16, got {dtype}")
@@ -131,17 +143,6 @@ def _encode(x: Tensor, codec: Codec, low_high: tuple[float, float], quantize: bo
     if normalize:
         latents = codec.normalize(latents)
     return latents if dtype is None else latents.to(dtype)
-
-
-def _image_range(image: Tensor) -> tuple[float, float]:
-    """Say what black and white are: torchvision's convention is by dtype."""
-    if not isinstance(image, Tensor):
-        raise TypeError(f"expected a tensor, got {type(image).__name__} (WallocEncode takes PIL images)")
-    if image.dtype in _FLOATS:
-        return 0.0, 1.0
-    if image.dtype in (torch.uint8, torch.uint16):
-        return 0.0, float(torch.iinfo(image.dtype).max)
-    raise TypeError(f"expected an image of dtype uint8, uint16 or float, got {image.dtype}")
 
 
 _embedded = lru_cache(load_codec)  # calls by name, one per image, do not read the weights again

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .codec import Codec
 from .container import DEFAULT_CODER, LatentFile, read_latents, write_latents
+from .signals import check_sample_rate
 from .zoo import CodecLike, load_codec
 
 __all__ = ["load_latents", "save_latents", "stored_codec"]
@@ -29,19 +30,20 @@ def save_latents(
         latents: ``(D, h, w)`` or ``(D, t)``, integers in any dtype, as encoded with ``quantize``.
         codec: The codec that encoded them; its name is stored, and the hash of its encoder.
         size: ``(H, W)`` or ``(T,)`` of the signal.
-        sample_rate: Of a waveform, in Hz.
+        sample_rate: Of a waveform, in Hz. Default: the codec's, if that is known.
         coder: ``"zlib"`` or ``"webp"``; with the extra ``coders`` also ``"ans"`` or ``"jpegls"``. See docs/coders.md.
 
     Returns:
         The number of bytes written.
 
     Raises:
-        ValueError: Latents that are not rounded or not of this codec, a size that does not belong to them, or no such
-            coder.
+        ValueError: Latents that are not rounded or not of this codec, a size that does not belong to them, another
+            sample rate than the codec's, or no such coder.
         ImportError: The coder is not installed.
     """
     codec = load_codec(codec)
     c = codec.config
+    check_sample_rate(c, sample_rate)
     if latents.ndim != c.dims + 1 or latents.shape[0] != c.channels:
         form = f"({c.channels}, h, w)" if c.dims == 2 else f"({c.channels}, t)"
         raise ValueError(f"codec {c.name!r} has latents of shape {form}, got {tuple(latents.shape)}")
@@ -56,7 +58,7 @@ def save_latents(
             raise ValueError(f"expected rounded latents, integers of {c.latent_bits} bits: encode with quantize")
         latents = codes
     return write_latents(file, latents, codec=c.name, fingerprint=codec.fingerprint(), size=tuple(size),
-                         sample_rate=sample_rate, coder=coder)  # fmt: skip
+                         sample_rate=sample_rate or c.sample_rate or None, coder=coder)  # fmt: skip
 
 
 def load_latents(file: str | os.PathLike[str], *, channels: int | None = None) -> LatentFile:

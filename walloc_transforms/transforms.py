@@ -20,6 +20,7 @@ from .codec import Codec
 from .config import Network
 from .functional import check_options, decode_image, decode_waveform, encode_image, encode_waveform
 from .images import pil_to_tensor
+from .signals import check_sample_rate
 from .zoo import CodecLike, load_codec
 
 __all__ = ["WallocDecode", "WallocEncode"]
@@ -31,8 +32,9 @@ class WallocEncode(v2.Transform):
     """Encode images or waveforms to latents, where ``v2.Resize`` stood.
 
     In a sample of any structure, PIL images, ``tv_tensors.Image`` and ``Video`` and otherwise the first pure tensor are
-    encoded; labels and everything else pass through as the same objects. PIL images of every mode with one meaning are
-    converted to the codec's channels. Works in workers of any start method, and on batches on any device.
+    encoded; by an audio codec the first pure tensor, whatever else there is. Labels and everything else pass through as
+    the same objects. PIL images of every mode with one meaning are converted to the codec's channels. Works in workers
+    of any start method, and on batches on any device.
 
     Args:
         codec: A codec, the name of an embedded one, a folder, or a hub repository.
@@ -43,17 +45,18 @@ class WallocEncode(v2.Transform):
         targets: What happens to bounding boxes, key points and masks: ``"pass"`` leaves them in pixels; ``"latent"``
             brings them to the latent grid: coordinates are divided by the codec's stride, in float, and a mask keeps
             the pixel in the middle of every cell.
+        sample_rate: Of the waveforms in Hz, checked against the codec's. Default: not checked.
 
     Attributes:
         codec: The codec, loaded.
 
     Shapes:
         ``(..., C, H, W)`` to ``(..., D, ceil(H / stride), ceil(W / stride))``; ``(..., C, T)`` to
-        ``(..., D, ceil(T / stride))``.
+        ``(..., D, ceil(T / stride))``, two more for published codecs.
 
     Raises:
-        ValueError: Unknown codec, options that exclude each other, or ``normalize`` with a codec that came without
-            statistics. On call: see ``functional.encode_image``.
+        ValueError: Unknown codec, another sample rate than the codec's, options that exclude each other, or
+            ``normalize`` with a codec that came without statistics. On call: see ``functional.encode_image``.
     """
 
     def __init__(
@@ -64,12 +67,14 @@ class WallocEncode(v2.Transform):
         normalize: bool = False,
         dtype: torch.dtype | None = None,
         targets: Targets = "pass",
+        sample_rate: int | None = None,
     ) -> None:
         super().__init__()
         check_options(quantize, normalize, dtype)
         if targets not in ("pass", "latent"):
             raise ValueError(f"targets must be 'pass' or 'latent', got {targets!r}")
         self.codec = load_codec(codec)
+        check_sample_rate(self.codec.config, sample_rate)
         if normalize:
             self.codec.check_statistics()
         self.quantize, self.normalize, self.dtype, self.targets = quantize, normalize, dtype, targets
@@ -79,6 +84,13 @@ class WallocEncode(v2.Transform):
             if targets == "latent":
                 kinds += (tv_tensors.BoundingBoxes, tv_tensors.KeyPoints, tv_tensors.Mask)
         self._transformed_types = kinds
+
+    def _needs_transform_list(self, flat_inputs: list[Any]) -> list[bool]:
+        """Take the first pure tensor for the waveform also where there are images, which torchvision does not."""
+        if self.codec.config.modality == "image":
+            return super()._needs_transform_list(flat_inputs)
+        first = next((i for i, inpt in enumerate(flat_inputs) if F.is_pure_tensor(inpt)), None)
+        return [i == first for i in range(len(flat_inputs))]
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Encode one entry of a sample; called by torchvision."""
@@ -114,7 +126,7 @@ class WallocDecode(v2.Transform):
     Args:
         codec: The codec that encoded the latents.
         decoder: Which of the codec's decoders; so far each codec has one, ``codec.config.decoder``. Default: that.
-        size: ``(H, W)`` or ``(T,)`` of the signal, to cut off what encoding added. Default: keep it.
+        size: ``(H, W)``, or ``T`` of a waveform, to cut off what encoding added. Default: keep it.
         tile: Decode images in tiles of so many pixels where the decoder is a network; see ``Codec.decode``.
 
     Shapes:
@@ -131,7 +143,7 @@ class WallocDecode(v2.Transform):
         codec: CodecLike,
         *,
         decoder: Network | None = None,
-        size: Sequence[int] | None = None,
+        size: Sequence[int] | int | None = None,
         tile: int | None = None,
     ) -> None:
         super().__init__()
@@ -141,6 +153,7 @@ class WallocDecode(v2.Transform):
             raise ValueError(f"the decoder of codec {self.codec.config.name!r} is {own!r}, got {decoder!r}")
         if tile is not None and own != "autoencoder_kl":
             raise ValueError(f"tile is for decoders 'autoencoder_kl', the decoder of this codec is {own!r}")
+        size = (size,) if isinstance(size, int) else size
         self.decoder, self.size, self.tile = own, None if size is None else tuple(size), tile
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:

@@ -33,6 +33,7 @@ class CodecInfo:
         dimensionality_reduction: Signal values for one latent value.
         decoder: The decoder that comes with it.
         source: Where the weights come from.
+        sample_rate: Of waveforms, in Hz; 0 if it is not known, and for images.
     """
 
     name: str
@@ -43,6 +44,7 @@ class CodecInfo:
     dimensionality_reduction: float
     decoder: str
     source: str
+    sample_rate: int
 
 
 @lru_cache
@@ -57,7 +59,7 @@ def available_codecs() -> list[CodecInfo]:
     for name in embedded_names():
         c = Codec.from_pretrained(_EMBEDDED / name).config
         infos.append(CodecInfo(name, c.modality, c.signal_channels, c.channels, c.levels, c.dimensionality_reduction,
-                               c.decoder, c.source))  # fmt: skip
+                               c.decoder, c.source, c.sample_rate))  # fmt: skip
     return infos
 
 
