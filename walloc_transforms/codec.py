@@ -23,6 +23,7 @@ from .networks import build_network
 from .packets import WaveletPacketAnalysis, WaveletPacketSynthesis, conv1x1, crop
 from .saving import Saving
 from .signals import FLOATS
+from .streaming import StreamDecoder, StreamEncoder
 
 __all__ = ["Codec", "CodecConfig"]
 
@@ -224,6 +225,23 @@ class Codec(Saving):
                 signal = signal.clamp(*limits) if clamp else signal
             signal = crop(signal, size, c.stride, c.dims)
         return signal.reshape(*batch, *signal.shape[1:])
+
+    def stream(self, quantize: Quantize = "none", *, input_range: tuple[float, float] = CODEC_RANGE) -> StreamEncoder:
+        """Begin to encode a waveform chunk by chunk; the arguments are those of :meth:`encode`.
+
+        Raises:
+            ValueError: An image codec, or an argument out of range.
+        """
+        return StreamEncoder(self, quantize, input_range=input_range)
+
+    def stream_decoder(self, *, output_range: tuple[float, float] = CODEC_RANGE, clamp: bool = False) -> StreamDecoder:
+        """Begin to decode latents chunk by chunk; the arguments are those of :meth:`decode`.
+
+        Raises:
+            ValueError: An image codec.
+            ImportError: The decoder is a network, and diffusers is not installed.
+        """
+        return StreamDecoder(self, output_range=output_range, clamp=clamp)
 
     def normalize(self, latents: Tensor) -> Tensor:
         """Bring every latent channel to zero mean and unit variance, by the statistics kept with the codec.
