@@ -1,10 +1,16 @@
-"""Measure image codecs on a folder of images: rate, quality and speed, beside bicubic resizing.
+"""Measure codecs on a folder of images or of music: rate, quality and speed, beside resizing or resampling.
 
     python -m recipes.evaluate_codec --data KODAK --codecs rgb_16x rgb_4x
+    python -m recipes.evaluate_codec --data MUSIC --codecs stereo_5x stereo_20x --include "test_*"
 
-Protocol: every image at its own size. Latents are rounded and written as a lossless RGB WebP mosaic; the rate is that
-file's bytes per pixel, and the image is decoded from that file. PSNR is that of the 8-bit result, in dB per image, then
-averaged over images. ``resize`` is bicubic reduction to as many values and back, both in Pillow.
+The codecs say whether it is images or music.
+
+Protocol for images: every image at its own size. Latents are rounded and written as a lossless RGB WebP mosaic; the
+rate is that file's bytes per pixel, and the image is decoded from that file. PSNR is that of the 8-bit result, in dB
+per image, then averaged over images. ``resize`` is bicubic reduction to as many values and back, both in Pillow.
+
+Protocol for music: ``recipes/common/sound_evaluation.py``; its rivals are resampling to as many values, and Opus,
+Vorbis and MP3 files of as many bytes.
 """
 
 import csv
@@ -12,6 +18,7 @@ import io
 import math
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,21 +33,42 @@ from tqdm import tqdm
 
 import walloc_transforms as wt
 from recipes.common.photographs import ImageFiles, demo_photographs, image_files
+from recipes.common.sound_evaluation import (
+    DemoMusic,
+    differences,
+    evaluate,
+    mean_curve,
+    sample_rate_of,
+    summarise,
+)
+from recipes.common.sound_quality import FORMATS
+from recipes.common.sound_report import draw_prefixes, markdown
+from recipes.common.sounds import SoundFiles, sound_files
+from walloc_transforms.coders import CODERS
+from walloc_transforms.container import DEFAULT_CODER
 from walloc_transforms.images import pil_to_tensor
 
 
 @dataclass
 class Config:
-    """Measure codecs on images."""
+    """Measure codecs on images or music."""
 
     data: str = "demo"
-    """A folder of images, or `demo`: the photographs that scikit-image and scikit-learn install."""
+    """A folder of images or sound, or `demo`: the photographs that scikit-image and scikit-learn install, or generated
+    music."""
     codecs: tuple[str, ...] = ("rgb_16x", "rgb_4x")
-    """Names, folders or hub repositories."""
+    """Names, folders or hub repositories; all for images or all for stereo sound."""
+    include: tuple[str, ...] = ()
+    """Only files whose paths end so: patterns such as `kodim0*` or `musdb18*/mixture.*`."""
     output_dir: Path = Path("runs/evaluate_codec")
-    """Gets images.csv (a row per image and codec), table.md and sheet.png."""
+    """Gets table.md; for images images.csv (a row per image and codec) and sheet.png; for music pieces.csv (a row per
+    piece, codec and method) and, of linear codecs, prefix.csv and prefix.png."""
     sheet_rows: int = 3
     """Images of which the sheet shows the middle 128 pixels."""
+    coder: str = DEFAULT_CODER
+    """For music: coder of the latent files."""
+    formats: tuple[str, ...] = tuple(FORMATS)
+    """For music: lossy file formats to compare with."""
 
 
 def psnr(image: Tensor, decoded: Tensor) -> float:
@@ -75,10 +103,75 @@ def resize(image: Image.Image, reduction: float) -> Tensor:
     return pil_to_tensor(image.resize((small[0], small[1]), bicubic).resize(image.size, bicubic))
 
 
+def chosen(files: Sequence[Path], include: Sequence[str]) -> list[Path]:
+    """Keep the files that match a pattern; all if there is none.
+
+    Raises:
+        FileNotFoundError: A pattern matches no file.
+    """
+    for pattern in include:
+        if not any(file.match(pattern) for file in files):
+            raise FileNotFoundError(f"none of the {len(files)} files matches {pattern!r}")
+    return [file for file in files if not include or any(file.match(pattern) for pattern in include)]
+
+
 def main(config: Config) -> list[dict[str, Any]]:
-    """Measure, write the tables and a sheet of crops; returns a row per codec."""
+    """Measure and write the files; returns a row per codec, for music per codec and method.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no file to measure in it.
+        ValueError: The codecs are for images and for sound, or not for stereo; an option is unknown; or nothing could
+            be read.
+    """
     codecs = [wt.load_codec(c) for c in config.codecs]
-    images = demo_photographs() if config.data == "demo" else ImageFiles(image_files(config.data))
+    modalities = {codec.config.modality: codec.config.name for codec in codecs}
+    if len(modalities) != 1:
+        named = " and ".join(f"{name!r} ({modality})" for modality, name in modalities.items())
+        raise ValueError(f"expected codecs of one modality, got {named or 'none'}")
+    return images_main(config, codecs) if "image" in modalities else sound_main(config, codecs)
+
+
+def sound_main(config: Config, codecs: Sequence[wt.Codec]) -> list[dict[str, Any]]:
+    """Measure audio codecs, write the tables and the prefix curve; returns a row per codec and method."""
+    for codec in codecs:
+        if codec.config.signal_channels != 2:
+            raise ValueError(f"codec {codec.config.name!r} has {codec.config.signal_channels} signal channels: "
+                             "expected stereo")  # fmt: skip
+    if len({codec.config.name for codec in codecs}) < len(codecs):
+        raise ValueError("expected codecs of different names: the tables tell them apart by these")
+    for given, known in (((config.coder,), CODERS), (config.formats, FORMATS)):
+        if unknown := [name for name in given if name not in known]:
+            raise ValueError(f"unknown coder or format {unknown[0]!r}: expected one of {', '.join(known)}")
+    files = [] if config.data == "demo" else chosen(sound_files(config.data), config.include)
+    records: list[dict[str, Any]] = []
+    curve: list[dict[str, Any]] = []
+    skipped = clipped = 0
+    for rate in dict.fromkeys(map(sample_rate_of, codecs)):
+        sounds = DemoMusic(rate) if config.data == "demo" else SoundFiles(files, rate)
+        own = [codec for codec in codecs if sample_rate_of(codec) == rate]
+        for rows, new in zip((records, curve), evaluate(sounds, own, config.coder, config.formats), strict=True):
+            rows += new
+        skipped, clipped = max(skipped, sounds.skipped), max(clipped, sounds.clipped)
+    if not records:
+        raise ValueError(f"no piece in {config.data!r} could be measured")
+    config.output_dir.mkdir(parents=True, exist_ok=True)
+    summary, curve = summarise(records), mean_curve(curve)
+    write_csv(records, config.output_dir / "pieces.csv")
+    if curve:
+        write_csv(curve, config.output_dir / "prefix.csv")
+        draw_prefixes(curve, config.output_dir / "prefix.png")
+    remark = f"{skipped} files skipped, {clipped} samples beyond full scale"
+    text = markdown(summary, differences(records), curve, coder=config.coder, threads=torch.get_num_threads(),
+                    remark=remark)  # fmt: skip
+    (config.output_dir / "table.md").write_text(text, "utf-8")
+    return summary
+
+
+def images_main(config: Config, codecs: Sequence[wt.Codec]) -> list[dict[str, Any]]:
+    """Measure image codecs, write the tables and a sheet of crops; returns a row per codec."""
+    images = (
+        demo_photographs() if config.data == "demo" else ImageFiles(chosen(image_files(config.data), config.include))
+    )
     records: list[dict[str, Any]] = []
     sheet: list[list[tuple[str, Tensor]]] = []
     for number, image in enumerate(tqdm(images, desc="images", unit="image")):
@@ -104,14 +197,20 @@ def main(config: Config) -> list[dict[str, Any]]:
     if not records:
         raise ValueError(f"no image in {config.data!r} could be read")
     config.output_dir.mkdir(parents=True, exist_ok=True)
-    with (config.output_dir / "images.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(records[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
+    write_csv(records, config.output_dir / "images.csv")
     rows = [_mean([r for r in records if r["codec"] == codec.config.name]) for codec in codecs]
     (config.output_dir / "table.md").write_text(_markdown(rows), "utf-8")
     draw_sheet(sheet, config.output_dir / "sheet.png")
     return rows
+
+
+def write_csv(records: Sequence[dict[str, Any]], file: Path) -> None:
+    """Write rows with the columns of all of them."""
+    with file.open("w", newline="", encoding="utf-8") as target:
+        columns = dict.fromkeys(key for record in records for key in record)
+        writer = csv.DictWriter(target, list(columns), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
 
 
 def _mean(records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -153,5 +252,7 @@ def draw_sheet(sheet: list[list[tuple[str, Tensor]]], file: Path) -> None:
 
 if __name__ == "__main__":
     config = tyro.cli(Config, description=__doc__)
-    print(_markdown(main(config)))
-    print(f"written to {config.output_dir}: table.md, images.csv, sheet.png")
+    is_music = "method" in main(config)[0]
+    print((config.output_dir / "table.md").read_text("utf-8"))
+    written = "table.md, pieces.csv, prefix.csv and prefix.png of linear codecs"
+    print(f"written to {config.output_dir}: {written if is_music else 'table.md, images.csv, sheet.png'}")

@@ -1,0 +1,250 @@
+"""Evaluation of audio codecs on pieces of music, beside resampling and lossy formats; for recipes.evaluate_codec.
+
+Protocol, after the WaLLoC paper: a piece is one stereo waveform, its mean subtracted, at full scale. PSNR is that of
+the halved waveforms against a peak-to-peak of 1, clipped to full scale. The rate is that of the whole ``.wlc`` file,
+from which the piece is decoded; the compression ratio is against PCM of 16 bits. Speeds count samples of both channels.
+"""
+
+import math
+import statistics
+import time
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import soundfile
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import walloc_transforms as wt
+from recipes.common.demo_music import demo_track
+from recipes.common.sound_quality import FORMATS, RESAMPLERS, LossyFile, psnr, si_sdr
+from recipes.common.sounds import SoundFiles, full_scale
+from walloc_transforms.storage import load_latents, save_latents
+
+DEFAULT_RATE = 44100
+"""Hz, for codecs that do not say theirs."""
+
+Record = dict[str, Any]
+
+
+class DemoMusic:
+    """Generated pieces, none of them among those that recipes.train_codec fits to."""
+
+    skipped = clipped = 0
+
+    def __init__(self, sample_rate: int, pieces: int = 2, seconds: float = 12.0) -> None:
+        self.sample_rate, self.pieces, self.seconds = sample_rate, pieces, seconds
+
+    def __len__(self) -> int:
+        return self.pieces
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        for seed in range(100, 100 + self.pieces):
+            stems = demo_track(seed, self.seconds, self.sample_rate)
+            yield f"demo {seed}", sum(stems.values(), torch.zeros(()))
+
+
+def sample_rate_of(codec: wt.Codec) -> int:
+    """Return the sample rate in Hz at which a codec is measured."""
+    return codec.config.sample_rate or DEFAULT_RATE
+
+
+def is_linear(codec: wt.Codec) -> bool:
+    """Whether a codec's prefixes are codecs."""
+    c = codec.config
+    return (c.encoder, c.decoder, c.stages) == ("linear", "linear", 1)
+
+
+class Piece:
+    """A piece at full scale, with what several codecs compare with on it."""
+
+    def __init__(self, name: str, sound: Tensor, sample_rate: int) -> None:
+        self.name, self.sound, self.sample_rate = name, sound, sample_rate
+        self._resampled: dict[tuple[str, Fraction], Record] = {}
+        self._lossy: dict[str, LossyFile] = {}
+
+    @property
+    def values(self) -> int:
+        """Samples of all channels."""
+        return self.sound.numel()
+
+    def lossy(self, name: str) -> LossyFile:
+        """Return the piece in one of ``FORMATS``."""
+        if name not in self._lossy:
+            self._lossy[name] = LossyFile(self.sound, self.sample_rate, FORMATS[name])
+        return self._lossy[name]
+
+    def resampled(self, name: str, share: Fraction) -> Record:
+        """Figures of one of ``RESAMPLERS`` at ``share`` as many values."""
+        if (name, share) not in self._resampled:
+            self._resampled[name, share] = self._resample(name, share)
+        return self._resampled[name, share]
+
+    def _resample(self, name: str, share: Fraction) -> Record:
+        start = time.perf_counter()
+        decoded = RESAMPLERS[name](self.sound, share)
+        speed = self.values / 1e6 / (time.perf_counter() - start)
+        quality = psnr(self.sound, decoded)
+        return {"reduction": float(1 / share), "psnr_unrounded": quality, "si_sdr": si_sdr(self.sound, decoded),
+                "encode_msps": speed}  # fmt: skip
+
+    def best_resampling(self, share: Fraction) -> float:
+        """PSNR in dB of the better resampler."""
+        return max(self.resampled(name, share)["psnr_unrounded"] for name in RESAMPLERS)
+
+
+def measure(piece: Piece, codec: wt.Codec, coder: str) -> tuple[Record, int]:
+    """Encode a piece to a ``.wlc`` file and decode it from there; returns the figures and the bytes of the file."""
+    sound, samples, c = piece.sound, piece.sound.shape[-1], codec.config
+    rate = piece.sample_rate
+    # This also sets up kernels for the calls that are timed.
+    unrounded = wt.functional.decode_waveform(wt.functional.encode_waveform(sound, codec), codec, size=samples)
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "piece.wlc"
+        dtype = torch.int8 if c.latent_bits <= 8 else torch.int16
+        start = time.perf_counter()
+        latents = wt.functional.encode_waveform(sound, codec, quantize=True, dtype=dtype)
+        length = save_latents(file, latents, codec, size=(samples,), sample_rate=rate, coder=coder)
+        encoded = time.perf_counter()
+        decoded = wt.functional.decode_waveform(load_latents(file).latents, codec, size=samples)
+        end = time.perf_counter()
+    return {"reduction": c.dimensionality_reduction, **_rate(piece, length),
+            "psnr_unrounded": psnr(sound, unrounded), "psnr": psnr(sound, decoded), "si_sdr": si_sdr(sound, decoded),
+            "encode_msps": piece.values / 1e6 / (encoded - start),
+            "decode_msps": piece.values / 1e6 / (end - encoded)}, length  # fmt: skip
+
+
+def _rate(piece: Piece, length: int) -> Record:
+    return {"bits_per_sample": 8 * length / piece.values, "compression_ratio": 2 * piece.values / length}
+
+
+def measure_format(piece: Piece, name: str, size: int) -> Record:
+    """Encode a piece in a format of libsndfile to about ``size`` bytes, or say why that cannot be done."""
+    note = FORMATS[name].missing()
+    if note:
+        return {"note": note}
+    lossy = piece.lossy(name)
+    try:
+        coded = lossy.nearest(size)
+    except soundfile.SoundFileError as error:
+        return {"note": f"refused: {error}"}
+    decoded, delay, seconds = lossy.decode(coded)
+    off = len(coded.content) / size - 1
+    note = "lowest rate" if off > 0.05 else "highest rate" if off < -0.05 else ""
+    million = piece.values / 1e6
+    return {"reduction": 1.0, **_rate(piece, len(coded.content)), "psnr": psnr(piece.sound, decoded),
+            "si_sdr": si_sdr(piece.sound, decoded), "encode_msps": million / coded.seconds,
+            "decode_msps": million / seconds, "delay": delay, "level": coded.level, "note": note}  # fmt: skip
+
+
+def prefix_lengths(channels: int) -> list[int]:
+    """List the prefixes on the curve: 8, 16, ..., and all channels."""
+    return sorted({*range(8, channels + 1, 8), channels})
+
+
+def measure_prefixes(piece: Piece, codec: wt.Codec) -> list[Record]:
+    """PSNR of the first 8, 16, ... channels of latents that are not rounded, beside resampling."""
+    latents = wt.functional.encode_waveform(piece.sound, codec)
+    samples, rows = piece.sound.shape[-1], []
+    for n in prefix_lengths(codec.config.channels):
+        decoded = wt.functional.decode_waveform(latents[:n], codec.prefix(n), size=samples)
+        rows.append({"codec": codec.config.name, "channels": n, "reduction": codec.config.packets / n,
+                     "psnr": psnr(piece.sound, decoded),
+                     "resampling_psnr": piece.best_resampling(Fraction(n, codec.config.packets))})  # fmt: skip
+    return rows
+
+
+@torch.no_grad()
+def evaluate(
+    sounds: SoundFiles | DemoMusic, codecs: Sequence[wt.Codec], coder: str, formats: Sequence[str]
+) -> tuple[list[Record], list[Record]]:
+    """Measure codecs of one sample rate on all pieces.
+
+    Args:
+        sounds: The pieces, at that rate.
+        codecs: For stereo sound.
+        coder: Of the latent files.
+        formats: Names of ``FORMATS`` to compare with.
+
+    Returns:
+        A row per piece, codec and method, and the rows of the prefix curve, one per piece, codec and prefix. Pieces
+        that are silent or shorter than a codec's stride are named and count as skipped.
+    """
+    records: list[Record] = []
+    curve: list[Record] = []
+    shortest = max(codec.config.stride for codec in codecs)
+    for name, sound in tqdm(sounds, desc="pieces", unit="piece"):
+        why = ("silent" if not (sound != sound[0, 0]).any() else
+               f"shorter than {shortest} samples" if sound.shape[-1] < shortest else "")  # fmt: skip
+        if why:
+            tqdm.write(f"skipped {name}: {why}")
+            sounds.skipped += 1
+            continue
+        piece = Piece(name, full_scale(sound), sounds.sample_rate)
+        for codec in tqdm(codecs, desc=name, unit="codec", leave=False):
+            c = codec.config
+            about = {"piece": name, "seconds": sound.shape[-1] / sounds.sample_rate, "codec": c.name}
+            figures, size = measure(piece, codec, coder)
+            share = Fraction(c.channels, c.packets)
+            records.append({**about, "method": c.name, **figures})
+            for method in RESAMPLERS:
+                records.append({**about, "method": method, **piece.resampled(method, share)})
+            for method in formats:
+                records.append({**about, "method": method, **measure_format(piece, method, size)})
+            if is_linear(codec):
+                curve += [{"piece": name, **row} for row in measure_prefixes(piece, codec)]
+    return records, curve
+
+
+def differences(records: Sequence[Record]) -> list[Record]:
+    """PSNR of every codec less that of the better resampler, per piece and, as piece ``mean``, over all pieces."""
+    rows: list[Record] = []
+    for name in dict.fromkeys(r["codec"] for r in records):
+        own: list[Record] = []
+        for piece in dict.fromkeys(r["piece"] for r in records):
+            methods = {r["method"]: r for r in records if (r["piece"], r["codec"]) == (piece, name)}
+            resampling = max(methods[m]["psnr_unrounded"] for m in RESAMPLERS)
+            unrounded, rounded = methods[name]["psnr_unrounded"], methods[name]["psnr"]
+            own.append({"codec": name, "piece": piece, "resampling": resampling, "psnr_unrounded": unrounded,
+                        "psnr": rounded, "unrounded_less": unrounded - resampling,
+                        "rounded_less": rounded - resampling})  # fmt: skip
+        figures = list(own[0])[2:]
+        rows += [*own, {"codec": name, "piece": "mean", **{k: statistics.fmean(r[k] for r in own) for k in figures}}]
+    return rows
+
+
+def summarise(records: Sequence[Record]) -> list[Record]:
+    """Average over pieces, a row per codec and method; the compression ratio is that of the mean bits per sample.
+
+    What a method has for some pieces only is averaged over those, and ``pieces`` counts them.
+    """
+    rows: list[Record] = []
+    for codec, method in dict.fromkeys((r["codec"], r["method"]) for r in records):
+        own = [r for r in records if (r["codec"], r["method"]) == (codec, method)]
+        measured = [r for r in own if "reduction" in r]
+        row: Record = {"codec": codec, "method": method, "pieces": len(measured)}
+        for key in ("reduction", "bits_per_sample", "psnr_unrounded", "psnr", "si_sdr", "encode_msps", "decode_msps"):
+            known = [r[key] for r in measured if not math.isnan(r.get(key, math.nan))]
+            row[key] = statistics.fmean(known) if known else math.nan
+        row["compression_ratio"] = 16 / row["bits_per_sample"]
+        delays = [r["delay"] for r in measured if "delay" in r]
+        row["delay"] = f"{min(delays)} to {max(delays)}" if len(set(delays)) > 1 else "".join(map(str, delays[:1]))
+        notes = [r["note"] for r in own if r.get("note")]
+        row["note"] = "; ".join(f"{note} ({notes.count(note)} of {len(own)})" for note in dict.fromkeys(notes))
+        rows.append(row)
+    return rows
+
+
+def mean_curve(curve: Sequence[Record]) -> list[Record]:
+    """Average the prefix curve over pieces."""
+    rows: list[Record] = []
+    for codec, channels in dict.fromkeys((r["codec"], r["channels"]) for r in curve):
+        own = [r for r in curve if (r["codec"], r["channels"]) == (codec, channels)]
+        means = {key: statistics.fmean(r[key] for r in own) for key in ("psnr", "resampling_psnr")}
+        rows.append({"codec": codec, "channels": channels, "reduction": own[0]["reduction"], **means,
+                     "difference": means["psnr"] - means["resampling_psnr"]})  # fmt: skip
+    return rows

@@ -1,0 +1,81 @@
+"""Tables and the prefix curve of the evaluation of audio codecs, from its records."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+from recipes.common.reports import number, table
+
+Record = dict[str, Any]
+
+
+def markdown(
+    summary: Sequence[Record], less: Sequence[Record], curve: Sequence[Record], *, coder: str, threads: int, remark: str
+) -> str:
+    """Lay everything out as Markdown.
+
+    Args:
+        summary: A row per codec and method.
+        less: What codecs have less than resampling, a row per codec and piece.
+        curve: The mean prefix curve; may be empty.
+        coder: Of the latent files.
+        threads: Of PyTorch, while times were taken.
+        remark: What there is to say about the files.
+    """
+    caption = (
+        f"Means over pieces; {remark}. PSNR is against a peak-to-peak of 1. Rates are those of whole files, the "
+        f"codec's by coder {coder}; CR is against 16-bit PCM. Resampling keeps its values in float32. Lossy formats "
+        "are at the setting whose file is nearest to the codec's, freed of their delay, in samples. Speeds are "
+        f"megasamples of both channels per second, {threads} thread{'s' * (threads > 1)}, one call each; for "
+        "resampling, encoding is there and back."
+    )
+    heads = ["method", "pieces", "reduction", "CR", "bits per sample", "PSNR unrounded, dB", "PSNR, dB", "SI-SDR, dB",
+             "encode, MS/s", "decode, MS/s", "delay", "note"]  # fmt: skip
+    parts = [caption]
+    for codec in dict.fromkeys(r["codec"] for r in summary):
+        rows = [[f"`{codec}`" if r["method"] == codec else r["method"], str(r["pieces"]), _figure(r["reduction"], 2),
+                 _figure(r["compression_ratio"], 1), _figure(r["bits_per_sample"], 3),
+                 *(_figure(r[key], 2) for key in ("psnr_unrounded", "psnr", "si_sdr")),
+                 *(_figure(r[key]) for key in ("encode_msps", "decode_msps")), r["delay"] or "-", r["note"]]
+                for r in summary if r["codec"] == codec]  # fmt: skip
+        parts.append(f"## `{codec}`\n\n{table(heads, rows)}")
+    heads = ["codec", "piece", "resampling, dB", "unrounded, dB", "rounded, dB", "unrounded - resampling",
+             "rounded - resampling"]  # fmt: skip
+    rows = [[f"`{r['codec']}`", r["piece"].replace("|", "\\|"),
+             *(_figure(r[key], 2) for key in ("resampling", "psnr_unrounded", "psnr")),
+             *(f"{r[key]:+.2f}" for key in ("unrounded_less", "rounded_less"))] for r in less]  # fmt: skip
+    parts.append(f"## PSNR beside the better resampling to as many values\n\n{table(heads, rows, text_columns=2)}")
+    if curve:
+        heads = ["codec", "channels", "reduction", "PSNR, dB", "resampling, dB", "difference"]
+        rows = [[f"`{r['codec']}`", str(r["channels"]), _figure(r["reduction"], 2), _figure(r["psnr"], 2),
+                 _figure(r["resampling_psnr"], 2), f"{r['difference']:+.2f}"] for r in curve]  # fmt: skip
+        parts.append(f"## Prefixes of the latent channels, unrounded\n\n{table(heads, rows)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _figure(value: float, digits: int | None = None) -> str:
+    if math.isnan(value):
+        return "-"
+    return number(value) if digits is None else f"{value:.{digits}f}"
+
+
+def draw_prefixes(curve: Sequence[Record], file: Path) -> None:
+    """Draw the mean prefix curve, PSNR by share of the values kept, beside resampling to as many."""
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    for index, codec in enumerate(dict.fromkeys(r["codec"] for r in curve)):
+        rows = [r for r in curve if r["codec"] == codec]
+        places = [100 / r["reduction"] for r in rows]
+        axes.plot(places, [r["psnr"] for r in rows], "o-", ms=4, color=f"C{index}", label=f"{codec}, first channels")
+        axes.plot(places, [r["resampling_psnr"] for r in rows], "x--", ms=4, color=f"C{index}", alpha=0.6,
+                  label="resampling to as many values")  # fmt: skip
+    axes.set(xlabel="values kept, % of the samples", ylabel="PSNR, dB", xlim=(0, None))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(file, dpi=130)
+    plt.close(figure)
