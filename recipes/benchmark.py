@@ -33,7 +33,7 @@ from recipes.common.reports import INPUTS, draw, report
 from recipes.common.timing import in_fresh_process, machine, median_seconds, memory_rise, use_tf32
 from recipes.common.training import write_atomically
 
-AUDIO = {"stereo_5x": 108, "stereo_20x": 27}  # channels of codecs for two channels of sound at 8 levels
+AUDIO = ("stereo_5x", "stereo_20x")
 BATCH = 32  # of the loader
 CROP = 256  # pixels per side, of the loader
 
@@ -158,23 +158,13 @@ def _time(calls: Timed, config: Config, device: str = "cpu") -> dict[str, float]
 # audio
 
 
-def audio_codec(name: str) -> wt.Codec:
-    """Make a stereo codec of random orthogonal weights."""
-    codec = wt.Codec(wt.CodecConfig(name, "audio", signal_channels=2, channels=AUDIO[name], levels=8))
-    gain = 150  # latents of noise then use their 8 bits, and comparing them means something
-    with torch.no_grad():
-        codec.weight.mul_(gain)
-        codec.decoder.weight.div_(gain)
-    return codec
-
-
 def audio_part(config: Config) -> list[dict[str, Any]]:
     """Rates in megasamples per second, those of both channels counted."""
     jobs = [(threads, name, shape) for threads in config.threads for name in AUDIO for shape in config.waveforms]
     records: list[dict[str, Any]] = []
     for threads, name, (n, length) in tqdm(jobs, desc="audio", unit="row"):
         torch.set_num_threads(threads)
-        codec, waveforms = audio_codec(name), torch.rand(n, 2, length) * 2 - 1
+        codec, waveforms = wt.load_codec(name), torch.rand(n, 2, length) * 2 - 1
         encode = partial(wt.functional.encode_waveform, codec=codec)
         decode = partial(wt.functional.decode_waveform, codec=codec)
         reference, reference_decode = reference_encoder(codec), reference_decoder(codec)
@@ -267,7 +257,7 @@ def memory_part(config: Config) -> list[dict[str, Any]]:
 def memory_of(name: str, call: str, dtype: str, megapixels: float, threads: int) -> dict[str, Any]:
     """Measure one call in this process, which should be fresh; a small call goes before, to load and compile."""
     torch.set_num_threads(threads)
-    codec = audio_codec(name) if name in AUDIO else wt.load_codec(name)
+    codec = wt.load_codec(name)
     c = codec.config
     suffix = "waveform" if name in AUDIO else "image"
     function = getattr(wt.functional, f"{call}_{suffix}")

@@ -300,13 +300,12 @@ def _replace_first(model: Any, family: Family, old: _Old, stride: int, image_siz
 def _enter_later(model: Any, family: Family, old: _Old, step: int) -> _Plan:
     """Replace everything up to the unit that comes down to the stride of the codec."""
     coarse = next((i for i, unit in enumerate(old.units) if old.reduction(unit) >= step), None)
+    if coarse is not None and old.stride == step:
+        return _replace_first(model, family, old, step, old.image_size)
     if coarse is None or coarse < old.in_stem - 1 or old.reduction(old.units[coarse]) != step:
         reason = f"its stem has a stride of {old.stride}" if old.stride >= step else "its stages are not a plain chain"
-        if not (coarse is not None and old.stride == step):
-            raise ValueError(f"match='entry' needs a model that comes down to the codec's stride of {step} after its "
-                             f"stem; {type(model).__name__}: {reason}")  # fmt: skip
-    if old.stride == step:
-        return _replace_first(model, family, old, step, old.image_size)
+        raise ValueError(f"match='entry' needs a model that comes down to the codec's stride of {step} after its "
+                         f"stem; {type(model).__name__}: {reason}")  # fmt: skip
     dropped = [unit.path for unit in old.units[1 : coarse + 1]]
     return _Plan(old.units[0].path, dropped, old.channels(old.units[coarse]), step, old.image_size)
 
