@@ -5,33 +5,29 @@
 
 The codecs say whether it is images or music.
 
-Protocol for images: every image at its own size. Latents are rounded and written as a lossless RGB WebP mosaic; the
-rate is that file's bytes per pixel, and the image is decoded from that file. PSNR is that of the 8-bit result, in dB
-per image, then averaged over images. ``resize`` is bicubic reduction to as many values and back, both in Pillow.
+Protocol for images: ``recipes/common/image_evaluation.py``; rivals are bicubic resizing to as many values, and JPEG,
+WebP and AVIF files of as many bytes.
 
 Protocol for music: ``recipes/common/sound_evaluation.py``; its rivals are resampling to as many values, and Opus,
 Vorbis and MP3 files of as many bytes.
 """
 
-import csv
-import io
-import math
-import statistics
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import torch
 import tyro
-from PIL import Image
-from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio
 from tqdm import tqdm
 
 import walloc_transforms as wt
+from recipes.common import image_evaluation, image_formats
+from recipes.common.evaluation import chosen, write_csv
+from recipes.common.image_measures import IMAGE_CODERS, MOSAIC
+from recipes.common.image_quality import load_networks
+from recipes.common.image_report import draw_rates, draw_sheet
+from recipes.common.image_report import markdown as image_markdown
 from recipes.common.photographs import ImageFiles, demo_photographs, image_files
 from recipes.common.sound_evaluation import (
     DemoMusic,
@@ -46,7 +42,6 @@ from recipes.common.sound_report import draw_prefixes, markdown
 from recipes.common.sounds import SoundFiles, sound_files
 from walloc_transforms.coders import CODERS
 from walloc_transforms.container import DEFAULT_CODER
-from walloc_transforms.images import pil_to_tensor
 
 
 @dataclass
@@ -61,87 +56,54 @@ class Config:
     include: tuple[str, ...] = ()
     """Only files whose paths end so: patterns such as `kodim0*` or `musdb18*/mixture.*`."""
     output_dir: Path = Path("runs/evaluate_codec")
-    """Gets table.md; for images images.csv (a row per image and codec) and sheet.png; for music pieces.csv (a row per
-    piece, codec and method) and, of linear codecs, prefix.csv and prefix.png."""
+    """Gets table.md; for images images.csv (a row per image, codec and method), rates.csv of the lossy formats, rd.png
+    and sheet.png; for music pieces.csv (a row per piece, codec and method) and prefix.png. Linear codecs give
+    prefix.csv too."""
     sheet_rows: int = 3
-    """Images of which the sheet shows the middle 128 pixels."""
-    coder: str = DEFAULT_CODER
-    """For music: coder of the latent files."""
-    formats: tuple[str, ...] = tuple(FORMATS)
-    """For music: lossy file formats to compare with."""
-
-
-def psnr(image: Tensor, decoded: Tensor) -> float:
-    """PSNR in dB of two uint8 images."""
-    return float(peak_signal_noise_ratio(decoded.float(), image.float(), data_range=255.0))
-
-
-def code(image: Tensor, codec: wt.Codec) -> tuple[Tensor, dict[str, float]]:
-    """Encode to a file in memory and decode from it."""
-    start = time.perf_counter()
-    latents = wt.functional.encode_image(image, codec, quantize=True)
-    encoded = time.perf_counter()
-    file = io.BytesIO()
-    wt.functional.latents_to_pil(latents)[0].save(file, "WEBP", lossless=True)
-    with Image.open(file) as mosaic:
-        read = wt.functional.pil_to_latents([mosaic], codec.config.channels)[0]
-    if not torch.equal(read.float(), latents):
-        raise RuntimeError("the mosaic did not come back as it was written")
-    decoding = time.perf_counter()
-    decoded = wt.functional.decode_image(read, codec, size=image.shape[-2:])
-    end = time.perf_counter()
-    pixels = image.shape[-1] * image.shape[-2]
-    figures = {"bpp": 8 * len(file.getvalue()) / pixels, "encode_mps": pixels / 1e6 / (encoded - start),
-               "decode_mps": pixels / 1e6 / (end - decoding)}  # fmt: skip
-    return (decoded * 255).round().to(torch.uint8), figures
-
-
-def resize(image: Image.Image, reduction: float) -> Tensor:
-    """Reduce to ``1 / reduction`` as many pixels and enlarge again."""
-    small = [max(1, round(n / math.sqrt(reduction))) for n in image.size]
-    bicubic = Image.Resampling.BICUBIC
-    return pil_to_tensor(image.resize((small[0], small[1]), bicubic).resize(image.size, bicubic))
-
-
-def chosen(files: Sequence[Path], include: Sequence[str]) -> list[Path]:
-    """Keep the files that match a pattern; all if there is none.
-
-    Raises:
-        FileNotFoundError: A pattern matches no file.
-    """
-    for pattern in include:
-        if not any(file.match(pattern) for file in files):
-            raise FileNotFoundError(f"none of the {len(files)} files matches {pattern!r}")
-    return [file for file in files if not include or any(file.match(pattern) for pattern in include)]
+    """Images of which the sheet shows the middle 128 pixels, a row per codec."""
+    coder: str | None = None
+    """How latents are stored: in `.wlc` files by coder `zlib` (the default for music), `webp`, `jpegls` or `ans`, or,
+    for images and their default, as a `mosaic`: a lossless WebP image, as in the paper."""
+    formats: tuple[str, ...] | None = None
+    """Lossy file formats to compare with. Default: all, which are JPEG, WebP and AVIF, for music Opus, Vorbis and
+    MP3."""
+    networks: bool = False
+    """For images: measure LPIPS and DISTS too, whose weights (528 MB) are downloaded unless torch.hub has them; where
+    they cannot be had, the table says so."""
 
 
 def main(config: Config) -> list[dict[str, Any]]:
-    """Measure and write the files; returns a row per codec, for music per codec and method.
+    """Measure and write the files; returns a row per codec and method.
 
     Raises:
         FileNotFoundError: There is no such folder, or no file to measure in it.
-        ValueError: The codecs are for images and for sound, or not for stereo; an option is unknown; or nothing could
-            be read.
+        ValueError: The codecs are for images and for sound, not for stereo or RGB, or of one name; an option is
+            unknown; or nothing could be read.
     """
     codecs = [wt.load_codec(c) for c in config.codecs]
     modalities = {codec.config.modality: codec.config.name for codec in codecs}
     if len(modalities) != 1:
         named = " and ".join(f"{name!r} ({modality})" for modality, name in modalities.items())
         raise ValueError(f"expected codecs of one modality, got {named or 'none'}")
-    return images_main(config, codecs) if "image" in modalities else sound_main(config, codecs)
-
-
-def sound_main(config: Config, codecs: Sequence[wt.Codec]) -> list[dict[str, Any]]:
-    """Measure audio codecs, write the tables and the prefix curve; returns a row per codec and method."""
+    is_image = "image" in modalities
+    signals, kind = (3, "RGB") if is_image else (2, "stereo")
     for codec in codecs:
-        if codec.config.signal_channels != 2:
+        if codec.config.signal_channels != signals:
             raise ValueError(f"codec {codec.config.name!r} has {codec.config.signal_channels} signal channels: "
-                             "expected stereo")  # fmt: skip
+                             f"expected {kind}")  # fmt: skip
     if len({codec.config.name for codec in codecs}) < len(codecs):
         raise ValueError("expected codecs of different names: the tables tell them apart by these")
-    for given, known in (((config.coder,), CODERS), (config.formats, FORMATS)):
+    coder = config.coder or (MOSAIC if is_image else DEFAULT_CODER)
+    coders, all_formats = (IMAGE_CODERS, image_formats.FORMATS) if is_image else (tuple(CODERS), FORMATS)
+    formats = tuple(all_formats) if config.formats is None else config.formats
+    for given, known in (((coder,), coders), (formats, all_formats)):
         if unknown := [name for name in given if name not in known]:
             raise ValueError(f"unknown coder or format {unknown[0]!r}: expected one of {', '.join(known)}")
+    return (images_main if is_image else sound_main)(config, codecs, coder, formats)
+
+
+def sound_main(config: Config, codecs: Sequence[wt.Codec], coder: str, formats: Sequence[str]) -> list[dict[str, Any]]:
+    """Measure audio codecs, write the tables and the prefix curve; returns a row per codec and method."""
     files = [] if config.data == "demo" else chosen(sound_files(config.data), config.include)
     records: list[dict[str, Any]] = []
     curve: list[dict[str, Any]] = []
@@ -149,7 +111,7 @@ def sound_main(config: Config, codecs: Sequence[wt.Codec]) -> list[dict[str, Any
     for rate in dict.fromkeys(map(sample_rate_of, codecs)):
         sounds = DemoMusic(rate) if config.data == "demo" else SoundFiles(files, rate)
         own = [codec for codec in codecs if sample_rate_of(codec) == rate]
-        for rows, new in zip((records, curve), evaluate(sounds, own, config.coder, config.formats), strict=True):
+        for rows, new in zip((records, curve), evaluate(sounds, own, coder, formats), strict=True):
             rows += new
         skipped, clipped = max(skipped, sounds.skipped), max(clipped, sounds.clipped)
     if not records:
@@ -161,98 +123,50 @@ def sound_main(config: Config, codecs: Sequence[wt.Codec]) -> list[dict[str, Any
         write_csv(curve, config.output_dir / "prefix.csv")
         draw_prefixes(curve, config.output_dir / "prefix.png")
     remark = f"{skipped} files skipped, {clipped} samples beyond full scale"
-    text = markdown(summary, differences(records), curve, coder=config.coder, threads=torch.get_num_threads(),
+    text = markdown(summary, differences(records), curve, coder=coder, threads=torch.get_num_threads(),
                     remark=remark)  # fmt: skip
     (config.output_dir / "table.md").write_text(text, "utf-8")
     return summary
 
 
-def images_main(config: Config, codecs: Sequence[wt.Codec]) -> list[dict[str, Any]]:
-    """Measure image codecs, write the tables and a sheet of crops; returns a row per codec."""
-    images = (
-        demo_photographs() if config.data == "demo" else ImageFiles(chosen(image_files(config.data), config.include))
-    )
-    records: list[dict[str, Any]] = []
-    sheet: list[list[tuple[str, Tensor]]] = []
-    for number, image in enumerate(tqdm(images, desc="images", unit="image")):
-        original = pil_to_tensor(image)
-        crops = [("original", _crop(original))]
-        for codec in codecs:
-            wt.functional.encode_image(original, codec)  # the first call at a size sets up its kernels
-            decoded, figures = code(original, codec)
-            reduction = codec.config.dimensionality_reduction
-            thumbnail = resize(image, reduction)
-            record = {"image": number, "width": image.width, "height": image.height, "codec": codec.config.name,
-                      "reduction": reduction, "psnr": psnr(original, decoded),
-                      "resize_psnr": psnr(original, thumbnail), **figures}  # fmt: skip
-            records.append(record)
-            crops += [
-                (f"resize, {reduction:g}x fewer values\n{record['resize_psnr']:.1f} dB", _crop(thumbnail)),
-                (f"{codec.config.name}, {reduction:g}x fewer values\n{record['psnr']:.1f} dB", _crop(decoded)),
-            ]
-        if number < config.sheet_rows:
-            sheet.append(crops)
-    if isinstance(images, ImageFiles) and images.skipped:
-        print(f"{images.skipped} unreadable images skipped")
-    if not records:
-        raise ValueError(f"no image in {config.data!r} could be read")
+def images_main(config: Config, codecs: Sequence[wt.Codec], coder: str, formats: Sequence[str]) -> list[dict[str, Any]]:
+    """Measure image codecs, write the tables, curves and a sheet of crops; returns a row per codec and method."""
+    for codec in codecs:
+        if coder == MOSAIC and codec.config.latent_bits > 8:
+            raise ValueError(f"latents of codec {codec.config.name!r} have {codec.config.latent_bits} bits, which no "
+                             "mosaic holds: give another coder")  # fmt: skip
+    if config.data == "demo":
+        images, files = [(f"demo {i}", image) for i, image in enumerate(demo_photographs())], None
+    else:
+        files = ImageFiles(chosen(image_files(config.data), config.include))
+        images = files.named()
+    networks = load_networks() if config.networks else image_evaluation.NO_NETWORKS
+    total = None if files is None else len(files)
+    results = image_evaluation.evaluate(tqdm(images, desc="images", unit="image", total=total), codecs, coder, formats,
+                                        networks, config.sheet_rows)  # fmt: skip
+    skipped = results.skipped + (files.skipped if files else 0)
+    if skipped:
+        print(f"{skipped} images skipped")
+    if not results.records:
+        raise ValueError(f"no image in {config.data!r} could be measured")
+    summary = image_evaluation.summarise(results.records)
+    curve = image_evaluation.mean_curve(results.prefixes, ("codec", "channels"))
+    rates = image_evaluation.mean_curve(results.rates, ("format", "quality"))
     config.output_dir.mkdir(parents=True, exist_ok=True)
-    write_csv(records, config.output_dir / "images.csv")
-    rows = [_mean([r for r in records if r["codec"] == codec.config.name]) for codec in codecs]
-    (config.output_dir / "table.md").write_text(_markdown(rows), "utf-8")
-    draw_sheet(sheet, config.output_dir / "sheet.png")
-    return rows
-
-
-def write_csv(records: Sequence[dict[str, Any]], file: Path) -> None:
-    """Write rows with the columns of all of them."""
-    with file.open("w", newline="", encoding="utf-8") as target:
-        columns = dict.fromkeys(key for record in records for key in record)
-        writer = csv.DictWriter(target, list(columns), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(records)
-
-
-def _mean(records: list[dict[str, Any]]) -> dict[str, Any]:
-    means = {key: statistics.fmean(r[key] for r in records)
-             for key in ("reduction", "psnr", "bpp", "resize_psnr", "encode_mps", "decode_mps")}  # fmt: skip
-    return {"codec": records[0]["codec"], "images": len(records), **means}
-
-
-def _markdown(rows: list[dict[str, Any]]) -> str:
-    lines = ["| codec | images | reduction | PSNR, dB | bpp | resize: PSNR, dB | encode, MP/s | decode, MP/s |",
-             "|---|" + "---:|" * 7]  # fmt: skip
-    for r in rows:
-        lines.append(f"| `{r['codec']}` | {r['images']} | {r['reduction']:g} | {r['psnr']:.2f} | {r['bpp']:.3f} "
-                     f"| {r['resize_psnr']:.2f} | {r['encode_mps']:.0f} | {r['decode_mps']:.0f} |")  # fmt: skip
-    return "\n".join(lines) + "\n"
-
-
-def _crop(image: Tensor, side: int = 128) -> Tensor:
-    h, w = image.shape[-2:]
-    top, left = max(0, (h - side) // 2), max(0, (w - side) // 2)
-    return image[:, top : top + side, left : left + side].permute(1, 2, 0)
-
-
-def draw_sheet(sheet: list[list[tuple[str, Tensor]]], file: Path) -> None:
-    """Draw a row of titled centre crops per image."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    rows, columns = len(sheet), len(sheet[0])
-    figure, axes = plt.subplots(rows, columns, figsize=(2.3 * columns, 2.5 * rows), layout="constrained", squeeze=False)
-    for i, row in enumerate(sheet):
-        for j, (title, crop) in enumerate(row):
-            axes[i, j].imshow(crop.numpy(), interpolation="nearest")
-            axes[i, j].set_title(title, fontsize=9)
-            axes[i, j].axis("off")
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
+    for rows, name in ((results.records, "images.csv"), (curve, "prefix.csv"), (rates, "rates.csv")):
+        if rows:
+            write_csv(rows, config.output_dir / name)
+    draw_rates(summary, curve, rates, config.output_dir / "rd.png")
+    if results.sheet:
+        draw_sheet(results.sheet, config.output_dir / "sheet.png")
+    text = image_markdown(summary, curve, coder=coder, threads=torch.get_num_threads(), missing=networks.missing,
+                          remark=f"{skipped} images skipped")  # fmt: skip
+    (config.output_dir / "table.md").write_text(text, "utf-8")
+    return summary
 
 
 if __name__ == "__main__":
     config = tyro.cli(Config, description=__doc__)
-    is_music = "method" in main(config)[0]
+    main(config)
     print((config.output_dir / "table.md").read_text("utf-8"))
-    written = "table.md, pieces.csv, prefix.csv and prefix.png of linear codecs"
-    print(f"written to {config.output_dir}: {written if is_music else 'table.md, images.csv, sheet.png'}")
+    print(f"written to {config.output_dir}")

@@ -21,7 +21,7 @@ from torch import nn
 from torchvision.transforms import v2
 
 import walloc_transforms as wt
-from recipes import classification, evaluate_codec, resolution_scaling, train_codec
+from recipes import classification, resolution_scaling, train_codec
 from recipes.common import arms, datasets, digits, photographs, training, trunk
 
 ROOT = Path(__file__).parents[1]
@@ -348,29 +348,6 @@ def test_train_codec_on_generated_music(tmp_path: Path) -> None:
         modality="audio", channels=4, levels=5, output_dir=tmp_path / "codec", sample_rate=16000
     )
     assert train_codec.main(config).config.source == "generated music"
-
-
-def test_evaluate_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_images(tmp_path / "photos", 2, size=(97, 120))
-    Image.fromarray(np.full((16, 16), 60000, np.uint16)).save(tmp_path / "photos" / "deep.png")
-    config = evaluate_codec.Config(data=str(tmp_path / "photos"), output_dir=tmp_path / "out")
-    rows = evaluate_codec.main(config)
-    image = photographs.read_image(tmp_path / "photos" / "00.jpg")
-    assert image is not None
-    pixels = np.asarray(image, dtype=float)
-    z = wt.WallocEncode("rgb_4x", quantize=True)(image)
-    decoded = np.round(wt.functional.decode_image(z, "rgb_4x", size=(120, 97)).permute(1, 2, 0).numpy() * 255)
-    expected = 10 * math.log10(255**2 / np.mean((decoded - pixels) ** 2))
-    record = (tmp_path / "out" / "images.csv").read_text().splitlines()[2].split(",")
-    assert record[3] == "rgb_4x"
-    assert float(record[5]) == pytest.approx(expected, abs=1e-3)
-    said = capsys.readouterr().out
-    assert "deep.png: mode I;16 is not of 8 bits" in said
-    assert "1 unreadable images skipped" in said
-    assert [r["codec"] for r in rows] == ["rgb_16x", "rgb_4x"]
-    assert rows[1]["psnr"] > rows[0]["psnr"] > rows[0]["resize_psnr"]
-    assert rows[1]["bpp"] > rows[0]["bpp"] > 0
-    assert (tmp_path / "out" / "sheet.png").exists()
 
 
 def test_importing_recipes_lets_threads_sleep() -> None:

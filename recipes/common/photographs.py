@@ -1,5 +1,6 @@
 """Photographs: files of a folder, and those that scikit-image and scikit-learn install."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -45,13 +46,18 @@ class ImageFiles:
         return len(self.files)
 
     def __iter__(self) -> Iterator[Image.Image]:
+        return (image for _, image in self.named())
+
+    def named(self) -> Iterator[tuple[str, Image.Image]]:
+        """Yield the path below what all files have in common, and the image."""
         self.skipped = 0
+        folder = os.path.commonpath([file.parent.absolute() for file in self.files]) if self.files else ""
         for file in self.files:
             image = read_image(file)
             if image is None:
                 self.skipped += 1
             else:
-                yield image
+                yield file.absolute().relative_to(folder).as_posix(), image
 
 
 def demo_photographs() -> list[Image.Image]:

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import soundfile
 import torch
@@ -21,14 +20,13 @@ from tqdm import tqdm
 
 import walloc_transforms as wt
 from recipes.common.demo_music import demo_track
+from recipes.common.evaluation import Record, is_linear
 from recipes.common.sound_quality import FORMATS, RESAMPLERS, LossyFile, psnr, si_sdr
 from recipes.common.sounds import SoundFiles, full_scale
 from walloc_transforms.storage import load_latents, save_latents
 
 DEFAULT_RATE = 44100
 """Hz, for codecs that do not say theirs."""
-
-Record = dict[str, Any]
 
 
 class DemoMusic:
@@ -51,12 +49,6 @@ class DemoMusic:
 def sample_rate_of(codec: wt.Codec) -> int:
     """Return the sample rate in Hz at which a codec is measured."""
     return codec.config.sample_rate or DEFAULT_RATE
-
-
-def is_linear(codec: wt.Codec) -> bool:
-    """Whether a codec's prefixes are codecs."""
-    c = codec.config
-    return (c.encoder, c.decoder, c.stages) == ("linear", "linear", 1)
 
 
 class Piece:
