@@ -122,7 +122,7 @@ def train(model: nn.Module, train_set: Any, validation_set: Any, schedule: Sched
     if usable == 0:
         raise ValueError(f"{len(train_set)} training images are too few for {ranks.world} processes")
     steps = s.epochs * max(1, usable // own_batch)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(step, steps))
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, steps))
     log: list[dict[str, Any]] = []
     checkpoint = folder / "checkpoint.pt"
     if resume and checkpoint.is_file():
@@ -192,7 +192,8 @@ def _loss(model: nn.Module, x: Tensor, y: Tensor) -> tuple[Tensor, int]:
     return F.cross_entropy(logits.float(), y, ignore_index=IGNORE, reduction="sum") / max(1, seen), seen
 
 
-def _lr_factor(step: int, steps: int) -> float:
+def lr_factor(step: int, steps: int) -> float:
+    """Learning rate of a step as a fraction of the peak: linear warm-up over the first tenth, then half a cosine."""
     warmup = max(1, steps // 10)
     if step < warmup:
         return (step + 1) / warmup
