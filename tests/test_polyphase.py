@@ -29,6 +29,7 @@ def test_blocks(start: int, stride: int, taps: int, signals: int) -> None:
 def test_blocks_read_no_more_than_they_must() -> None:
     bank = analysis_bank("bior4.4", 4)
     assert to_blocks(torch.from_numpy(bank.filters)[:, None], bank.start, bank.stride)[1] == (4, 3)
+    assert to_blocks(torch.ones(1, 1, 4), 0, 4)[1] == (0, 0)
 
 
 @pytest.mark.parametrize("levels", [1, 3])
