@@ -26,7 +26,7 @@ from recipes.common.separation_report import draw_spectrograms, spectrogram, wri
 from recipes.common.separation_scores import as_csv, best_gains, markdown, score, score_all, summarise
 from recipes.common.separators import Separator, Size, TransformerTrunk, macs_per_second
 from recipes.common.stems import RATE, SOURCES, Crops, Track
-from recipes.common.training import Ranks
+from recipes.common.training import Ranks, lr_factor
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = 16 * HOP
@@ -382,11 +382,11 @@ def test_wide_maps_learn_more_slowly(arm: str) -> None:
 
 
 def test_learning_rate() -> None:
-    factors = [training.lr_factor(step, 100) for step in range(100)]
+    factors = [lr_factor(step, 100) for step in range(100)]
     assert factors[0] == pytest.approx(0.1)
     assert max(factors) == factors[9] == factors[10] == 1
     assert factors[-1] < 0.001
-    assert [training.lr_factor(0, steps) for steps in (1, 2)] == [1, 1]
+    assert [lr_factor(0, steps) for steps in (1, 2)] == [1, 1]
 
 
 # recipe

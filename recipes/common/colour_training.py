@@ -1,26 +1,20 @@
 """Train a colourisation network for some steps, resumable, and colour photographs with it."""
 
-import json
-import os
-import statistics
-import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
-from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
+from torch import Tensor, nn
 
 from recipes.common.arms import STRIDE
 from recipes.common.colour_arms import grey
 from recipes.common.colour_data import Crops
 from recipes.common.colour_network import Colouriser
 from recipes.common.datasets import batches
-from recipes.common.training import Ranks, lr_factor, write_atomically
-
-_LOG_EVERY = 20  # steps
+from recipes.common.steps import train_steps
+from recipes.common.training import Ranks
 
 
 @dataclass
@@ -48,63 +42,36 @@ class Schedule:
 
 def train(model: Colouriser, crops: Crops, schedule: Schedule, folder: Path, *, ranks: Ranks, resume: bool,
           description: str) -> dict[str, Any]:  # fmt: skip
-    """Train, writing ``metrics.jsonl`` and ``checkpoint.pt`` into a folder.
+    """Train, writing ``metrics.jsonl`` and ``checkpoint.pt`` into a folder; see recipes/common/steps.py.
 
     Args:
         model: The network, with its statistics measured.
-        crops: What to train on. Step ``n`` sees the same crops whatever happened before it.
+        crops: What to train on.
         schedule: How long and how fast.
         folder: Must be there.
         ranks: This process among others.
-        resume: Go on from the checkpoint, if there is one: the result is that of an uninterrupted training.
+        resume: Go on from the checkpoint, if there is one.
         description: Of the progress bar.
 
     Returns:
-        The last record: ``step``, ``loss`` (mean since the record before) and ``step_rate`` (per second, reading of
-        crops excluded; here the median over all records).
+        The last record.
     """
     s = schedule
-    model.to(ranks.device).train()
-    parallel = DistributedDataParallel(model) if ranks.world > 1 else model
+    model.to(ranks.device)
     trained = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, s.lr, weight_decay=s.weight_decay)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, s.steps))
-    first, log, checkpoint = 0, [], folder / "checkpoint.pt"
-    if resume and checkpoint.is_file():
-        state = torch.load(checkpoint, map_location=ranks.device, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        first, log = state["step"], state["log"]
     own = max(1, s.batch_size // ranks.world)
-    indices = [(step * ranks.world + ranks.rank) * own + i for step in range(first, s.steps) for i in range(own)]
-    loader = batches(crops, indices, own, workers=s.workers)
-    sums, seconds = torch.zeros(2, dtype=torch.float64), 0.0
-    bar = tqdm(loader, desc=description, initial=first, total=s.steps, unit="step", leave=False,
-               disable=not ranks.first)  # fmt: skip
-    for done, batch in enumerate(bar, first + 1):
-        torch.manual_seed(crops.seed * 1_000_003 + done)  # for dropout, should the trunk have any
-        start = time.perf_counter()
-        loss = loss_of(parallel, model, batch.to(ranks.device) / 255, s.loss)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        scheduler.step()
-        sums += torch.tensor([loss.item(), 1])  # .item() waits for the device
-        seconds += time.perf_counter() - start
-        save = done % s.checkpoint_every == 0 or done == s.steps
-        if save or done % _LOG_EVERY == 0:
-            total, count = ranks.sum(sums.to(ranks.device)).tolist()
-            log.append({"step": done, "loss": total / count, "step_rate": count / ranks.world / seconds})
-            bar.set_postfix_str(f"loss {log[-1]['loss']:.5f}")
-            sums, seconds = torch.zeros(2, dtype=torch.float64), 0.0
-        if save and ranks.first:
-            write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in log))
-            partial = checkpoint.with_suffix(".partial")
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done, "log": log,
-                        "scheduler": scheduler.state_dict()}, partial)  # fmt: skip
-            os.replace(partial, checkpoint)
-    return {**log[-1], "step_rate": statistics.median(r["step_rate"] for r in log)}
+
+    def batches_from(first: int) -> Iterable[Tensor]:
+        indices = [(step * ranks.world + ranks.rank) * own + i for step in range(first, s.steps) for i in range(own)]
+        return batches(crops, indices, own, workers=s.workers)
+
+    def loss(parallel: nn.Module, images: Tensor, step: int) -> Tensor:
+        torch.manual_seed(crops.seed * 1_000_003 + step)  # for dropout, should the trunk have any
+        return loss_of(parallel, model, images / 255, s.loss)
+
+    return train_steps(model, torch.optim.AdamW(trained, s.lr, weight_decay=s.weight_decay), batches_from, loss,
+                       steps=s.steps, checkpoint_every=s.checkpoint_every, folder=folder, ranks=ranks, resume=resume,
+                       description=description)  # fmt: skip
 
 
 def loss_of(parallel: Any, model: Colouriser, images: Tensor, kind: str) -> Tensor:
