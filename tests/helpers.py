@@ -3,10 +3,12 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from walloc_transforms.codec import Codec, CodecConfig
 from walloc_transforms.packets import WaveletPacketAnalysis, WaveletPacketSynthesis
+from walloc_transforms.refiners import Refiner
 
 LIMIT, SCALE = 127.499, 127 / 1.85  # of 8-bit companding
 
@@ -28,6 +30,31 @@ def make_codec(
     return codec
 
 
+def make_refiner(channels: int, packets: int, dims: int = 2, width: int = 8, blocks: int = 1) -> Refiner:
+    """One with random weights, none of them zero; but for ``scale``, half precision holds them exactly."""
+    refiner = Refiner(channels, packets, width, blocks, dims)
+    with torch.no_grad():
+        for name, p in refiner.named_parameters():
+            p.normal_(
+                1.0 if "norm" in name and name.endswith("weight") else 0.0, 0.5 if p.ndim == 1 else p[0].numel() ** -0.5
+            )
+            p.copy_(p.half())
+        refiner.scale.uniform_(0.05, 0.2)
+    return refiner
+
+
+def give_refiner(codec: Codec, width: int = 8, blocks: int = 1) -> Codec:
+    """Give a codec a random refiner."""
+    c = codec.config
+    codec.set_refiner(make_refiner(c.channels, c.packets, c.dims, width, blocks))
+    return codec
+
+
+def loaded_refiner(codec: Codec) -> Refiner:
+    assert codec.refiner is not None
+    return codec.refiner
+
+
 def signal(*shape: int) -> Tensor:
     return torch.rand(shape) - 0.5
 
@@ -41,12 +68,38 @@ def reference_encode(codec: Codec, x: Tensor) -> Tensor:
     return ((q + 0.499) * torch.erf(z * 1.85 / q / math.sqrt(2))).float()
 
 
-def reference_decode(codec: Codec, latents: Tensor) -> Tensor:
+def reference_features(refiner: Refiner, x: Tensor) -> Tensor:
+    """Features of normalised latents ``(N, D, ...)`` by the definition, in float64."""
+    state = {name: value.double() for name, value in refiner.state_dict().items()}
+    sides = (1, 1, 1, 1) if refiner.dims == 2 else (1, 1)
+
+    def conv(x: Tensor, name: str) -> Tensor:
+        weight, bias, padded = state[f"{name}.weight"], state[f"{name}.bias"], F.pad(x, sides)
+        return F.conv2d(padded, weight, bias) if refiner.dims == 2 else F.conv1d(padded, weight[:, :, 0], bias)
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        x = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + 1e-5).sqrt()
+        shape = (-1, *[1] * refiner.dims)
+        return x * state[f"{name}.weight"].view(shape) + state[f"{name}.bias"].view(shape)
+
+    x = conv(x.double(), "stem")
+    for i in range(len(refiner.blocks)):
+        inner = conv(norm(x, f"blocks.{i}.norm"), f"blocks.{i}.conv1")
+        x = x + conv(inner * (1 + torch.erf(inner / math.sqrt(2))) / 2, f"blocks.{i}.conv2")
+    return norm(x, "norm")
+
+
+def reference_decode(codec: Codec, latents: Tensor, refined: bool = False) -> Tensor:
     c = codec.config
     share = (latents.double() / (2 * LIMIT) + 0.5).clamp(1e-4, 1 - 1e-4)
     z = SCALE * torch.special.ndtri(share)
     packets = torch.einsum("cd,nd...->nc...", codec.decoder.weight.double(), z)
     packets += codec.decoder.bias.double().view(-1, *[1] * c.dims)
+    if refined:
+        refiner, shape = loaded_refiner(codec), (-1, *[1] * c.dims)
+        normal = (latents.double() - codec.latent_mean.view(shape)) / codec.latent_std.view(shape)
+        estimate = torch.einsum("pw,nw...->np...", refiner.head.double(), reference_features(refiner, normal))
+        packets += estimate * refiner.scale.view(shape)
     return WaveletPacketSynthesis(c.wavelet, c.levels, c.dims)(packets).float()
 
 

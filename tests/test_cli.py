@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 import walloc_transforms as wt
-from tests.helpers import make_codec
+from tests.helpers import give_refiner, make_codec
 from tests.reference import save_checkpoint
+from walloc_transforms import zoo
 from walloc_transforms.cli import main
 
 
@@ -59,12 +60,22 @@ def read(file: Path) -> np.ndarray:
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split() for line in lines[1:]] == [
-        ["rgb_16x", "image", "12", "8", "16", "linear"],
-        ["rgb_4x", "image", "48", "8", "4", "linear"],
-        ["stereo_20x", "audio", "27", "256", "19", "linear"],
-        ["stereo_5x", "audio", "108", "256", "4.74", "linear"],
+    assert [line.split(maxsplit=5) for line in lines[1:]] == [
+        ["rgb_16x", "image", "12", "8", "16", "linear, refiner"],
+        ["rgb_4x", "image", "48", "8", "4", "linear, refiner"],
+        ["stereo_20x", "audio", "27", "256", "19", "linear, refiner"],
+        ["stereo_5x", "audio", "108", "256", "4.74", "linear, refiner"],
     ]
+
+
+def test_list_of_refiners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    make_codec().save_pretrained(tmp_path / "plain")
+    give_refiner(make_codec()).save_pretrained(tmp_path / "refined")
+    monkeypatch.setattr(zoo, "_EMBEDDED", tmp_path)
+    monkeypatch.setattr(zoo, "embedded_names", lambda: ("plain", "refined"))
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(maxsplit=5)[5] for line in lines[1:]] == ["linear", "linear, refiner"]
 
 
 @pytest.mark.parametrize("coder", ["zlib", "webp"])
@@ -316,3 +327,35 @@ def test_command_is_installed(photos: Path, tmp_path: Path) -> None:
     done = subprocess.run([command, "encode", str(photos), "-o", str(tmp_path / "out")], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert files(tmp_path / "out") == ["a.wlc", "more/b.wlc"]
+
+
+def test_decoder(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    codec = give_refiner(wt.load_codec("rgb_16x"))
+    codec.save_pretrained(tmp_path / "codec")
+    assert main(["encode", str(photos / "a.png"), "-o", str(tmp_path / "a.wlc")]) == 0
+    command = ["decode", str(tmp_path / "a.wlc"), "-o"]
+    own = ["--codec", str(tmp_path / "codec")]
+    for name, options in (("plain", []), ("linear", ["--decoder", "linear"]), ("refined", ["--decoder", "refiner"]),
+                          ("tiled", ["--decoder", "refiner", "--tile", "16"])):  # fmt: skip
+        assert main([*command, str(tmp_path / f"{name}.png"), *own, *options]) == 0
+    latents = wt.load_latents(tmp_path / "a.wlc").latents
+    expected = wt.functional.decode_image(latents, codec, size=(67, 81), decoder="refiner")
+    assert np.array_equal(read(tmp_path / "refined.png"), (expected * 255).round().permute(1, 2, 0).numpy())
+    assert np.abs(read(tmp_path / "tiled.png") - read(tmp_path / "refined.png")).max() <= 1
+    assert np.array_equal(read(tmp_path / "linear.png"), read(tmp_path / "plain.png"))
+    assert np.abs(read(tmp_path / "refined.png") - read(tmp_path / "plain.png")).mean() > 5
+    capsys.readouterr()
+    assert main([*command, str(tmp_path / "no.png"), *own, "--decoder", "magic"]) == 1
+    assert "decoder of codec 'rgb_16x' must be 'linear' or 'refiner', got 'magic'" in capsys.readouterr().err
+    assert not (tmp_path / "no.png").exists()
+    assert main(["info", str(tmp_path / "codec")]) == 0
+    assert "refiner_width:" in capsys.readouterr().out
+
+
+def test_decoder_that_a_codec_has_not(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_codec(gain=60).save_pretrained(tmp_path / "codec")
+    own = ["--codec", str(tmp_path / "codec")]
+    assert main(["encode", str(photos / "a.png"), "-o", str(tmp_path / "a.wlc"), *own]) == 0
+    assert main(["decode", str(tmp_path / "a.wlc"), "-o", str(tmp_path / "b.png"), *own, "--decoder", "refiner"]) == 1
+    assert "decoder of codec 'random' must be 'linear', got 'refiner'" in capsys.readouterr().err
+    assert not (tmp_path / "b.png").exists()

@@ -3,10 +3,11 @@
 import copy
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
-from helpers import make_codec, reference_decode, reference_encode, signal
+from helpers import give_refiner, loaded_refiner, make_codec, make_refiner, reference_decode, reference_encode, signal
 from torch.testing import assert_close
 
 from walloc_transforms.codec import Codec
@@ -183,3 +184,174 @@ def test_compiled_before_any_eager_call(make: Callable[[Codec], Codec]) -> None:
     codec, x = make(make_codec()), signal(2, 3, 16, 24)
     latents = compile_whole(codec.encode)(x)
     assert_close(latents, reference_encode(codec, x), rtol=0, atol=1e-3)
+
+
+@pytest.fixture
+def refined() -> Codec:
+    return give_refiner(make_codec())
+
+
+def refine(codec: Codec, latents: torch.Tensor) -> torch.Tensor:
+    return codec.decode(latents, decoder="refiner")
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["folded", "plain"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_changes_no_bit_of_a_refiner(refined: Codec, dtype: torch.dtype, plain: bool) -> None:
+    latents = refined.requires_grad_(plain).encode(signal(2, 3, 16, 24)).detach()
+    decoded = refine(refined, latents)
+    with torch.autocast("cpu", dtype):
+        assert torch.equal(refine(refined, latents), decoded)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize(
+    "convert", [lambda c: c.half(), lambda c: c.to(torch.bfloat16), lambda c: c.double(), lambda c: c.train()]
+)
+def test_conversion_changes_no_bit_of_a_refiner(
+    refined: Codec, convert: Callable[[Codec], Codec], lazy: bool, tmp_path: Path
+) -> None:
+    latents = refined.encode(signal(2, 3, 16, 24))
+    decoded = refine(refined, latents)
+    refined.save_pretrained(tmp_path)
+    codec = convert(Codec.from_pretrained(tmp_path) if lazy else refined)
+    assert torch.equal(refine(codec, latents), decoded)
+    assert all(value.dtype == torch.float32 for value in codec.state_dict().values())
+
+
+@pytest.mark.parametrize("make", COPIES.values(), ids=COPIES)
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_copies_of_refiners(refined: Codec, make: Callable[[Codec], Codec], requires_grad: bool) -> None:
+    latents = refined.encode(signal(2, 3, 16, 24))
+    decoded = refine(refined.requires_grad_(requires_grad), latents)
+    copied = make(refined)
+    assert torch.equal(refine(copied, latents), decoded)
+    if copied is not refined:
+        with torch.no_grad():
+            loaded_refiner(copied).head.zero_()
+        assert torch.equal(refine(refined, latents), decoded)
+        assert not torch.allclose(refine(copied, latents), decoded)
+
+
+def train_refiner(codec: Codec) -> None:
+    refiner = loaded_refiner(codec).requires_grad_()
+    optimizer = torch.optim.SGD(refiner.parameters(), lr=1e-2)
+    refine(codec, codec.encode(signal(2, 3, 16, 24))).square().sum().backward()
+    optimizer.step()
+    refiner.requires_grad_(False)
+
+
+def write_head(codec: Codec) -> None:
+    with torch.no_grad():
+        loaded_refiner(codec).head.mul_(0.5)
+
+
+def other_state() -> dict[str, torch.Tensor]:
+    return make_refiner(12, 192).state_dict()
+
+
+def set_twice(codec: Codec) -> None:
+    give_refiner(codec)
+    give_refiner(codec, blocks=2)
+
+
+REFINER_CHANGES = {
+    "train": train_refiner,
+    "head": write_head,
+    "head in inference mode": torch.inference_mode()(write_head),
+    "scale": lambda codec: loaded_refiner(codec).scale.mul_(0.5),
+    "new scale": lambda codec: setattr(codec.refiner, "scale", loaded_refiner(codec).scale * 0.5),
+    "stem": lambda codec: loaded_refiner(codec).stem.weight.zero_(),
+    "load": lambda codec: loaded_refiner(codec).load_state_dict(other_state()),
+    "assign": lambda codec: loaded_refiner(codec).load_state_dict(other_state(), assign=True),
+    "load codec": lambda codec: codec.load_state_dict(give_refiner(make_codec()).state_dict()),
+    "set": give_refiner,
+    "set twice": set_twice,
+    "new refiner": lambda codec: setattr(codec, "refiner", make_refiner(12, 192)),
+    "linear decoder": in_place,
+    "linear decoder, then set": lambda codec: (in_place(codec), give_refiner(codec)),
+    "statistics": lambda codec: codec.latent_mean.add_(9),
+}
+
+
+@pytest.mark.parametrize("change", REFINER_CHANGES.values(), ids=REFINER_CHANGES)
+def test_refined_decoding_follows_the_weights(refined: Codec, change: Callable[[Codec], object]) -> None:
+    x = signal(2, 3, 16, 24)
+    latents = refined.encode(x)
+    before = refine(refined, latents)
+    change(refined)
+    assert_close(refined.encode(x), reference_encode(refined, x), rtol=0, atol=1e-3)
+    assert_close(refined.decode(latents), reference_decode(refined, latents), rtol=0, atol=1e-3)
+    assert_close(refine(refined, latents), reference_decode(refined, latents, refined=True), rtol=0, atol=1e-3)
+    assert not torch.allclose(refine(refined, latents), before, atol=1e-2)
+
+
+@pytest.mark.parametrize("way", ["set", "read"])
+def test_a_new_refiner_hides_no_change_of_the_weights(way: str, tmp_path: Path) -> None:
+    codec, x = give_refiner(make_codec()), signal(2, 3, 16, 24)
+    codec.save_pretrained(tmp_path)
+    codec = Codec.from_pretrained(tmp_path)
+    latents = codec.encode(x)
+    in_place(codec)
+    codec.load_refiner() if way == "read" else give_refiner(codec)
+    assert_close(codec.encode(x), reference_encode(codec, x), rtol=0, atol=1e-3)
+    assert_close(codec.decode(latents), reference_decode(codec, latents), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [(17, 24), (100,)])
+@pytest.mark.parametrize("tile", [None, 16])
+def test_gradients_of_refined_decoding(size: tuple[int, ...], tile: int | None) -> None:
+    codec = give_refiner(make_codec(dims=len(size)))
+    latents = codec.encode(signal(2, 3, *size)).requires_grad_()
+    direction = torch.randn(2, 3, *[-(-side // 8) * 8 for side in size])
+    expected = torch.autograd.grad((reference_decode(codec, latents, refined=True) * direction).sum(), latents)
+    for plain in (False, True):
+        decoded = codec.requires_grad_(plain).decode(latents, decoder="refiner", tile=tile)
+        own = torch.autograd.grad((decoded * direction).sum(), latents, retain_graph=plain)
+        assert_close(own, expected, rtol=1e-3, atol=1e-3)
+    (decoded * direction).sum().backward()
+    for name, p in codec.named_parameters():
+        if name.startswith(("refiner.", "decoder.")):
+            assert p.grad is not None, name
+            assert p.grad.abs().sum() > 0, name
+
+
+def test_a_refiner_can_be_trained_but_for_its_head(refined: Codec) -> None:
+    refiner = loaded_refiner(refined)
+    refiner.stem.requires_grad_()
+    latents = 40 * torch.randn(1, 12, 4, 5)
+    decoded = refine(refined, latents)  # folded
+    decoded.square().sum().backward()
+    own = refiner.stem.weight.grad
+    assert own is not None
+    refiner.stem.weight.grad = None
+    refine(refined.requires_grad_(), latents).square().sum().backward()
+    assert refiner.stem.weight.grad is not None
+    assert_close(own, refiner.stem.weight.grad, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("make", [lambda codec: codec, lambda codec: codec.prefix(5)], ids=["whole", "prefix"])
+@pytest.mark.parametrize("prefix_first", [True, False])
+def test_refiner_read_in_inference_mode(
+    refined: Codec, make: Callable[[Codec], Codec], prefix_first: bool, tmp_path: Path
+) -> None:
+    refined.save_pretrained(tmp_path)
+    with torch.inference_mode():
+        codec = Codec.from_pretrained(tmp_path)
+        codec = make(codec) if prefix_first else codec
+        codec.decode(torch.zeros(codec.config.channels, 2, 2), decoder="refiner")
+        codec = codec if prefix_first else make(codec)
+    latents = (40 * torch.randn(2, codec.config.channels, 4, 5)).requires_grad_()
+    refine(codec, latents).square().sum().backward()
+    assert latents.grad is not None
+    assert latents.grad.abs().sum() > 0
+    train_refiner(codec)
+    expected = reference_decode(codec, latents.detach(), refined=True)
+    assert_close(refine(codec, latents.detach()), expected, rtol=0, atol=1e-3)
+
+
+def test_refined_decoding_compiles_whole(refined: Codec) -> None:
+    latents = refined.encode(signal(2, 3, 17, 24))
+    compiled = compile_whole(lambda z: refined.decode(z, (17, 24), decoder="refiner"))
+    expected = reference_decode(refined, latents, refined=True)[..., :17, :]
+    assert_close(compiled(latents), expected, rtol=0, atol=1e-3)

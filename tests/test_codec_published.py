@@ -199,11 +199,9 @@ def test_transforms() -> None:
     image = wt.WallocDecode(codec, decoder="autoencoder_kl", size=(70, 90), tile=64)(latents)
     assert image.shape == (3, 70, 90)
     assert torch.equal(image, wt.functional.decode_image(latents, codec, size=(70, 90), tile=64))
-    with pytest.raises(ValueError, match="the decoder of codec 'random' is 'autoencoder_kl', got 'linear'"):
+    with pytest.raises(ValueError, match="decoder of codec 'random' must be 'autoencoder_kl', got 'linear'"):
         wt.WallocDecode(codec, decoder="linear")
-    with pytest.raises(
-        ValueError, match="tile is for decoders 'autoencoder_kl', the decoder of this codec is 'linear'"
-    ):
+    with pytest.raises(ValueError, match=r"tile is for images and decoders that are networks.*'linear'"):
         wt.WallocDecode("rgb_16x", tile=64)
 
 

@@ -11,6 +11,7 @@ IMAGE = CodecConfig("a", "image", 3, 12, 3)
 KL = CodecConfig("a", "image", 3, 12, 3, decoder="autoencoder_kl", decoder_width=64)
 AUDIO = CodecConfig("a", "audio", 2, 27, 8)
 OOBLECK = CodecConfig("a", "audio", 2, 27, 8, decoder="oobleck", decoder_width=54, pad=1, post_filter=True)
+REFINER = {"refiner_width": 8, "refiner_blocks": 2}
 
 
 @pytest.mark.parametrize(
@@ -42,6 +43,18 @@ OOBLECK = CodecConfig("a", "audio", 2, 27, 8, decoder="oobleck", decoder_width=5
         (AUDIO, {"sample_rate": 44100.0}, r"sample_rate must be of type int, got 44100\.0"),
         (AUDIO, {"sample_rate": -1}, "sample_rate must be from 0 to"),
         (IMAGE, {"sample_rate": 44100}, "sample_rate is for audio, got 44100 for an image codec"),
+        (IMAGE, {"refiner_width": 8}, "refiner_width and refiner_blocks must both be 0, or neither, got 8 and 0"),
+        (IMAGE, {"refiner_blocks": 2}, "must both be 0, or neither, got 0 and 2"),
+        (IMAGE, {"refiner_width": -1, "refiner_blocks": 1}, "refiner_width must be from 0 to 4096, got -1"),
+        (IMAGE, {"refiner_width": 4097, "refiner_blocks": 1}, "refiner_width must be from 0 to 4096, got 4097"),
+        (IMAGE, {"refiner_width": 8, "refiner_blocks": 65}, "refiner_blocks must be from 0 to 64, got 65"),
+        (IMAGE, {"refiner_width": 8.0, "refiner_blocks": 1}, r"refiner_width must be of type int, got 8\.0"),
+        (IMAGE, {"refiner_width": 8, "refiner_blocks": True}, "refiner_blocks must be of type int, got True"),
+        (IMAGE, {**REFINER, "stages": 2}, "a refiner goes with a linear encoder and decoder, one stage"),
+        (IMAGE, {**REFINER, "statistics": False}, "a refiner goes .* latents whose mean and spread are known"),
+        (IMAGE, {**REFINER, "encoder": "autoencoder_kl", "encoder_width": 32}, "a refiner goes with a linear encoder"),
+        (KL, REFINER, "a refiner goes with a linear encoder and decoder"),
+        (OOBLECK, REFINER, "a refiner goes with a linear encoder and decoder"),
         (OOBLECK, {"decoder_width": 50}, "must be a multiple of 27, at least 27, got 50"),
         (OOBLECK, {"pad": 0}, "an 'oobleck' network goes with pad 1, got 0"),
         (OOBLECK, {"encoder": "autoencoder_kl", "encoder_width": 32}, "'autoencoder_kl' is not for modality 'audio'"),
@@ -56,3 +69,17 @@ def test_derived() -> None:
     assert (IMAGE.dims, IMAGE.stride, IMAGE.packets, IMAGE.dimensionality_reduction) == (2, 8, 192, 16)
     assert (OOBLECK.dims, OOBLECK.stride, OOBLECK.packets) == (1, 256, 512)
     assert OOBLECK.dimensionality_reduction == 512 / 27
+
+
+def test_decoders_to_choose_from() -> None:
+    refined = dataclasses.replace(AUDIO, **REFINER)
+    for config, choices in ((IMAGE, ["linear"]), (KL, ["autoencoder_kl"]), (refined, ["linear", "refiner"])):
+        assert config.check_decoder(None) == config.decoder
+        assert [config.check_decoder(choice) for choice in choices] == choices
+        named = " or ".join(f"'{choice}'" for choice in choices)
+        for other in {"linear", "refiner", "autoencoder_kl", "", "Refiner"} - set(choices):
+            with pytest.raises(ValueError, match=f"decoder of codec 'a' must be {named}, got '{other}'"):
+                config.check_decoder(other)
+    assert refined.is_linear
+    assert not KL.is_linear
+    assert not dataclasses.replace(IMAGE, stages=2).is_linear

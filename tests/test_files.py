@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from helpers import make_codec, signal
+from helpers import give_refiner, loaded_refiner, make_codec, signal
 from torch import Tensor
 
 from walloc_transforms.codec import Codec, CodecConfig
@@ -234,4 +234,187 @@ def test_config_that_is_no_config(folder: Path, content: bytes, match: str) -> N
 def test_loading_leaves_the_random_state_alone(folder: Path) -> None:
     state = torch.get_rng_state()
     Codec.from_pretrained(folder)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+REFINER = "refiner.safetensors"
+
+
+@pytest.fixture
+def refined(tmp_path: Path) -> Path:
+    give_refiner(make_codec(), blocks=2).save_pretrained(tmp_path / "refined")
+    return tmp_path / "refined"
+
+
+def refine(codec: Codec, latents: Tensor) -> Tensor:
+    return codec.decode(latents, decoder="refiner")
+
+
+def edit_refiner(folder: Path, edit: Callable[[dict[str, Tensor]], object]) -> None:
+    """Change tensors, and the config so that it vouches for them."""
+    state = safetensors.torch.load_file(folder / REFINER)
+    edit(state)
+    content = safetensors.torch.save(state)
+    (folder / REFINER).write_bytes(content)
+    edit_config(folder, refiner_sha256=hashlib.sha256(content).hexdigest())
+
+
+@pytest.mark.parametrize(("dims", "size"), [(2, (17, 24)), (1, (300,))])
+@pytest.mark.parametrize("requires_grad", [False, True])
+def test_refiner_goes_round(dims: int, size: tuple, requires_grad: bool, tmp_path: Path) -> None:
+    codec = give_refiner(make_codec(dims=dims), blocks=2)
+    latents = codec.encode(signal(2, 3, *size))
+    decoded = refine(codec, latents)
+    codec.requires_grad_(requires_grad).save_pretrained(tmp_path)
+    loaded = Codec.from_pretrained(tmp_path)
+    assert loaded.config == codec.config
+    assert loaded.fingerprint() == codec.fingerprint()
+    assert loaded.refiner is None
+    assert torch.equal(refine(loaded, latents), decoded)  # half precision holds the weights of this one
+    assert loaded.refiner is not None
+    assert all(torch.equal(loaded.state_dict()[k], v) for k, v in codec.state_dict().items())
+    assert not any(p.requires_grad for p in loaded.parameters())
+
+
+def test_refiner_is_stored_in_half_precision(refined: Path) -> None:
+    assert sorted(os.listdir(refined)) == ["config.json", REFINER, "weights.safetensors"]
+    config = json.loads((refined / FILES[0]).read_text())
+    assert (config["refiner_width"], config["refiner_blocks"]) == (8, 2)
+    assert config["refiner_sha256"] == hashlib.sha256((refined / REFINER).read_bytes()).hexdigest()
+    assert "weight" in safetensors.torch.load_file(refined / FILES[1])
+    assert not any("refiner" in name for name in safetensors.torch.load_file(refined / FILES[1]))
+    state = safetensors.torch.load_file(refined / REFINER)
+    assert {k for k, v in state.items() if v.dtype != torch.float16} == {"scale"}
+    assert state["scale"].dtype == torch.float32
+    # stem, two blocks of two convolutions, all norms, head; scale
+    values = 12 * 8 * 9 + 8 + 2 * (2 * (8 * 8 * 9 + 8) + 16) + 16 + 192 * 8
+    assert sum(v.numel() * v.element_size() for v in state.values()) == 2 * values + 4 * 192
+    assert (refined / REFINER).stat().st_size < 2 * values + 4 * 192 + 2000
+
+
+def test_refiner_is_rounded_to_half_precision(tmp_path: Path) -> None:
+    codec = give_refiner(make_codec())
+    refiner = loaded_refiner(codec)
+    with torch.no_grad():
+        refiner.head.add_(1e-5)
+    refiner.scale.mul_(1e-6)
+    codec.save_pretrained(tmp_path)
+    loaded = Codec.from_pretrained(tmp_path).load_refiner()
+    assert not torch.equal(loaded.head, refiner.head)
+    assert torch.equal(loaded.head, refiner.head.half().float())
+    assert torch.equal(loaded.scale, refiner.scale)
+
+
+@pytest.mark.parametrize("read", [False, True])
+def test_saving_again_what_was_read(refined: Path, read: bool, tmp_path: Path) -> None:
+    codec = Codec.from_pretrained(refined)
+    if read:
+        codec.load_refiner()
+    codec.save_pretrained(tmp_path / "again")
+    for file in os.listdir(refined):
+        assert (refined / file).read_bytes() == (tmp_path / "again" / file).read_bytes(), file
+
+
+def test_a_codec_without_refiner_has_no_such_file(folder: Path) -> None:
+    config = json.loads((folder / FILES[0]).read_text())
+    assert (config["refiner_width"], config["refiner_blocks"]) == (0, 0)
+    assert "refiner_sha256" not in config
+    for field in ("refiner_width", "refiner_blocks"):  # unknown to releases that had none
+        del config[field]
+    (folder / FILES[0]).write_text(json.dumps(config))
+    assert Codec.from_pretrained(folder).config.refiner_width == 0
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "match"),
+    [(lambda f: f.unlink(), FileNotFoundError, r"refiner\.safetensors, the refiner of this codec, is missing"),
+     (lambda f: f.write_bytes(f.read_bytes()[:-1]), ValueError, r"refiner\.safetensors is damaged"),
+     (lambda f: f.write_bytes(b""), ValueError, r"refiner\.safetensors is damaged"),
+     (lambda f: f.write_bytes(f.with_stem("weights").read_bytes()), ValueError, r"refiner\.safetensors is damaged")],
+    ids=["missing", "a byte short", "empty", "another file"],
+)  # fmt: skip
+def test_damaged_refiner_harms_nothing_else(
+    refined: Path, damage: Callable[[Path], object], error: type[Exception], match: str
+) -> None:
+    x, whole = signal(1, 3, 16, 24), Codec.from_pretrained(refined)
+    damage(refined / REFINER)
+    codec = Codec.from_pretrained(refined)
+    latents = codec.encode(x)
+    assert torch.equal(codec.decode(latents), whole.decode(latents))
+    for broken in (codec, codec.prefix(5), whole):  # nor has it been read before
+        for _ in range(2):
+            with pytest.raises(error, match=match):
+                refine(broken, latents[:, : broken.config.channels])
+        assert broken.refiner is None
+    with pytest.raises(error, match=match):
+        codec.save_pretrained(refined / "again")
+    assert not (refined / "again").exists()
+
+
+def test_refiner_that_is_no_safetensors(refined: Path) -> None:
+    (refined / REFINER).write_bytes(b"junk")
+    edit_config(refined, refiner_sha256=hashlib.sha256(b"junk").hexdigest())
+    codec = Codec.from_pretrained(refined)
+    with pytest.raises(ValueError, match=r"refiner\.safetensors is no safetensors file"):
+        codec.load_refiner()
+
+
+@pytest.mark.parametrize(
+    ("edit", "match"),
+    [(lambda s: s.pop("scale"), r"the refiner of codec 'random' does not fit its config: missing tensors \['scale'\]"),
+     (lambda s: s.update(extra=torch.zeros(1)), r"unexpected \['extra'\]"),
+     (lambda s: s.update(head=s["head"][:, :4].clone()), r"head has shape \(192, 4\), not \(192, 8\)"),
+     (lambda s: s["head"][3].fill_(torch.nan), "head must hold finite float32 values"),
+     (lambda s: s.update(head=s["head"].bfloat16()), "head must hold finite float32 values")],
+)  # fmt: skip
+def test_wrong_tensors_of_a_refiner(refined: Path, edit: Callable[[dict[str, Tensor]], object], match: str) -> None:
+    edit_refiner(refined, edit)
+    codec = Codec.from_pretrained(refined)
+    codec.decode(torch.zeros(12, 2, 2))
+    with pytest.raises(ValueError, match=match):
+        refine(codec, torch.zeros(12, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [({"refiner_width": 0, "refiner_blocks": 0}, "refiner_sha256 belongs to a refiner, whose refiner_width here is 0"),
+     ({"refiner_sha256": None}, "refiner_sha256 belongs to a refiner, whose refiner_width here is 8"),
+     ({"refiner_blocks": 0}, "must both be 0, or neither, got 8 and 0"),
+     ({"refiner_width": 10**6}, "refiner_width must be from 0 to 4096"),
+     ({"statistics": False}, "a refiner goes with a linear encoder and decoder")],
+)  # fmt: skip
+def test_config_at_odds_with_its_refiner(refined: Path, changes: dict[str, object], match: str) -> None:
+    edit_config(refined, **changes)
+    with pytest.raises(ValueError, match=match):
+        Codec.from_pretrained(refined)
+
+
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [({"refiner_sha256": "0" * 64}, "is damaged or belongs to another config"),
+     ({"refiner_sha256": ""}, "is damaged or belongs to another config"),
+     ({"refiner_sha256": 0}, "is damaged or belongs to another config"),
+     ({"refiner_blocks": 1}, r"unexpected \['blocks.1.conv1.bias'"),
+     ({"refiner_blocks": 3}, r"missing tensors \['blocks.2.conv1.bias'"),
+     ({"refiner_width": 4096}, "does not fit its config")],  # nor may it try to allocate that
+)  # fmt: skip
+def test_refiner_of_another_config(refined: Path, changes: dict[str, object], match: str) -> None:
+    edit_config(refined, **changes)
+    codec = Codec.from_pretrained(refined)
+    with pytest.raises(ValueError, match=match):
+        codec.load_refiner()
+
+
+def test_a_refiner_beyond_half_precision_leaves_the_old_codec(refined: Path) -> None:
+    before = {file: (refined / file).read_bytes() for file in os.listdir(refined)}
+    codec = give_refiner(make_codec())
+    loaded_refiner(codec).head[0, 0] = 1e5
+    with pytest.raises(ValueError, match="the refiner's head is beyond the range of half precision"):
+        codec.save_pretrained(refined)
+    assert {file: (refined / file).read_bytes() for file in os.listdir(refined)} == before
+
+
+def test_reading_a_refiner_leaves_the_random_state_alone(refined: Path) -> None:
+    state = torch.get_rng_state()
+    Codec.from_pretrained(refined).load_refiner()
     assert torch.equal(torch.get_rng_state(), state)

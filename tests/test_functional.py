@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import walloc_transforms as wt
+from tests.helpers import give_refiner
 from walloc_transforms import functional as F
 
 IMAGE_DTYPES = {
@@ -193,3 +194,28 @@ def test_decode_refuses() -> None:
         F.decode_image(torch.zeros(48, 5, 7), "rgb_16x")
     with pytest.raises(TypeError, match=r"float, int8 or int16 latents, got torch.int64"):
         F.decode_image(torch.zeros(12, 5, 7, dtype=torch.int64), "rgb_16x")
+
+
+def test_decode_with_a_refiner() -> None:
+    codec, codes = give_refiner(wt.load_codec("rgb_16x")), torch.randint(-9, 9, (2, 12, 3, 4), dtype=torch.int8)
+    image = F.decode_image(codes, codec, size=(17, 30), decoder="refiner")
+    assert image.shape == (2, 3, 17, 30)
+    expected = (codec.decode(codes, (17, 30), decoder="refiner") + 0.5).clamp(0, 1)
+    torch.testing.assert_close(image, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(F.decode_image(codes, codec, size=(17, 30), decoder="refiner", tile=16), image)
+    linear = F.decode_image(codes, codec)
+    assert torch.equal(F.decode_image(codes, codec, decoder="linear"), linear)
+    assert (image - linear[..., :17, :30]).abs().mean() > 0.05
+    audio, codes = give_refiner(wt.load_codec("stereo_20x")), torch.randint(-99, 99, (2, 27, 4), dtype=torch.int8)
+    waveform = F.decode_waveform(codes, audio, size=1000, decoder="refiner")
+    expected = (audio.decode(codes, (1000,), decoder="refiner") * 2).clamp(-1, 1)
+    torch.testing.assert_close(waveform, expected, atol=1e-5, rtol=0)
+    assert torch.equal(F.decode_waveform(codes, audio, decoder="linear"), F.decode_waveform(codes, audio))
+
+
+def test_unknown_decoder() -> None:
+    refined = give_refiner(wt.load_codec("rgb_16x"))
+    with pytest.raises(ValueError, match="decoder of codec 'rgb_16x' must be 'linear' or 'refiner', got 'magic'"):
+        F.decode_image(torch.zeros(12, 2, 2), refined, decoder="magic")
+    with pytest.raises(ValueError, match="decoder of codec 'sound' must be 'linear', got 'refiner'"):
+        F.decode_waveform(torch.zeros(16, 5), audio_codec(), decoder="refiner")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import make_codec, signal
+from helpers import give_refiner, make_codec, signal
 from reference import save_checkpoint
 from torch import Tensor
 from torch.testing import assert_close
@@ -56,12 +56,12 @@ def between_silence(codec: Codec, x: Tensor, frames: int = 200) -> Tensor:
     return torch.cat([latents[..., : c.pad], own, latents[..., : c.pad]], -1)
 
 
-def between_silent_latents(codec: Codec, z: Tensor, frames: int = 200) -> Tensor:
+def between_silent_latents(codec: Codec, z: Tensor, frames: int = 200, decoder: str | None = None) -> Tensor:
     """What the stream decoder promises, likewise."""
     c = codec.config
     silence = codec.encode(torch.zeros(c.signal_channels, 301 * c.stride)).detach()[:, 150, None]
     silence = silence.expand(*z.shape[:-1], frames)
-    decoded = codec.decode(torch.cat([silence, z, silence], -1)).detach()
+    decoded = codec.decode(torch.cat([silence, z, silence], -1), decoder=decoder).detach()
     return decoded.narrow(-1, frames * c.stride, (z.shape[-1] - 2 * c.pad) * c.stride)
 
 
@@ -432,3 +432,66 @@ def test_options_refused() -> None:
     for begin in (make_codec().stream, make_codec().stream_decoder):
         with pytest.raises(ValueError, match="streams are for audio: codec 'random' is for images"):
             begin()
+
+
+@pytest.mark.usefixtures("path")
+@pytest.mark.parametrize("lengths", [[1], [100], [0, 3, 1, 0, 20]], ids=str)
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_decode_with_a_refiner(lengths: Sequence[int], blocks: int) -> None:
+    codec = give_refiner(make_codec(12, 4, 2, 1), blocks=blocks)
+    stream = codec.stream_decoder(decoder="refiner")
+    reach = 1 + 2 * blocks
+    assert stream.edge_frames == (4 + reach, 3 + reach)
+    latents = codec.encode(signal(2, 999), "round")
+    decoded, whole = decode(stream, latents, lengths, 999), codec.decode(latents, (999,), decoder="refiner")
+    assert decoded.shape == whole.shape
+    inner = slice(16 * (4 + reach), 16 * (63 - 3 - reach))
+    assert_close(decoded[:, inner], whole[:, inner], rtol=0, atol=1e-4)
+    assert_close(decoded, between_silent_latents(codec, latents, 20, "refiner")[:, :999], rtol=0, atol=1e-4)
+    linear = codec.decode(latents, (999,))
+    assert not torch.allclose(decoded[:, inner], linear[:, inner], atol=0.05)
+    assert torch.equal(decode(codec.stream_decoder(decoder="linear"), latents), decode(codec.stream_decoder(), latents))
+    assert codec.stream_decoder().edge_frames == (4, 3)
+
+
+def test_edge_frames_of_a_refiner_are_few() -> None:
+    """All that differ, and hardly more: the last of all weights together come to nothing."""
+    codec = give_refiner(make_codec(24, 4, 2, 1))
+    codec.latent_mean.add_(50)  # or silence is near the zeros that lie around the whole
+    latents = codec.encode(signal(2, 64 * 16))
+    decoder = codec.stream_decoder(decoder="refiner")
+    off = decode(decoder, latents) - codec.decode(latents, decoder="refiner")
+    differs = (off.abs().amax(0).view(64, 16).amax(1) > 2e-6).nonzero().flatten()
+    left, right = decoder.edge_frames
+    edges = {*range(left), *range(64 - right, 64)}
+    assert set(differs.tolist()) <= edges
+    assert len(edges) - len(differs) <= 2
+
+
+def test_refiner_of_padded_latents() -> None:
+    codec = give_refiner(make_codec(8, 4, 2, 1, pad=1))
+    latents = codec.encode(signal(2, 40 * 16 + 5))
+    stream = codec.stream_decoder(decoder="refiner", output_range=(-1, 1), clamp=True)
+    decoded = decode(stream, latents, [3, 20], 645)
+    whole = codec.decode(latents, (645,), decoder="refiner", output_range=(-1, 1), clamp=True)
+    left, right = (frames * 16 for frames in stream.edge_frames)
+    assert_close(decoded[:, left : 41 * 16 - right], whole[:, left : 41 * 16 - right], rtol=0, atol=1e-4)
+    assert decoded.abs().max() == 1
+
+
+def test_refiner_is_read_at_once(tmp_path: Path) -> None:
+    give_refiner(make_codec(8, 4, 2, 1)).save_pretrained(tmp_path)
+    codec = Codec.from_pretrained(tmp_path)
+    codec.stream_decoder()
+    assert codec.refiner is None
+    codec.stream_decoder(decoder="refiner")
+    assert codec.refiner is not None
+
+
+def test_unknown_decoder() -> None:
+    for codec, choices in ((make_codec(8, 4, 2, 1), "'linear'"),
+                           (give_refiner(make_codec(8, 4, 2, 1)), "'linear' or 'refiner'")):  # fmt: skip
+        with pytest.raises(ValueError, match=f"decoder of codec 'random' must be {choices}, got 'magic'"):
+            codec.stream_decoder(decoder="magic")
+    with pytest.raises(ValueError, match="must be 'linear', got 'refiner'"):
+        make_codec(8, 4, 2, 1).stream_decoder(decoder="refiner")

@@ -1,5 +1,6 @@
 import multiprocessing
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,8 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 import walloc_transforms as wt
-from walloc_transforms.functional import encode_image
+from tests.helpers import give_refiner
+from walloc_transforms.functional import decode_image, encode_image
 
 
 def pil(size: tuple[int, int] = (17, 33), mode: str = "RGB") -> Image.Image:
@@ -235,10 +237,77 @@ def test_decode_inverts() -> None:
 
 
 def test_decode_refuses() -> None:
-    with pytest.raises(ValueError, match="the decoder of codec 'rgb_4x' is 'linear', got 'magic'"):
+    with pytest.raises(ValueError, match="decoder of codec 'rgb_4x' must be 'linear', got 'magic'"):
         wt.WallocDecode("rgb_4x", decoder="magic")  # type: ignore
     with pytest.raises(ValueError, match="expects latents"):
         wt.WallocDecode("rgb_4x")(torch.zeros(12, 4, 4))
+
+
+@pytest.fixture(scope="module")
+def refine() -> wt.WallocDecode:
+    return wt.WallocDecode(give_refiner(wt.load_codec("rgb_16x")), decoder="refiner", size=(17, 30))
+
+
+def test_decode_with_a_refiner(refine: wt.WallocDecode) -> None:
+    latents = torch.randint(-99, 99, (2, 12, 3, 4)).float()
+    images = refine(latents)
+    assert torch.equal(images, decode_image(latents, refine.codec, size=(17, 30), decoder="refiner"))
+    assert not torch.allclose(images, wt.WallocDecode(refine.codec, size=(17, 30))(latents), atol=0.1)
+    sample = refine({"latent": latents, "label": 3})
+    assert torch.equal(sample["latent"], images)
+    assert sample["label"] == 3
+    expected = "WallocDecode('rgb_16x', channels=12, stride=8, decoder='refiner', size=(17, 30))"
+    assert repr(refine) == expected
+    for other in (pickle.loads(pickle.dumps(refine)), refine.to(torch.bfloat16), refine.to("cpu").eval()):
+        assert repr(other) == expected
+        assert torch.equal(other(latents), images)
+
+
+def test_refiner_is_read_with_the_first_sample(tmp_path: Path) -> None:
+    give_refiner(wt.load_codec("rgb_16x")).save_pretrained(tmp_path)
+    decode, linear = wt.WallocDecode(tmp_path, decoder="refiner"), wt.WallocDecode(tmp_path)
+    for transform in (decode, linear):
+        transform(torch.zeros(12, 2, 2))
+    assert decode.codec.refiner is not None
+    assert linear.codec.refiner is None
+
+
+def test_refiners_refuse(refine: wt.WallocDecode) -> None:
+    with pytest.raises(ValueError, match="decoder of codec 'rgb_16x' must be 'linear' or 'refiner', got 'magic'"):
+        wt.WallocDecode(refine.codec, decoder="magic")  # type: ignore
+    with pytest.raises(ValueError, match=r"decoder of codec 'stereo_20x' must be 'linear'.*, got 'oobleck'"):
+        wt.WallocDecode("stereo_20x", decoder="oobleck")
+    with pytest.raises(ValueError, match=r"tile is for images and decoders that are networks.*'linear'"):
+        wt.WallocDecode(refine.codec, tile=64)
+    with pytest.raises(ValueError, match="tile must be a multiple of 8 samples"):
+        wt.WallocDecode(refine.codec, decoder="refiner", tile=9)(torch.zeros(12, 3, 4))
+    with pytest.raises(ValueError, match="expects latents"):
+        refine(torch.zeros(48, 3, 4))
+
+
+class Latents(Dataset):
+    def __init__(self, transform: Any) -> None:
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.transform(torch.full((12, 3, 4), 20.0 * index))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the others take long to start")
+@pytest.mark.parametrize("read", [False, True])
+def test_workers_refine(read: bool, tmp_path: Path) -> None:
+    """The refiner is read in the worker, or comes with the transform."""
+    give_refiner(wt.load_codec("rgb_16x")).save_pretrained(tmp_path)
+    dataset = Latents(wt.WallocDecode(tmp_path, decoder="refiner"))
+    if read:
+        dataset[0]
+    loader = DataLoader(dataset, batch_size=2, num_workers=1, multiprocessing_context="fork")
+    images = torch.cat(list(loader))
+    assert (dataset.transform.codec.refiner is not None) is read
+    assert torch.equal(images, torch.stack([dataset[i] for i in range(4)]))
 
 
 def test_waveforms() -> None:

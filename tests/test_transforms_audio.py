@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 
 import walloc_transforms as wt
+from tests.helpers import give_refiner
 from walloc_transforms.functional import encode_waveform
 
 CODECS = ["stereo_5x", "stereo_20x"]
@@ -137,3 +138,14 @@ def test_decoding_can_be_trained_through() -> None:
     codec.decode(latents, (1200,)).square().mean().backward()
     assert latents.grad is not None
     assert (latents.grad.abs().amax((0, 1)) > 0).all()
+
+
+def test_decode_with_a_refiner() -> None:
+    codec = give_refiner(wt.load_codec("stereo_20x"))
+    latents = torch.randint(-99, 99, (2, 27, 5)).float()
+    refine = wt.WallocDecode(codec, decoder="refiner", size=1200)
+    expected = codec.decode(latents, (1200,), decoder="refiner", output_range=(-1, 1), clamp=True)
+    assert torch.equal(refine(latents), expected)
+    assert torch.equal(pickle.loads(pickle.dumps(refine))(latents), expected)
+    assert not torch.allclose(expected, wt.WallocDecode(codec, size=1200)(latents), atol=0.1)
+    assert repr(refine) == "WallocDecode('stereo_20x', channels=27, stride=256, decoder='refiner', size=(1200,))"

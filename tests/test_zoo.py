@@ -5,10 +5,12 @@ import sys
 from pathlib import Path
 
 import huggingface_hub
+import numpy as np
 import pytest
 import torch
 
 import walloc_transforms as wt
+from tests.helpers import give_refiner, make_codec
 from tests.reference import save_checkpoint
 from walloc_transforms import zoo
 
@@ -24,13 +26,42 @@ def test_embedded_codecs() -> None:
         geometry = ("image", 3, 3, 0) if info.name.startswith("rgb") else ("audio", 2, 8, 44100)
         assert (info.modality, info.signal_channels, info.levels, info.sample_rate) == geometry
         assert info.decoder == "linear"
+        assert info.refiner is (wt.load_codec(info.name).config.refiner_width > 0)
         assert info.source
 
 
 def test_embedded_weights_are_small() -> None:
-    sizes = [f.stat().st_size for f in (Path(zoo.__file__).parent / "weights").rglob("*.safetensors")]
-    assert max(sizes) < 500_000
-    assert sum(sizes) < 700_000
+    files = [*(Path(zoo.__file__).parent / "weights").rglob("*.safetensors")]
+    linear = [f.stat().st_size for f in files if f.name == "weights.safetensors"]
+    assert max(linear) < 500_000
+    assert sum(linear) < 700_000
+    assert max(f.stat().st_size for f in files) < 6_000_000
+
+
+def test_embedded_refiners_are_nearer_to_the_signal() -> None:
+    """On signals that they have not seen: the edges of discs, and a chord."""
+    y, x = np.mgrid[:128, :160]
+    image = np.full((3, 128, 160), 60.0)
+    for cy, cx, radius, colour in (
+        (40, 50, 30, (200, 80, 60)),
+        (90, 110, 25, (70, 160, 220)),
+        (70, 60, 12, (20, 20, 20)),
+    ):
+        image[:, (y - cy) ** 2 + (x - cx) ** 2 < radius**2] = np.array(colour)[:, None]
+    for info in wt.available_codecs():
+        codec = wt.load_codec(info.name)
+        if not info.refiner:
+            continue
+        if info.modality == "image":
+            signal = torch.from_numpy(image / 255 - 0.5).float()
+        else:
+            time = torch.arange(44100) / 44100
+            notes = [torch.sin(2 * torch.pi * f * time) * torch.exp(-3 * (time * 4 % 1)) for f in (196, 247, 294, 1568)]
+            signal = torch.stack([sum(notes[:3], torch.zeros(())), notes[3]])[:, : 256 * 172] / 8
+        latents = codec.encode(signal, "round")
+        errors = [(codec.decode(latents, signal.shape[1:], decoder=decoder) - signal).square().mean()
+                  for decoder in ("linear", "refiner")]  # fmt: skip
+        assert errors[1] < errors[0], info.name
 
 
 def test_prefix() -> None:
@@ -201,6 +232,56 @@ def test_decoder_of_a_repository_is_downloaded_when_needed(tmp_path: Path, monke
     assert [file for _, file, _ in hub.asked] == ["config.json", "weights.safetensors"]
     assert torch.equal(pickle.loads(pickle.dumps(loaded)).decode(latents), codec.decode(latents))
     assert hub.asked[-1] == ("owner/name", "decoder.safetensors", None)
+
+
+def test_refiner_of_a_repository_is_downloaded_when_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec = give_refiner(make_codec())
+    codec.save_pretrained(tmp_path / "main")
+    codec.save_pretrained(tmp_path / "v2")
+    hub = Hub(tmp_path, monkeypatch)
+    loaded, shorter = wt.load_codec("owner/name", revision="v2"), wt.load_codec("owner/name", channels=5)
+    latents = loaded.encode(torch.rand(3, 16, 16), "round")
+    assert torch.equal(loaded.decode(latents), codec.decode(latents))
+    shorter.decode(latents[:5])
+    files = ["config.json", "weights.safetensors"]
+    assert [file for _, file, _ in hub.asked] == files * 2
+    expected = codec.decode(latents, decoder="refiner")
+    assert torch.equal(pickle.loads(pickle.dumps(loaded)).decode(latents, decoder="refiner"), expected)
+    assert hub.asked[4:] == [("owner/name", "refiner.safetensors", "v2")]
+    expected_of_prefix = codec.prefix(5).decode(latents[:5], decoder="refiner")
+    for _ in range(2):
+        torch.testing.assert_close(shorter.decode(latents[:5], decoder="refiner"), expected_of_prefix)
+    assert hub.asked[5:] == [("owner/name", "refiner.safetensors", None)]
+    assert torch.equal(loaded.decode(latents, decoder="refiner"), expected)
+    loaded.save_pretrained(tmp_path / "mine")
+    assert (tmp_path / "mine/refiner.safetensors").read_bytes() == (tmp_path / "v2/refiner.safetensors").read_bytes()
+
+
+def test_refiner_that_the_hub_does_not_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    give_refiner(make_codec()).save_pretrained(tmp_path / "main")
+    file = tmp_path / "main/refiner.safetensors"
+    content = file.read_bytes()
+    Hub(tmp_path, monkeypatch)
+    codec, latents = wt.load_codec("owner/name"), torch.zeros(12, 2, 2)
+    file.unlink()
+    with pytest.raises(ConnectionError, match=r"the hub did not give refiner\.safetensors of 'owner/name'"):
+        codec.decode(latents, decoder="refiner")
+    file.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match=r"refiner\.safetensors is damaged"):
+        codec.decode(latents, decoder="refiner")
+    file.write_bytes(content)
+    codec.decode(latents, decoder="refiner")
+
+
+def test_list_of_refiners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_codec().save_pretrained(tmp_path / "plain")
+    give_refiner(make_codec()).save_pretrained(tmp_path / "refined")
+    (tmp_path / "refined/refiner.safetensors").unlink()  # it is not read
+    monkeypatch.setattr(zoo, "_EMBEDDED", tmp_path)
+    monkeypatch.setattr(zoo, "embedded_names", lambda: ("plain", "refined"))
+    assert [(info.name, info.decoder, info.refiner) for info in wt.available_codecs()] == [
+        ("plain", "linear", False), ("refined", "linear", True)
+    ]  # fmt: skip
 
 
 def test_import_is_light() -> None:

@@ -50,7 +50,7 @@ def list_codecs() -> None:
     print(f"{'name':<12}{'modality':<10}{'channels':>9}{'stride':>8}{'DR':>7}  decoder")
     for info in available_codecs():
         print(f"{info.name:<12}{info.modality:<10}{info.channels:>9}{2**info.levels:>8}"
-              f"{info.dimensionality_reduction:>7.3g}  {info.decoder}")  # fmt: skip
+              f"{info.dimensionality_reduction:>7.3g}  {info.decoder}{', refiner' * info.refiner}")  # fmt: skip
 
 
 @app.command
@@ -113,14 +113,16 @@ def encode(
 
 @app.command
 def decode(
-    inputs: Inputs, /, output: Output, *, codec: str | None = None, tile: int | None = None, force: bool = False
-) -> int:
+    inputs: Inputs, /, output: Output, *, codec: str | None = None, decoder: str | None = None, tile: int | None = None,
+    force: bool = False,
+) -> int:  # fmt: skip
     """Decode `.wlc` files to images or sound.
 
     Args:
         inputs: `.wlc` files, and folders of them.
         output: A folder, where images become .png and sound .wav; or for a single file the file.
         codec: The codec, where the name in the file does not lead to it.
+        decoder: `refiner`, for codecs that have one: slower than the linear decoder, and nearer to the original.
         tile: Decode images in tiles of so many pixels, where the decoder is a network.
         force: Overwrite existing files.
     """
@@ -133,8 +135,8 @@ def decode(
         loaded = codecs[stored.fingerprint]
         output_range = (0.0, 1.0) if loaded.config.modality == "image" else (-1.0, 1.0)
         progress = loaded.config.decoder != "linear" and sys.stderr.isatty()
-        signal = loaded.decode(stored.latents, stored.size, output_range=output_range, clamp=True, tile=tile,
-                               progress=progress)  # fmt: skip
+        signal = loaded.decode(stored.latents, stored.size, decoder=decoder, output_range=output_range, clamp=True,
+                               tile=tile, progress=progress)  # fmt: skip
         write_signal(target, signal, stored.sample_rate)
 
     def suffix(source: Path) -> str:

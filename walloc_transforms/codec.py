@@ -10,7 +10,7 @@ stand in place of the projection or of the decoder; wavelets and companding are 
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,7 @@ from .config import CodecConfig
 from .decoders import LinearDecoder
 from .networks import build_network
 from .packets import WaveletPacketAnalysis, WaveletPacketSynthesis, conv1x1, crop
+from .refiners import build_refiner, prefix_of
 from .saving import Saving
 from .signals import FLOATS
 from .streaming import StreamDecoder, StreamEncoder
@@ -47,6 +48,7 @@ class Codec(Saving):
         bias: ``(D,)``, likewise.
         encoder: The encoder network, from packets to projected latents; None if the encoder is linear.
         decoder: The decoder; None if it is a network that :meth:`load_decoder` has not read yet.
+        refiner: A second decoder; None if there is none, or :meth:`load_refiner` has not read it yet.
         latent_mean: Mean of every latent channel over the data the codec was fitted on, ``(D,)``.
         latent_std: Standard deviation, likewise.
 
@@ -171,6 +173,7 @@ class Codec(Saving):
         latents: Tensor,
         size: Sequence[int] | None = None,
         *,
+        decoder: str | None = None,
         output_range: tuple[float, float] = CODEC_RANGE,
         clamp: bool = False,
         tile: int | None = None,
@@ -181,18 +184,22 @@ class Codec(Saving):
         Args:
             latents: ``(..., D, h, w)`` or ``(..., D, t)`` as :meth:`encode` gives them, float or int8.
             size: ``(H, W)`` or ``(T,)`` of the signal, to cut off what encoding added. Default: keep it.
+            decoder: ``"refiner"``, for codecs that have one: slower than the linear decoder, and nearer to the signal.
+                Default: the decoder that ``config.decoder`` names, which may be named here too.
             output_range: The values that mean black and white.
             clamp: Limit the signal to ``output_range``, which decoding overshoots at edges.
             tile: Decode in overlapping tiles of this side in samples, a multiple of the stride, where the decoder is a
                 network: its time and memory grow faster than an image. The result differs a little at images, not at
-                audio, which is always cut. The linear decoder pays no attention to it: it needs no tiles.
+                audio, which is always cut. A refiner's tiles, 256 latents by default, make no difference but for
+                rounding. The linear decoder pays no attention to it: it needs no tiles.
             progress: Show the progress of a network.
 
         Returns:
             Float32 signal ``(..., C, H, W)`` or ``(..., C, T)``.
 
         Raises:
-            ValueError: Wrong shape, ``size`` does not belong to these latents, or ``tile`` does not fit.
+            ValueError: Wrong shape, ``size`` does not belong to these latents, ``tile`` does not fit, or the codec has
+                no such decoder.
             TypeError: Not a tensor, or neither float nor int8.
             ImportError: The decoder is a network, and diffusers is not installed.
         """
@@ -203,7 +210,8 @@ class Codec(Saving):
                              f"{2 * c.pad + 1} of them, got {latents.shape[-1]}")  # fmt: skip
         if not latents.is_floating_point() and latents.dtype not in (torch.int8, torch.int16):
             raise TypeError(f"expected float, int8 or int16 latents, got {latents.dtype}")
-        decoder = self.load_decoder()
+        refiner = self.load_refiner() if c.check_decoder(decoder) == "refiner" else None
+        own = self.load_decoder()
         if tile is not None and (tile < 1 or tile % c.stride):
             raise ValueError(f"tile must be a multiple of {c.stride} samples, the stride of the codec, got {tile}")
         with torch.autocast(latents.device.type, enabled=False):
@@ -211,16 +219,22 @@ class Codec(Saving):
             scale = (output_range[1] - output_range[0]) / (CODEC_RANGE[1] - CODEC_RANGE[0])
             shift = output_range[0] - CODEC_RANGE[0] * scale
             limits = (min(output_range), max(output_range)) if clamp else (-math.inf, math.inf)
-            if isinstance(decoder, LinearDecoder):
+            if isinstance(own, LinearDecoder):
                 z = z[..., c.pad : z.shape[-1] - c.pad]
-            if self._folded_synthesis is not None and self._use_folded():
+            features = z.new_empty(0)
+            if refiner is not None:
+                features = refiner(self.normalize(z.to(torch.float32)), tile and tile // c.stride)
+            if refiner is not None and not refiner.head.requires_grad and self._use_folded():
+                signal = self._folded_refiner(torch.cat([self.expand(z), features], 1), scale, shift, limits=limits)
+            elif refiner is None and self._folded_synthesis is not None and self._use_folded():
                 signal = self._folded_synthesis(z, scale, shift, self.expand, limits)
             else:
-                if isinstance(decoder, LinearDecoder):
-                    signal = self.synthesis(decoder(self.expand(z)))
+                if isinstance(own, LinearDecoder):
+                    packets = own(self.expand(z))
+                    signal = self.synthesis(packets if refiner is None else packets + refiner.packets(features))
                 else:
-                    signal = self.synthesis(decoder(self.expand(z), tile and tile // c.stride, progress))
-                    signal = signal if decoder.post is None else decoder.post(signal)
+                    signal = self.synthesis(own(self.expand(z), tile and tile // c.stride, progress))
+                    signal = signal if own.post is None else own.post(signal)
                 signal = signal * scale + shift if output_range != CODEC_RANGE else signal
                 signal = signal.clamp(*limits) if clamp else signal
             signal = crop(signal, size, c.stride, c.dims)
@@ -234,14 +248,20 @@ class Codec(Saving):
         """
         return StreamEncoder(self, quantize, input_range=input_range)
 
-    def stream_decoder(self, *, output_range: tuple[float, float] = CODEC_RANGE, clamp: bool = False) -> StreamDecoder:
+    def stream_decoder(
+        self,
+        *,
+        decoder: str | None = None,
+        output_range: tuple[float, float] = CODEC_RANGE,
+        clamp: bool = False,
+    ) -> StreamDecoder:
         """Begin to decode latents chunk by chunk; the arguments are those of :meth:`decode`.
 
         Raises:
-            ValueError: An image codec.
+            ValueError: An image codec, or it has no such decoder.
             ImportError: The decoder is a network, and diffusers is not installed.
         """
-        return StreamDecoder(self, output_range=output_range, clamp=clamp)
+        return StreamDecoder(self, decoder=decoder, output_range=output_range, clamp=clamp)
 
     def normalize(self, latents: Tensor) -> Tensor:
         """Bring every latent channel to zero mean and unit variance, by the statistics kept with the codec.
@@ -285,13 +305,17 @@ class Codec(Saving):
             raise ValueError(f"channels must be a multiple of {per_stage}, the size of a stage, got {channels}")
         stages = channels // per_stage if c.stages > 1 else 1
         shorter = Codec(dataclasses.replace(c, channels=channels, stages=stages))
-        state = self.state_dict()
+        state = {name: value for name, value in self.state_dict().items() if not name.startswith("refiner.")}
         for name, value in state.items():
             if name == "decoder.weight":
                 state[name] = value[:, :channels]
             elif name != "decoder.bias":
                 state[name] = value[:channels]
         shorter.load_state_dict(state)
+        if self.refiner is not None:
+            shorter.set_refiner(build_refiner(shorter.config, prefix_of(self.refiner.state_dict(), channels)))
+        elif "refiner" in self.sources:
+            shorter.sources["refiner"] = _PrefixOf(self.sources["refiner"], channels)
         return shorter.to(self.latent_mean.device)
 
     def _check_shape(self, x: Tensor, channels: int, what: str) -> tuple[int, ...]:
@@ -312,6 +336,17 @@ class Codec(Saving):
         c = self.config
         return (f"{c.name!r}, {c.modality}, channels={c.channels}, stride={c.stride}, "
                 f"reduction={c.dimensionality_reduction:g}")  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class _PrefixOf:
+    """The tensors of a refiner, for the first so many channels."""
+
+    whole: Callable[[], Mapping[str, Tensor]]
+    channels: int
+
+    def __call__(self) -> dict[str, Tensor]:
+        return prefix_of(self.whole(), self.channels)
 
 
 def _is_finite(z: Tensor) -> bool:

@@ -24,6 +24,8 @@ _RANGES = {
     "stages": (1, 64),
     "pad": (0, 1),
     "sample_rate": (0, 2**32 - 1),
+    "refiner_width": (0, 4096),
+    "refiner_blocks": (0, 64),
 }
 
 
@@ -52,6 +54,8 @@ class CodecConfig:
         post_filter: Whether an ``"oobleck"`` decoder ends in a filter on the waveform.
         statistics: Whether the mean and spread of the latents are known; without them they cannot be normalised.
         sample_rate: Of the waveforms that the codec is meant for, in Hz; 0 if that is not known.
+        refiner_width: Channels of the refiner, a second decoder beside the linear one; 0 if there is none.
+        refiner_blocks: Its residual blocks; 0 likewise.
 
     Raises:
         ValueError: A field is out of range or of the wrong type.
@@ -76,6 +80,8 @@ class CodecConfig:
     post_filter: bool = False
     statistics: bool = True
     sample_rate: int = 0
+    refiner_width: int = 0
+    refiner_blocks: int = 0
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -115,6 +121,12 @@ class CodecConfig:
             raise ValueError(f"codec config: sample_rate is for audio, got {self.sample_rate} for an image codec")
         if "oobleck" in (self.encoder, self.decoder) and self.pad != 1:
             raise ValueError(f"codec config: an 'oobleck' network goes with pad 1, got {self.pad}")
+        if (self.refiner_width == 0) != (self.refiner_blocks == 0):
+            raise ValueError("codec config: refiner_width and refiner_blocks must both be 0, or neither, got "
+                             f"{self.refiner_width} and {self.refiner_blocks}")  # fmt: skip
+        if self.refiner_width and not (self.is_linear and self.statistics):
+            raise ValueError("codec config: a refiner goes with a linear encoder and decoder, one stage, and latents "
+                             "whose mean and spread are known")  # fmt: skip
         if self.post_filter and self.decoder != "oobleck":
             raise ValueError(f"codec config: a post filter goes with decoder 'oobleck', got {self.decoder!r}")
 
@@ -122,6 +134,23 @@ class CodecConfig:
     def dims(self) -> int:
         """Axes of the signal: 2 for images, 1 for audio."""
         return 2 if self.modality == "image" else 1
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether encoder and decoder are one matrix each."""
+        return (self.encoder, self.decoder, self.stages) == ("linear", "linear", 1)
+
+    def check_decoder(self, decoder: str | None) -> str:
+        """Return which of the codec's decoders is meant: its own, ``self.decoder``, if none is named.
+
+        Raises:
+            ValueError: The codec has no such decoder.
+        """
+        choices = [self.decoder, *["refiner"] * (self.refiner_width > 0)]
+        if decoder is not None and decoder not in choices:
+            raise ValueError(f"decoder of codec {self.name!r} must be {' or '.join(map(repr, choices))}, "
+                             f"got {decoder!r}")  # fmt: skip
+        return decoder or self.decoder
 
     @property
     def stride(self) -> int:

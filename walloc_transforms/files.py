@@ -3,6 +3,7 @@
 config.json           geometry, and the SHA-256 of the other files
 weights.safetensors   encoder, latent statistics, and the decoder if it is linear
 decoder.safetensors   the decoder if it is a network: read only when something is decoded
+refiner.safetensors   the refiner if there is one, in half precision: read only when it is asked for
 """
 
 import contextlib
@@ -23,8 +24,9 @@ from .config import CodecConfig
 __all__ = [
     "CONFIG_FILE",
     "DECODER_FILE",
+    "REFINER_FILE",
     "WEIGHTS_FILE",
-    "DecoderFile",
+    "TensorFile",
     "check_state",
     "check_tensors",
     "read_codec",
@@ -34,12 +36,13 @@ __all__ = [
 
 FORMAT = "walloc_transforms.codec"
 FORMAT_VERSION = 1
-CONFIG_FILE, WEIGHTS_FILE, DECODER_FILE = "config.json", "weights.safetensors", "decoder.safetensors"
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "weights.safetensors"
+DECODER_FILE, REFINER_FILE = "decoder.safetensors", "refiner.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
-class DecoderFile:
-    """A decoder network that has not been read yet; call it for its tensors by name.
+class TensorFile:
+    """A decoder network or a refiner that has not been read yet; call it for its tensors by name.
 
     Attributes:
         file: The safetensors file.
@@ -57,7 +60,7 @@ class DecoderFile:
             ValueError: It is damaged.
         """
         if not self.file.is_file():
-            raise FileNotFoundError(f"{self.file}, the decoder of this codec, is missing")
+            raise FileNotFoundError(f"{self.file}, the {self.file.stem} of this codec, is missing")
         return _read_tensors(self.file, self.sha256)
 
 
@@ -66,20 +69,33 @@ def write_codec(
     config: CodecConfig,
     state: Mapping[str, Tensor],
     decoder: Mapping[str, Tensor] | None = None,
+    refiner: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write the files of a codec, each atomically and the config last; ``decoder`` are the tensors of a network."""
+    """Write the files of a codec, each atomically and the config last.
+
+    Args:
+        folder: Is made if need be.
+        config: The geometry.
+        state: Tensors of the codec but for networks.
+        decoder: Tensors of a decoder network, if that is what it has.
+        refiner: Likewise of a refiner.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     header: dict[str, Any] = {"format": FORMAT, "version": FORMAT_VERSION}
-    if decoder is not None:
-        header["decoder_sha256"] = _write_tensors(folder / DECODER_FILE, decoder)
+    for key, file, tensors in (("decoder_sha256", DECODER_FILE, decoder), ("refiner_sha256", REFINER_FILE, refiner)):
+        if tensors is not None:
+            header[key] = _write_tensors(folder / file, tensors)
     header["sha256"] = _write_tensors(folder / WEIGHTS_FILE, state)
     text = json.dumps({**header, **dataclasses.asdict(config)}, indent=2) + "\n"
     write_atomically(folder / CONFIG_FILE, text.encode())
 
 
-def read_codec(folder: str | os.PathLike[str]) -> tuple[CodecConfig, dict[str, Tensor], DecoderFile | None]:
-    """Read what :func:`write_codec` wrote, but for the decoder if it is a network; check tensors with `check_state`.
+def read_codec(folder: str | os.PathLike[str]) -> tuple[CodecConfig, dict[str, Tensor], dict[str, TensorFile]]:
+    """Read what :func:`write_codec` wrote; check tensors with `check_state`.
+
+    Returns:
+        Config, tensors, and the files of networks, which have not been read: ``"decoder"``, ``"refiner"``.
 
     Raises:
         FileNotFoundError: The folder or one of its files is missing.
@@ -90,13 +106,20 @@ def read_codec(folder: str | os.PathLike[str]) -> tuple[CodecConfig, dict[str, T
         if not (folder / file).is_file():
             raise FileNotFoundError(f"{folder} is no codec folder: it has no {file}")
     fields = _read_config(folder / CONFIG_FILE)
-    sha256, decoder_sha256 = fields.pop("sha256"), fields.pop("decoder_sha256", None)
+    sha256 = fields.pop("sha256")
+    hashes = {part: fields.pop(f"{part}_sha256", None) for part in ("decoder", "refiner")}
     config = CodecConfig(**fields)
-    if (decoder_sha256 is None) != (config.decoder == "linear"):
+    if (hashes["decoder"] is None) != (config.decoder == "linear"):
         raise ValueError(f"{folder / CONFIG_FILE}: decoder_sha256 belongs to a decoder that is a network, "
                          f"the decoder here is {config.decoder!r}")  # fmt: skip
+    if (hashes["refiner"] is None) != (config.refiner_width == 0):
+        raise ValueError(f"{folder / CONFIG_FILE}: refiner_sha256 belongs to a refiner, whose refiner_width here is "
+                         f"{config.refiner_width}")  # fmt: skip
     state = _read_tensors(folder / WEIGHTS_FILE, sha256)
-    return config, state, None if decoder_sha256 is None else DecoderFile(folder / DECODER_FILE, decoder_sha256)
+    files = {
+        part: TensorFile(folder / f"{part}.safetensors", value) for part, value in hashes.items() if value is not None
+    }
+    return config, state, files
 
 
 def check_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
@@ -127,7 +150,7 @@ def _read_config(file: Path) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         raise ValueError(f"{file} is of version {version!r}: this release reads version {FORMAT_VERSION}")
     names = [field.name for field in dataclasses.fields(CodecConfig)]
-    known = {*names, "sha256", "decoder_sha256"}
+    known = {*names, "sha256", "decoder_sha256", "refiner_sha256"}
     required = {*names[: names.index("source") + 1], "sha256"}  # the rest describes published codecs
     if not required <= fields.keys() <= known:
         missing, unknown = sorted(required - fields.keys()), sorted(fields.keys() - known)

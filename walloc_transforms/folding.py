@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .config import CodecConfig
 from .decoders import LinearDecoder
 from .folded import FoldedAnalysis, FoldedSynthesis
+from .refiners import Refiner
 
 __all__ = ["Folding"]
 
@@ -31,13 +32,15 @@ class Folding(nn.Module):
     bias: nn.Parameter
     encoder: nn.Module | None
     decoder: Any  # a LinearDecoder, a NetworkDecoder, or None before a network is read
+    refiner: Refiner | None  # None before it is read, and where there is none
     _folded_analysis: Any  # None where there is nothing to fold
     _folded_synthesis: Any
+    _folded_refiner: Any
 
     def __init__(self, config: CodecConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = self.decoder = None
+        self.encoder = self.decoder = self.refiner = None
 
     def _register(self) -> None:
         self._key = next(_KEYS)
@@ -54,12 +57,15 @@ class Folding(nn.Module):
     def _fold(self) -> None:
         c, decoder = self.config, self.decoder
         geometry: dict[str, Any] = {"wavelet": c.wavelet, "levels": c.levels, "dims": c.dims}
-        self._folded_analysis = self._folded_synthesis = None
+        self._folded_analysis = self._folded_synthesis = self._folded_refiner = None
         if self.encoder is None:
             self._folded_analysis = FoldedAnalysis(self.weight, self.bias, **geometry).to(self.weight.device)
         if isinstance(decoder, LinearDecoder):
             folded = FoldedSynthesis(decoder.weight, decoder.bias, **geometry)
             self._folded_synthesis = folded.to(decoder.weight.device)
+        if self.refiner is not None:  # one matrix over latents and features
+            weight = torch.cat([decoder.weight.detach(), self.refiner.weight.detach()], 1)
+            self._folded_refiner = FoldedSynthesis(weight, decoder.bias, **geometry).to(weight.device)
         self._folded_from = self._stamp()
 
     def _linear(self) -> list[Tensor]:
@@ -68,8 +74,9 @@ class Folding(nn.Module):
         return [*parts, self.decoder.weight, self.decoder.bias] if isinstance(self.decoder, LinearDecoder) else parts
 
     def _stamp(self) -> list[tuple[int, int]]:
-        """Change whenever a parameter is replaced or written to (inference tensors do not count writes)."""
-        return [(id(p), -1 if p.is_inference() else p._version) for p in self._linear()]
+        """Change whenever one of the tensors is replaced or written to (inference tensors do not count writes)."""
+        last = [] if self.refiner is None else [self.refiner.head, self.refiner.scale]
+        return [(id(t), -1 if t.is_inference() else t._version) for t in (*self._linear(), *last)]
 
     def _use_folded(self) -> bool:
         return not any(p.requires_grad for p in self._linear()) and _refold(self._key)

@@ -54,7 +54,12 @@ def encode_image(
 
 
 def decode_image(
-    latents: Tensor, codec: CodecLike, *, size: Sequence[int] | None = None, tile: int | None = None
+    latents: Tensor,
+    codec: CodecLike,
+    *,
+    size: Sequence[int] | None = None,
+    decoder: str | None = None,
+    tile: int | None = None,
 ) -> Tensor:
     """Decode to images.
 
@@ -62,17 +67,19 @@ def decode_image(
         latents: ``(..., D, h, w)`` as :func:`encode_image` gives them without ``normalize``, float or int8.
         codec: The codec that encoded them.
         size: ``(H, W)`` of the image, to cut off what encoding added. Default: keep it.
+        decoder: ``"refiner"``, for codecs that have one; see ``Codec.decode``. Default: the codec's own.
         tile: Decode in tiles of so many pixels where the decoder is a network; see ``Codec.decode``.
 
     Returns:
         Float32 images ``(..., C, H, W)`` in [0, 1].
 
     Raises:
-        ValueError: Wrong shape, a size that does not belong to the latents, or an audio codec.
+        ValueError: Wrong shape, a size that does not belong to the latents, an audio codec, or no such decoder.
         TypeError: Not a tensor, or neither float nor int8.
         ImportError: The decoder is a network, and diffusers is not installed.
     """
-    return _load(codec, "image").decode(latents, size, output_range=(0.0, 1.0), clamp=True, tile=tile)
+    own = _load(codec, "image")
+    return own.decode(latents, size, decoder=decoder, output_range=(0.0, 1.0), clamp=True, tile=tile)
 
 
 def encode_waveform(
@@ -108,16 +115,20 @@ def encode_waveform(
     return _encode(waveform, codec, waveform_range(waveform), quantize, normalize, dtype)
 
 
-def decode_waveform(latents: Tensor, codec: CodecLike, *, size: Sequence[int] | int | None = None) -> Tensor:
+def decode_waveform(
+    latents: Tensor, codec: CodecLike, *, size: Sequence[int] | int | None = None, decoder: str | None = None
+) -> Tensor:
     """Decode latents ``(..., D, t)`` to float32 waveforms ``(..., C, T)`` in [-1, 1], cut to ``size`` samples if given.
 
+    ``decoder`` is that of ``Codec.decode``.
+
     Raises:
-        ValueError: Wrong shape, a size that does not belong to the latents, or an image codec.
+        ValueError: Wrong shape, a size that does not belong to the latents, an image codec, or no such decoder.
         TypeError: Not a tensor, or neither float nor int8.
         ImportError: The decoder is a network, and diffusers is not installed.
     """
     size = (size,) if isinstance(size, int) else size
-    return _load(codec, "audio").decode(latents, size, output_range=(-1.0, 1.0), clamp=True)
+    return _load(codec, "audio").decode(latents, size, decoder=decoder, output_range=(-1.0, 1.0), clamp=True)
 
 
 def check_options(quantize: bool, normalize: bool, dtype: torch.dtype | None) -> None:

@@ -40,7 +40,7 @@ def build_network(
         ValueError: A tensor is missing, unexpected, of another shape, not float32 or not finite; it is named.
     """
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # those of other devices are left alone
         with torch.device("cpu" if state is None else "meta"):
             network = _build(config, part)
     if state is not None:
@@ -65,7 +65,7 @@ def build_decoder(config: CodecConfig, state: Mapping[str, Tensor] | None = None
     if state is not None:
         inner = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)  # those of other devices are left alone
         post = nn.Conv1d(c.signal_channels, c.signal_channels, 129, padding=64) if c.post_filter else None
     decoder = NetworkDecoder(build_network(c, "decoder", inner, what), c.packets, c.dims, c.pad, post)
     if state is not None:

@@ -77,7 +77,7 @@ def read_published(file: str | os.PathLike[str], settings: str | os.PathLike[str
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
     unit = {"latent_mean": torch.zeros(config.channels), "latent_std": torch.ones(config.channels)}
-    return Codec.from_tensors(config, {**tensors, **unit}, source, str(file))
+    return Codec.from_tensors(config, {**tensors, **unit}, {} if source is None else {"decoder": source}, str(file))
 
 
 class _Part(NamedTuple):

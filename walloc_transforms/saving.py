@@ -1,10 +1,12 @@
 """How a codec is written to a folder, read from one, and told from others."""
 
+import dataclasses
 import hashlib
 import os
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from .config import CodecConfig
@@ -12,6 +14,7 @@ from .decoders import LinearDecoder, NetworkDecoder
 from .files import check_state, read_codec, write_codec
 from .folding import Folding
 from .networks import build_decoder, build_network
+from .refiners import Refiner, build_refiner, refiner_state
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # of typing since Python 3.11
@@ -27,13 +30,13 @@ class Saving(Folding):
         encoder: The encoder if it is a network.
 
     Attributes:
-        decoder_source: Called for the tensors of a decoder network when they are needed.
+        sources: Called for the tensors of ``"decoder"``, a network, or of ``"refiner"`` when they are needed.
     """
 
     def __init__(self, config: CodecConfig, encoder: nn.Module | None = None) -> None:
         super().__init__(config)
         self.encoder = encoder
-        self.decoder_source: Callable[[], Mapping[str, Tensor]] | None = None
+        self.sources: dict[str, Callable[[], Mapping[str, Tensor]]] = {}
 
     def load_decoder(self) -> LinearDecoder | NetworkDecoder:
         """Return the decoder; a network is read from its file when it is first needed, and belongs to the codec then.
@@ -43,9 +46,40 @@ class Saving(Folding):
             ValueError: The file is damaged, or a tensor in it does not fit the config.
         """
         if self.decoder is None:
-            state = None if self.decoder_source is None else self.decoder_source()
+            state = self.sources["decoder"]() if "decoder" in self.sources else None
             self.decoder = build_decoder(self.config, state).to(self.latent_mean.device)
         return self.decoder
+
+    def load_refiner(self) -> Refiner:
+        """Return the refiner, which is read from its file when it is first needed, and belongs to the codec then.
+
+        Raises:
+            ValueError: The codec has none, its file is damaged, or a tensor in it does not fit the config.
+        """
+        if self.refiner is None:
+            if not self.config.refiner_width:
+                raise ValueError(f"codec {self.config.name!r} has no refiner")
+            state = self.sources["refiner"]() if "refiner" in self.sources else None
+            with torch.inference_mode(False):
+                self.refiner = build_refiner(self.config, state).to(self.latent_mean.device)
+            self._fold()
+        return self.refiner
+
+    def set_refiner(self, refiner: Refiner) -> None:
+        """Give the codec a refiner, trained on its latents, which is frozen with this; an older one is replaced.
+
+        Raises:
+            ValueError: The refiner is for other latents or packets, or the codec cannot have one.
+        """
+        c = self.config
+        config = dataclasses.replace(c, refiner_width=refiner.width, refiner_blocks=len(refiner.blocks))
+        if (refiner.stem.in_channels, len(refiner.head), refiner.dims) != (c.channels, c.packets, c.dims):
+            raise ValueError(f"expected a refiner from {c.channels} channels to {c.packets} packets in {c.dims}-D, got "
+                             f"{refiner.stem.in_channels} to {len(refiner.head)} in {refiner.dims}-D")  # fmt: skip
+        self.config = config
+        self.refiner = refiner.requires_grad_(False).to(self.latent_mean.device, torch.float32)
+        self.sources.pop("refiner", None)
+        self._fold()
 
     def fingerprint(self) -> str:
         """Hash what determines latents: SHA-256 of the encoder's geometry and weights, in hexadecimal."""
@@ -64,38 +98,43 @@ class Saving(Folding):
 
         The config carries the SHA-256 of the weights, so that :meth:`from_pretrained` notices damage.
         """
-        state, network = self.state_dict(), None
+        state, network, refiner = self.state_dict(), None, None
         if self.config.decoder != "linear":
-            if self.decoder is None and self.decoder_source is not None:
-                network = self.decoder_source()
+            if self.decoder is None and "decoder" in self.sources:
+                network = self.sources["decoder"]()
             else:
                 network = self.load_decoder().state_dict()
             state = {name: value for name, value in state.items() if not name.startswith("decoder.")}
-        write_codec(folder, self.config, state, network)
+        if self.config.refiner_width:
+            refiner = refiner_state(self.load_refiner())
+            state = {name: value for name, value in state.items() if not name.startswith("refiner.")}
+        write_codec(folder, self.config, state, network, refiner)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> "Self":
         """Read a folder written by :meth:`save_pretrained`, believing nothing before it is checked.
 
-        A decoder that is a network is not read before it is needed.
+        A decoder that is a network, and a refiner, are not read before they are needed.
 
         Raises:
             FileNotFoundError: The folder or one of its files is missing.
             ValueError: A file is damaged, of another format or version, or they do not belong together.
             ImportError: The encoder is a network, and diffusers is not installed.
         """
-        config, state, source = read_codec(folder)
-        return cls.from_tensors(config, state, source, os.fspath(folder))
+        config, state, files = read_codec(folder)
+        return cls.from_tensors(config, state, files, os.fspath(folder))
 
     @classmethod
     def from_tensors(
         cls,
         config: CodecConfig,
         state: Mapping[str, Tensor],
-        decoder_source: Callable[[], Mapping[str, Tensor]] | None,
+        sources: Mapping[str, Callable[[], Mapping[str, Tensor]]],
         what: str,
     ) -> "Self":
         """Build a codec of tensors that fit its config; ``what`` names their origin in messages.
+
+        ``sources`` are called for the tensors of networks when these are needed.
 
         Raises:
             ValueError: A tensor does not fit.
@@ -108,5 +147,5 @@ class Saving(Folding):
             own = {name.removeprefix("encoder."): v for name, v in state.items() if name.startswith("encoder.")}
             codec = cls(config, build_network(config, "encoder", own, what))
         codec.load_state_dict(dict(state))
-        codec.decoder_source = decoder_source
+        codec.sources = dict(sources)
         return codec

@@ -215,23 +215,26 @@ class StreamDecoder(_Stream):
 
     The samples of all calls together are ``Codec.decode`` of the chunks together, but for ``edge_frames`` at either
     end: as if the latents of silence lay before and behind. Every call that yields samples decodes some frames on
-    either side anew, 7 with linear codecs and 180 with networks, so longer chunks are faster.
+    either side anew, 7 with linear codecs, 18 more with a refiner of 4 blocks, 180 with networks: longer chunks are
+    faster.
 
     Args:
         codec: An audio codec.
+        decoder: As for ``Codec.decode``.
         output_range: As for ``Codec.decode``; usual waveforms need ``(-1, 1)``.
         clamp: As for ``Codec.decode``.
 
     Raises:
-        ValueError: An image codec.
+        ValueError: An image codec, or it has no such decoder.
         ImportError: The decoder is a network, and diffusers is not installed.
     """
 
-    def __init__(self, codec: "Codec", *, output_range: tuple[float, float], clamp: bool) -> None:
+    def __init__(self, codec: "Codec", *, decoder: str | None, output_range: tuple[float, float], clamp: bool) -> None:
         c = _check_audio(codec).config
-        self.output_range, self.clamp = output_range, clamp
+        self.decoder, self.output_range, self.clamp = decoder, output_range, clamp
         bank = synthesis_bank(c.wavelet, c.levels)
         network = _DECODER_REACH if c.decoder != "linear" else 0
+        network += codec.load_refiner().reach if c.check_decoder(decoder) == "refiner" else 0
         network += -(-_POST_REACH // c.stride) if c.post_filter else 0
         left = (bank.filters.shape[1] - 1 + bank.start) // c.stride + network
         right = (c.stride - 1 - bank.start) // c.stride + network
@@ -272,7 +275,7 @@ class StreamDecoder(_Stream):
         return samples[..., : samples.shape[-1] - extra]
 
     def _run(self, window: Tensor) -> Tensor:
-        return self.codec.decode(window, output_range=self.output_range, clamp=self.clamp)
+        return self.codec.decode(window, decoder=self.decoder, output_range=self.output_range, clamp=self.clamp)
 
     def _work(self, window: Tensor, frames: int, last: bool = False) -> Tensor:
         c = self.codec.config

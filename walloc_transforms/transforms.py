@@ -125,7 +125,8 @@ class WallocDecode(v2.Transform):
 
     Args:
         codec: The codec that encoded the latents.
-        decoder: Which of the codec's decoders; so far each codec has one, ``codec.config.decoder``. Default: that.
+        decoder: Which of the codec's decoders: ``"linear"``, ``"refiner"``, or that of a published codec. Default: the
+            codec's own, ``codec.config.decoder``.
         size: ``(H, W)``, or ``T`` of a waveform, to cut off what encoding added. Default: keep it.
         tile: Decode images in tiles of so many pixels where the decoder is a network; see ``Codec.decode``.
 
@@ -142,25 +143,24 @@ class WallocDecode(v2.Transform):
         self,
         codec: CodecLike,
         *,
-        decoder: Network | None = None,
+        decoder: Network | Literal["refiner"] | None = None,
         size: Sequence[int] | int | None = None,
         tile: int | None = None,
     ) -> None:
         super().__init__()
         self.codec = load_codec(codec)
-        own = self.codec.config.decoder
-        if decoder not in (None, own):
-            raise ValueError(f"the decoder of codec {self.codec.config.name!r} is {own!r}, got {decoder!r}")
-        if tile is not None and own != "autoencoder_kl":
-            raise ValueError(f"tile is for decoders 'autoencoder_kl', the decoder of this codec is {own!r}")
+        self.decoder = self.codec.config.check_decoder(decoder)
+        if tile is not None and (self.codec.config.modality != "image" or self.decoder == "linear"):
+            raise ValueError(f"tile is for images and decoders that are networks, here {self.codec.config.name!r} is "
+                             f"decoded by {self.decoder!r}")  # fmt: skip
         size = (size,) if isinstance(size, int) else size
-        self.decoder, self.size, self.tile = own, None if size is None else tuple(size), tile
+        self.size, self.tile = None if size is None else tuple(size), tile
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Decode one entry of a sample; called by torchvision."""
         if self.codec.config.modality == "image":
-            return decode_image(inpt, self.codec, size=self.size, tile=self.tile)
-        return decode_waveform(inpt, self.codec, size=self.size)
+            return decode_image(inpt, self.codec, size=self.size, decoder=self.decoder, tile=self.tile)
+        return decode_waveform(inpt, self.codec, size=self.size, decoder=self.decoder)
 
     def extra_repr(self) -> str:
         """Show codec, channels, stride and the options in ``repr``."""

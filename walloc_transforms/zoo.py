@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from .codec import Codec
-from .files import CONFIG_FILE, DECODER_FILE, WEIGHTS_FILE, DecoderFile
+from .files import CONFIG_FILE, WEIGHTS_FILE, TensorFile
 
 __all__ = ["CodecInfo", "CodecLike", "available_codecs", "fetch", "load_codec"]
 
@@ -32,6 +32,7 @@ class CodecInfo:
         levels: Wavelet levels J; a latent covers ``2**J`` samples per axis.
         dimensionality_reduction: Signal values for one latent value.
         decoder: The decoder that comes with it.
+        refiner: Whether a refiner comes with it, too.
         source: Where the weights come from.
         sample_rate: Of waveforms, in Hz; 0 if it is not known, and for images.
     """
@@ -43,6 +44,7 @@ class CodecInfo:
     levels: int
     dimensionality_reduction: float
     decoder: str
+    refiner: bool
     source: str
     sample_rate: int
 
@@ -59,7 +61,7 @@ def available_codecs() -> list[CodecInfo]:
     for name in embedded_names():
         c = Codec.from_pretrained(_EMBEDDED / name).config
         infos.append(CodecInfo(name, c.modality, c.signal_channels, c.channels, c.levels, c.dimensionality_reduction,
-                               c.decoder, c.source, c.sample_rate))  # fmt: skip
+                               c.decoder, c.refiner_width > 0, c.source, c.sample_rate))  # fmt: skip
     return infos
 
 
@@ -122,8 +124,9 @@ def _download(repo: str, variant: str | None, revision: str | None) -> Codec:
         folder = fetch(repo, CONFIG_FILE, revision).parent
         fetch(repo, WEIGHTS_FILE, revision)
         codec = Codec.from_pretrained(folder)
-        if isinstance(codec.decoder_source, DecoderFile):
-            codec.decoder_source = _HubDecoder(repo, revision, codec.decoder_source.sha256)
+        for part, file in codec.sources.items():
+            if isinstance(file, TensorFile):
+                codec.sources[part] = _HubFile(repo, revision, file)
         codec.config = dataclasses.replace(codec.config, name=repo)  # by which latents can name it
         return codec
     from .published import read_published
@@ -167,12 +170,12 @@ def fetch(repo: str, file: str, revision: str | None) -> Path:
 
 
 @dataclass(frozen=True)
-class _HubDecoder:
-    """A decoder network of a repository, downloaded when it is needed."""
+class _HubFile:
+    """A decoder network or refiner of a repository, downloaded when it is needed."""
 
     repo: str
     revision: str | None
-    sha256: str
+    file: TensorFile
 
     def __call__(self) -> dict[str, Tensor]:
-        return DecoderFile(fetch(self.repo, DECODER_FILE, self.revision), self.sha256)()
+        return TensorFile(fetch(self.repo, self.file.file.name, self.revision), self.file.sha256)()
