@@ -1,39 +1,49 @@
-"""Fit a codec to folders of photographs or of music, in closed form.
+"""Fit a codec to folders of photographs or of music, in closed form; and train what the closed form has left.
 
     python -m recipes.train_codec --data PHOTOS --channels 12 --name my_codec --output-dir my_codec
     python -m recipes.train_codec --data MUSIC --modality audio --levels 8 --channels 108 --relative
+    python -m recipes.train_codec --data PHOTOS --codec rgb_16x --training.steps 14000    # a refiner
+    python -m recipes.train_codec --data PHOTOS --training.steps 14000 --training.projection  # with noise
 
 The folder that comes out holds the codec, which ``walloc_transforms.load_codec`` reads, and a model card with the
-command that made it.
+command that made it. Training adds ``metrics.jsonl``, ``validation.png`` and ``checkpoint.pt``.
 """
 
+import dataclasses
 import shlex
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+from tqdm import tqdm
 
 import walloc_transforms as wt
+from recipes.common.codec_training import Training, train
+from recipes.common.codec_validation import measure
 from recipes.common.demo_music import demo_track
 from recipes.common.photographs import ImageFiles, demo_photographs, image_files
 from recipes.common.sounds import SoundFiles, full_scale, sound_files
+from recipes.common.training import Ranks
 
 
 @dataclass
 class Config:
-    """Fit a codec to photographs or music, in closed form."""
+    """Fit a codec to photographs or music, and train it."""
 
     data: tuple[str, ...] = ("demo",)
     """Folders of images or sound, read recursively, or `demo`: the photographs that scikit-image and scikit-learn
     install, or generated music."""
     exclude: tuple[str, ...] = ()
     """Files to leave out, such as those of a test: patterns for the end of their paths, as `kodim*` or `test/*/*`."""
+    codec: str | None = None
+    """Begin with this codec, a name or a folder, instead of fitting one; the options of fitting say nothing then."""
     modality: Literal["image", "audio"] = "image"
     """Photographs, or sound, which is read as stereo."""
     output_dir: Path = Path("runs/codec")
@@ -52,7 +62,11 @@ class Config:
     sample_rate: int = 44100
     """Of the codec for sound, in Hz; files of other rates are resampled."""
     source: str = ""
-    """Where the data come from, in a sentence, for the model card."""
+    """Where the data come from, in a sentence, for the model card. Default: as --codec says, if it is given."""
+    training: Training = field(default_factory=Training)
+    """Gradient descent; all signals are kept in memory for it, a byte per value of an image, four of sound."""
+    resume: bool = False
+    """Go on from the checkpoint in the output folder, and from the codec there, without fitting again."""
 
 
 CARD = """# {name}
@@ -60,14 +74,22 @@ CARD = """# {name}
 {channels} latent channels, {levels} wavelet levels (stride {stride}), dimensionality reduction {reduction:.3g}.
 
 * Data: {count} {files} ({source}){preparation}
-* Fitted in closed form in {seconds:.0f} s by
+{how}
+* Order: channels are ordered by variance, so a prefix of them is a codec (`load_codec({name!r}, channels=n)`).
+* Files: `weights.safetensors` (float32), `config.json` (with the SHA-256 of the other files){refiner}.
+"""
+
+FITTED = """* Fitted in closed form in {seconds:.0f} s by
 
       {command}
 
-* Rounding the latents was allowed to cost {rounding_loss:g} dB of PSNR.
-* Order: channels are ordered by variance, so a prefix of them is a codec (`load_codec({name!r}, channels=n)`).
-* Files: `weights.safetensors` (float32), `config.json` (with the SHA-256 of the weights).
-"""
+* Rounding the latents was allowed to cost {rounding_loss:g} dB of PSNR."""
+
+TRAINED = """* {begun}, then trained for {steps} steps by
+
+      {command}
+
+* On {held_out} held-out signals: {figures}."""
 
 
 class Music:
@@ -99,36 +121,96 @@ def signals_of(config: Config) -> tuple[list[Image.Image] | ImageFiles | Music, 
     return Music([("demo", sum(track.values(), Tensor([0.0]))) for track in tracks]), sounds
 
 
+def fit(config: Config, signals: list[Image.Image] | ImageFiles | Music, source: str) -> wt.Codec:
+    """Fit a codec in closed form."""
+    rate = None if config.modality == "image" else config.sample_rate
+    return wt.fit_codec(signals, levels=config.levels, channels=config.channels, rounding_loss=config.rounding_loss,
+                        relative=config.relative, name=config.name, source=source, sample_rate=rate)  # fmt: skip
+
+
 def main(config: Config) -> wt.Codec:
-    """Fit, save, and write the model card."""
+    """Fit or load, train, save, and write the model card."""
     if "demo" in config.data and len(config.data) > 1:
         raise ValueError(f"demo stands alone: got --data {' '.join(config.data)}")
+    ranks, s = Ranks.start(), config.training
+    start_from = wt.load_codec(config.codec) if config.codec is not None else None
+    if start_from is not None:
+        check(start_from, config)
+        config = dataclasses.replace(config, modality=start_from.config.modality,
+                                     sample_rate=start_from.config.sample_rate or config.sample_rate)  # fmt: skip
     signals, files = signals_of(config)
     is_image = config.modality == "image"
     source = config.source or (
-        ("photographs of scikit-image and scikit-learn" if is_image else "generated music")
+        start_from.config.source
+        if start_from is not None
+        else ("photographs of scikit-image and scikit-learn" if is_image else "generated music")
         if "demo" in config.data
         else f"own {'images' if is_image else 'music'}"
     )
-    start = time.perf_counter()
-    codec = wt.fit_codec(signals, levels=config.levels, channels=config.channels, rounding_loss=config.rounding_loss,
-                         relative=config.relative, name=config.name, source=source,
-                         sample_rate=None if is_image else config.sample_rate)  # fmt: skip
-    seconds = time.perf_counter() - start
-    c = codec.config
-    codec.save_pretrained(config.output_dir)
-    preparation = "" if is_image else f", at {c.sample_rate} Hz, without their means, at full scale"
-    card = CARD.format(
-        name=c.name, channels=c.channels, levels=c.levels, stride=c.stride, reduction=c.dimensionality_reduction,
-        count=len(signals) - files.skipped, files="images" if is_image else "pieces", source=source, seconds=seconds,
-        preparation=preparation + (", errors relative to those of resampling" if config.relative else ""),
-        rounding_loss=config.rounding_loss,
-        command=shlex.join(["python", "-m", "recipes.train_codec", *sys.argv[1:]]),
-    )  # fmt: skip
-    (config.output_dir / "README.md").write_text(card, "utf-8")
-    print(f"{config.output_dir}: {c.channels} channels, fitted in {seconds:.0f} s; {files.skipped} unreadable files "
-          "skipped")  # fmt: skip
+    folder, start = config.output_dir, time.perf_counter()
+    resuming = config.resume and s.steps > 0 and (folder / "checkpoint.pt").is_file()
+    codec = wt.load_codec(folder / "start") if resuming else start_from or fit(config, signals, source)
+    seconds, record = time.perf_counter() - start, {}
+    if s.steps:
+        if ranks.first and not resuming:
+            codec.save_pretrained(folder / "start")
+        tensors = [*as_tensors(signals)]
+        if s.held_out >= len(tensors):
+            raise ValueError(f"held_out {s.held_out} leaves none of {len(tensors)} signals to train on")
+        held = {len(tensors) * i // s.held_out for i in range(s.held_out)} if s.held_out else set()
+        validation = [tensors[i] for i in sorted(held)]
+        codec, record = train(
+            codec, [t for i, t in enumerate(tensors) if i not in held], s, folder, ranks=ranks,
+            resume=config.resume,
+            validate=lambda codec: measure(codec, validation, folder / "validation.png") if validation else {},
+        )  # fmt: skip
+        codec.config = dataclasses.replace(codec.config, name=config.name, source=source)
+    if ranks.first:
+        codec.save_pretrained(folder)
+        card = model_card(codec, config, record, len(signals) - files.skipped, source, seconds)
+        (folder / "README.md").write_text(card, "utf-8")
+        print(f"{folder}: {codec.config.channels} channels, {'loaded' if start_from else 'fitted'} in {seconds:.0f} s; "
+              f"{files.skipped} unreadable files skipped")  # fmt: skip
     return codec
+
+
+def check(codec: wt.Codec, config: Config) -> None:
+    """Refuse what cannot be trained.
+
+    Raises:
+        ValueError: The codec is not linear, is not for RGB or stereo, has no statistics, or there is nothing to do.
+    """
+    c = codec.config
+    if not (c.is_linear and c.statistics) or c.signal_channels != (3 if c.modality == "image" else 2):
+        raise ValueError(f"--codec {config.codec}: expected a linear codec of RGB images or stereo sound, with the "
+                         "statistics of its latents")  # fmt: skip
+    if not config.training.steps:
+        raise ValueError("--codec takes the place of fitting: there is nothing to do without --training.steps")
+
+
+def as_tensors(signals: list[Image.Image] | ImageFiles | Music) -> Iterator[Tensor]:
+    """Yield images ``(3, H, W)`` uint8, waveforms ``(2, T)`` as they are."""
+    for signal in tqdm(signals, desc="read", unit="file", leave=False):
+        yield pil_to_tensor(signal.convert("RGB")) if isinstance(signal, Image.Image) else signal
+
+
+def model_card(codec: wt.Codec, config: Config, record: dict[str, Any], count: int, source: str, seconds: float) -> str:
+    """Say what the codec is and how it came about."""
+    c, s, is_image = codec.config, config.training, codec.config.modality == "image"
+    command = shlex.join(["python", "-m", "recipes.train_codec", *sys.argv[1:]])
+    how = FITTED.format(seconds=seconds, command=command, rounding_loss=config.rounding_loss)
+    if s.steps:
+        begun = f"Begun as `{config.codec}`" if config.codec else f"Fitted in closed form in {seconds:.0f} s"
+        figures = ", ".join(f"{key.replace('psnr_', 'PSNR ')} {record[key]:.2f}{' dB' if 'psnr' in key else ''}"
+                            for key in ("psnr_linear", "psnr_refiner", "bits") if key in record)  # fmt: skip
+        how = TRAINED.format(begun=begun, steps=s.steps, command=command, held_out=s.held_out, figures=figures)
+    preparation = "" if is_image else f", at {c.sample_rate} Hz, without their means, at full scale"
+    return CARD.format(
+        name=c.name, channels=c.channels, levels=c.levels, stride=c.stride, reduction=c.dimensionality_reduction,
+        count=count, files="images" if is_image else "pieces", source=source,
+        preparation=preparation + (", errors relative to those of resampling" if config.relative else ""), how=how,
+        refiner=", `refiner.safetensors` (float16)" if c.refiner_width else "",
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,0 +1,290 @@
+"""Train what decodes latents, and if asked for what encodes them too, by gradient descent from a closed-form codec.
+
+    signal --projection--> z --compand, round or noise--> latents --linear decoder [+ refiner]--> packets' ~ packets
+
+The error is measured in packets, each weighted by the energy of its synthesis filter: nearly that in the signal, which
+need not be synthesised. Losses are in dB, so that a step does not depend on how hard its batch is.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+import walloc_transforms as wt
+from recipes.common.schedules import PaperSchedule
+from recipes.common.steps import train_steps
+from recipes.common.training import Ranks
+from walloc_transforms.filters import analysis_bank, band_positions, synthesis_bank
+from walloc_transforms.folded import FoldedAnalysis
+from walloc_transforms.refiners import Refiner
+
+_UNCUT = 4  # one batch in so many shows the ends of signals
+_SCALE_BATCHES = 16
+
+
+@dataclass
+class Training:
+    """What gradient descent does after the closed form."""
+
+    steps: int = 0
+    """Steps of AdamW. 0: the codec stays as it was fitted."""
+    projection: bool = False
+    """Train projection and linear decoder too, with noise in place of rounding. Otherwise latents stay the same, and
+    only a refiner is trained."""
+    refiner_width: int = 128
+    """Channels of the refiner."""
+    refiner_blocks: int = 4
+    """Residual blocks of the refiner. 0: no refiner."""
+    batch_size: int = 4
+    """Crops per step, over all processes."""
+    crop: int = 40
+    """Side of a crop in latents; of sound its length."""
+    lr: float = 2e-3
+    """Peak learning rate."""
+    schedule: Literal["cosine", "paper"] = "cosine"
+    """How the rate falls after its rise in the first tenth of the steps: by a half cosine to zero; or as in the paper,
+    where it rises from a 300th and then falls by 2 % whenever the loss stagnates."""
+    weight_decay: float = 1e-4
+    """Of AdamW."""
+    clip: float = 5.0
+    """Largest norm of a step's gradient; losses are in dB."""
+    ema: float = 0.999
+    """The codec gets the average of the weights over the steps, with this decay per step."""
+    prefixes: float = 0.2
+    """Share of the steps that see the first so many channels only, any number, so that every prefix is a codec."""
+    rate_weight: float = 0.0
+    """With `projection`: how many dB of PSNR one bit per latent is worth; high-rate theory says 6."""
+    amp: bool = True
+    """Run the refiner in bfloat16 while training."""
+    checkpoint_every: int = 1000
+    """Steps between checkpoints, with validation on `held_out` signals."""
+    held_out: int = 6
+    """Signals to validate on, evenly spread over the sorted files; none of them is trained on."""
+    seed: int = 0
+    """Of initialisation, crops, channels and noise."""
+
+    def __post_init__(self) -> None:
+        if self.steps and not (self.projection or self.refiner_blocks):
+            raise ValueError("there is nothing to train: expected --training.projection or a refiner")
+        if min(self.batch_size, self.crop, self.checkpoint_every, self.refiner_width) < 1 or self.steps < 0:
+            raise ValueError("batch_size, crop, checkpoint_every and refiner_width must be at least 1, steps 0")
+        if not (0 <= self.ema < 1 and 0 <= self.prefixes <= 1 and self.rate_weight >= 0):
+            raise ValueError("expected 0 <= ema < 1, 0 <= prefixes <= 1 and rate_weight >= 0, got "
+                             f"{self.ema}, {self.prefixes} and {self.rate_weight}")  # fmt: skip
+
+
+class Crops:
+    """Random crops of signals, turned and mirrored; the same step gives the same crops.
+
+    Most are cut larger and lose their margin after encoding, as latents within a signal have signal around them. Every
+    fourth batch keeps it, and shows how wavelets wrap round the ends of a signal.
+
+    Args:
+        signals: ``(C, H, W)`` uint8 or ``(C, T)`` float; those too short for a crop with its margins are left out.
+        side: Of a crop, in latents.
+        codec: Whose latents they become.
+        seed: Another seed, other crops.
+
+    Raises:
+        ValueError: No signal is long enough.
+    """
+
+    def __init__(self, signals: Sequence[Tensor], side: int, codec: wt.Codec, seed: int) -> None:
+        c = codec.config
+        self.side, self.stride, self.seed = side, c.stride, seed
+        self.margin = -(-max(analysis_bank(c.wavelet, c.levels).reach) // c.stride)
+        least = (side + 2 * self.margin) * c.stride
+        self.signals = [signal for signal in signals if min(signal.shape[1:]) >= least]
+        if not self.signals:
+            raise ValueError(f"none of {len(signals)} training signals has {least} samples per side: set a smaller "
+                             "--training.crop")  # fmt: skip
+
+    def cut(self, step: int) -> int:
+        """How many locations to leave out at every end of the crops of a step."""
+        return self.margin if step % _UNCUT else 0
+
+    def batch(self, step: int, count: int, rank: int = 0, world: int = 1) -> Tensor:
+        """Cut ``count`` crops from any of the signals, and return this process' share."""
+        random = np.random.default_rng((self.seed, step))
+        length = (self.side + 2 * self.cut(step)) * self.stride
+        crops = []
+        for i in range(count):
+            signal = self.signals[int(random.integers(len(self.signals)))]
+            starts = [int(random.integers(n - length + 1)) for n in signal.shape[1:]]
+            turns = random.integers(2, size=3)
+            if i % world == rank:
+                crop = signal[(slice(None), *(slice(start, start + length) for start in starts))]
+                crops.append(_turn(crop, *turns.tolist()))
+        return torch.stack(crops)
+
+
+def _turn(crop: Tensor, mirror: int, flip: int, transpose: int) -> Tensor:
+    if crop.ndim == 2:  # time does not run backwards; channels and polarity may be exchanged
+        crop = crop.flip(0) if mirror else crop
+        return -crop if flip else crop
+    crop = crop.flip(2) if mirror else crop
+    crop = crop.flip(1) if flip else crop
+    return crop.transpose(1, 2) if transpose else crop
+
+
+class Trained(nn.Module):
+    """A codec in training.
+
+    Args:
+        codec: Where to begin; trained in place, or frozen.
+        refiner: Likewise, if there is one.
+        projection: Train projection and linear decoder.
+        amp: Run the refiner in bfloat16.
+    """
+
+    gains: Tensor
+
+    def __init__(self, codec: wt.Codec, refiner: Refiner | None, *, projection: bool, amp: bool) -> None:
+        super().__init__()
+        c = codec.config
+        self.codec, self.refiner, self.projection, self.amp = codec, refiner, projection, amp
+        for part in (codec.weight, codec.bias, codec.decoder.weight, codec.decoder.bias):
+            part.requires_grad_(projection)
+        self.analysis = FoldedAnalysis(torch.eye(c.packets), torch.zeros(c.packets), wavelet=c.wavelet,
+                                       levels=c.levels, dims=c.dims)  # fmt: skip
+        norms = torch.from_numpy(synthesis_bank(c.wavelet, c.levels).filters).square().sum(1).sqrt()
+        gains = norms[torch.from_numpy(band_positions(c.levels, c.dims))].prod(0)
+        self.register_buffer("gains", gains.repeat(c.signal_channels).float(), persistent=False)
+
+    def prepare(self, x: Tensor, cut: int) -> tuple[Tensor, Tensor]:
+        """Return latents ``(N, D, ...)``, with noise or rounded, and weighted packets ``(N, ..., C * bands)``."""
+        low, high = (0.0, 255.0) if x.dtype == torch.uint8 else (-1.0, 1.0)
+        inner = (slice(None), slice(None), *[slice(cut, -cut)] * (x.ndim - 2)) if cut else ...
+        mode = "noise" if self.projection else "round"
+        latents = self.codec.encode(x, mode, input_range=(low, high))[inner]
+        with torch.no_grad():
+            packets = self.analysis(x, 1 / (high - low), -0.5 - low / (high - low))[inner]
+        return latents, packets.movedim(1, -1).contiguous() * self.gains
+
+    def linear(self, z: Tensor) -> Tensor:
+        """Decode expanded latents ``(N, D, ...)`` linearly to weighted packets ``(N, ..., C * bands)``."""
+        weight, bias = self.codec.decoder.weight, self.codec.decoder.bias
+        return nn.functional.linear(z.movedim(1, -1), weight * self.gains[:, None], bias * self.gains)
+
+    def forward(self, x: Tensor, cut: int, channels: int) -> tuple[Tensor, Tensor]:
+        """Return the errors of the decoders that are trained, and the rate.
+
+        Args:
+            x: Signals, uint8 images or waveforms.
+            cut: Locations to leave out at every end.
+            channels: Decode so many of the latent channels.
+
+        Returns:
+            Mean squared errors per sample, ``(1,)`` or ``(2,)``: of the linear decoder if it is trained, and with the
+            refiner if there is one. Bits per latent but for a constant: the mean log2 of the channels' spreads.
+        """
+        latents, packets = self.prepare(x, cut)
+        if self.projection and self.training:
+            self._follow(latents.detach())
+        shape = (-1, *[1] * (latents.ndim - 2))
+        seen = (torch.arange(latents.shape[1], device=x.device) < channels).float().view(shape)
+        estimate = self.linear(self.codec.expand(latents) * seen)
+        errors = [(estimate - packets).square().mean()] if self.projection else []
+        if self.refiner is not None:
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=self.amp):
+                features = self.refiner(self.codec.normalize(latents) * seen)
+                left = nn.functional.linear(features.movedim(1, -1), self.refiner.head)
+            estimate = estimate + left.float() * (self.refiner.scale * self.gains)
+            errors.append((estimate - packets).square().mean())
+        return torch.stack(errors), latents.transpose(0, 1).flatten(1).std(1).log2().mean()
+
+    @torch.no_grad()
+    def _follow(self, latents: Tensor) -> None:
+        """Keep the statistics of the latents, by which the refiner's input is normalised, up to date."""
+        values = latents.transpose(0, 1).flatten(1)
+        self.codec.latent_mean.lerp_(values.mean(1), 0.01)
+        self.codec.latent_std.lerp_(values.std(1), 0.01)
+
+    @torch.no_grad()
+    def measure_scale(self, crops: Crops, count: int) -> None:
+        """Set the refiner's ``scale`` to the spread of what the linear decoder leaves of every packet."""
+        assert self.refiner is not None
+        left = []
+        for step in range(2**31 - _SCALE_BATCHES, 2**31):
+            x = crops.batch(step, count).to(self.gains.device)
+            latents, packets = self.prepare(x, crops.cut(step))
+            left.append((packets - self.linear(self.codec.expand(latents))).flatten(0, -2))
+        self.refiner.scale.copy_(torch.cat(left).square().mean(0).sqrt() / self.gains)
+
+    def snapshot(self) -> wt.Codec:
+        """Return the codec as it is now, frozen."""
+        codec = copy.deepcopy(self.codec).requires_grad_(False).cpu()
+        if self.refiner is not None:
+            codec.set_refiner(copy.deepcopy(self.refiner).cpu())
+        return codec
+
+
+def groups(model: Trained, settings: Training) -> list[dict[str, Any]]:
+    """Make AdamW's groups: what it changes a weight by in a step does not depend on the weight's own size.
+
+    A projection's is about that of a latent, a linear decoder's about one over it: rates are relative to them, and
+    nothing pulls them to zero.
+    """
+    made: list[dict[str, Any]] = []
+    if model.refiner is not None:
+        made.append({"params": [*model.refiner.parameters()], "lr": settings.lr, "weight_decay": settings.weight_decay})
+    if model.projection:
+        for part in (model.codec, model.codec.decoder):
+            rate = settings.lr * float(part.weight.detach().square().mean().sqrt())
+            made.append({"params": [part.weight, part.bias], "lr": rate, "weight_decay": 0.0})
+    return made
+
+
+def train(codec: wt.Codec, signals: Sequence[Tensor], settings: Training, folder: Path, *, ranks: Ranks, resume: bool,
+          validate: Callable[[wt.Codec], dict[str, float]]) -> tuple[wt.Codec, dict[str, Any]]:  # fmt: skip
+    """Train; see recipes/common/steps.py for what is written.
+
+    Args:
+        codec: Where to begin, also with a refiner, unless another size is asked for.
+        signals: To train on, as :class:`Crops` takes them.
+        settings: What to train, and how.
+        folder: Must be there.
+        ranks: This process among others.
+        resume: Go on from the checkpoint, if there is one.
+        validate: Measures a codec at checkpoints.
+
+    Returns:
+        The trained codec and the last record.
+    """
+    s, c = settings, codec.config
+    crops = Crops(signals, s.crop, codec, s.seed)
+    torch.manual_seed(s.seed)
+    codec, refiner = copy.deepcopy(codec), None
+    if s.refiner_blocks:
+        refiner = Refiner(c.channels, c.packets, s.refiner_width, s.refiner_blocks, c.dims)
+        if (c.refiner_width, c.refiner_blocks) == (s.refiner_width, s.refiner_blocks):
+            refiner.load_state_dict(codec.load_refiner().state_dict())
+    model = Trained(codec, refiner, projection=s.projection, amp=s.amp).to(ranks.device)
+    count = max(1, s.batch_size // ranks.world) * ranks.world
+    if refiner is not None and not bool(refiner.head.any()):
+        model.measure_scale(crops, count)
+
+    def batches_from(first: int) -> Iterator[Tensor]:
+        return (crops.batch(step, count, ranks.rank, ranks.world) for step in range(first, s.steps))
+
+    def loss(parallel: nn.Module, x: Tensor, done: int) -> Tensor:
+        random = np.random.default_rng((s.seed, done, 1))
+        torch.manual_seed(s.seed * 1_000_003 + done * ranks.world + ranks.rank)  # of the noise
+        channels = int(random.integers(1, c.channels + 1)) if random.random() < s.prefixes else c.channels
+        errors, bits = parallel(x, crops.cut(done - 1), channels)
+        return 10 * errors.log10().mean() + (s.rate_weight * bits if s.projection else 0)
+
+    optimizer = torch.optim.AdamW(groups(model, s), s.lr, betas=(0.9, 0.99))
+    paper = (lambda optimizer: PaperSchedule(optimizer, s.steps)) if s.schedule == "paper" else None
+    record = train_steps(
+        model, optimizer, batches_from, loss, steps=s.steps, checkpoint_every=s.checkpoint_every, folder=folder,
+        ranks=ranks, resume=resume, description="train", ema=s.ema, clip=s.clip, schedule=paper,
+        validate=lambda: validate(model.snapshot()),
+    )  # fmt: skip
+    return model.snapshot(), record
