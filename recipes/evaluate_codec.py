@@ -8,6 +8,8 @@ The codecs say whether it is images or music.
 Protocol for images: ``recipes/common/image_evaluation.py``; rivals are bicubic resizing to as many values, and JPEG,
 WebP and AVIF files of as many bytes.
 
+A codec that has a refiner is measured with that, too: the same files, decoded again.
+
 Protocol for music: ``recipes/common/sound_evaluation.py``; its rivals are resampling to as many values, and Opus,
 Vorbis and MP3 files of as many bytes.
 """
@@ -56,9 +58,9 @@ class Config:
     include: tuple[str, ...] = ()
     """Only files whose paths end so: patterns such as `kodim0*` or `musdb18*/mixture.*`."""
     output_dir: Path = Path("runs/evaluate_codec")
-    """Gets table.md; for images images.csv (a row per image, codec and method), rates.csv of the lossy formats, rd.png
-    and sheet.png; for music pieces.csv (a row per piece, codec and method) and prefix.png. Linear codecs give
-    prefix.csv too."""
+    """Gets table.md; for images images.csv (a row per image, codec, method and decoder), rates.csv of the lossy
+    formats, rd.png and sheet.png; for music pieces.csv (a row per piece, codec, method and decoder) and prefix.png.
+    Linear codecs give prefix.csv too."""
     sheet_rows: int = 3
     """Images of which the sheet shows the middle 128 pixels, a row per codec."""
     coder: str | None = None

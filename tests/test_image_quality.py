@@ -1,6 +1,7 @@
 """Evaluation of image codecs: figures against what they are by hand, the measuring errors of the paper, rivals."""
 
 import csv
+import dataclasses
 import math
 import time
 import urllib.error
@@ -20,6 +21,7 @@ from torchmetrics.functional.image import learned_perceptual_image_patch_similar
 import walloc_transforms as wt
 from recipes import evaluate_codec
 from recipes.common import image_formats, image_measures
+from recipes.common.evaluation import Record
 from recipes.common.image_evaluation import evaluate, mean_curve, summarise
 from recipes.common.image_formats import FORMATS, Coded, Format, LossyImage, resize
 from recipes.common.image_measures import (
@@ -54,6 +56,18 @@ def photo() -> Photo:
 def fine() -> wt.Codec:
     """All packets of one level: what it loses is by rounding alone."""
     return wt.fit_codec([photograph(96, 120)], levels=1, channels=12, name="fine", progress=False)
+
+
+@pytest.fixture(scope="module")
+def coarse() -> wt.Codec:
+    """12 channels for 64 pixels."""
+    return wt.fit_codec([photograph(240, 320)], levels=3, channels=12, name="coarse", progress=False)
+
+
+def figures_of(photo: Photo, codec: wt.Codec, coder: str = MOSAIC) -> Record:
+    """Figures of a codec that has one decoder."""
+    ((_, record, _),), _ = measure(photo, codec, coder)
+    return record
 
 
 # figures
@@ -175,7 +189,7 @@ def test_eight_bits_are_rounded_not_truncated() -> None:
 
 
 def test_the_result_is_rounded(photo: Photo, fine: wt.Codec) -> None:
-    _, decoded, latents = measure(photo, fine, MOSAIC)
+    ((_, _, decoded),), latents = measure(photo, fine, MOSAIC)
     exact = wt.functional.decode_image(latents, fine, size=photo.size) * 255
     assert float((decoded - exact).abs().max()) <= 0.5 + 1e-3
     truncated = psnr(photo.image, exact.to(torch.uint8))
@@ -183,9 +197,9 @@ def test_the_result_is_rounded(photo: Photo, fine: wt.Codec) -> None:
 
 
 def test_odd_sizes_are_cut_where_they_were_extended(photo: Photo, fine: wt.Codec) -> None:
-    record, decoded, latents = measure(photo, fine, MOSAIC)
+    ((_, record, decoded),), latents = measure(photo, fine, MOSAIC)
     assert latents.shape == (12, 49, 61)
-    even = measure(Photo("even", photo.image[:, :96, :120]), fine, MOSAIC)[0]
+    even = figures_of(Photo("even", photo.image[:, :96, :120]), fine)
     assert record["psnr"] == pytest.approx(even["psnr"], abs=0.3)
     assert record["psnr"] > 40
     whole = to_8_bits(wt.functional.decode_image(latents, fine))
@@ -203,33 +217,34 @@ def test_the_input_range_is_the_codecs(photo: Photo, fine: wt.Codec) -> None:
         to_8_bits(reference_decode(fine, reference_encode(fine, gain * x).round())[0] / gain + 0.5)
         for gain in (1.0, 0.5)
     )
-    record, decoded, _ = measure(Photo("even", photo.image[:, :96, :120]), fine, MOSAIC)
+    ((_, record, decoded),), _ = measure(Photo("even", photo.image[:, :96, :120]), fine, MOSAIC)
     assert record["psnr"] == pytest.approx(psnr(photo.image[:, :96, :120], expected), abs=0.02)
     assert float((decoded.int() - expected.int()).abs().max()) <= 1
     assert psnr(photo.image[:, :96, :120], halved) < record["psnr"] - 1
 
 
-def test_the_rate_is_that_of_the_file(photo: Photo, tmp_path: Path) -> None:
-    codec = wt.load_codec("rgb_16x")
-    latents = wt.functional.encode_image(photo.image, codec, quantize=True)
+def test_the_rate_is_that_of_the_file(photo: Photo, coarse: wt.Codec, tmp_path: Path) -> None:
+    latents = wt.functional.encode_image(photo.image, coarse, quantize=True)
     mosaic = tmp_path / "mosaic.webp"
     wt.functional.latents_to_pil(latents)[0].save(mosaic, lossless=True)
     for coder, length in (
         (MOSAIC, mosaic.stat().st_size),
-        ("zlib", save_latents(tmp_path / "z.wlc", latents, codec, size=(97, 121), coder="zlib")),
-        ("ans", save_latents(tmp_path / "a.wlc", latents, codec, size=(97, 121), coder="ans")),
+        ("zlib", save_latents(tmp_path / "z.wlc", latents, coarse, size=(97, 121), coder="zlib")),
+        ("ans", save_latents(tmp_path / "a.wlc", latents, coarse, size=(97, 121), coder="ans")),
     ):
-        record = measure(photo, codec, coder)[0]
+        record = figures_of(photo, coarse, coder)
         assert record["bytes"] == length
         assert record["bpp"] == pytest.approx(8 * length / (97 * 121))  # of the image as it is, not as extended
-        assert record["psnr"] == pytest.approx(measure(photo, codec, MOSAIC)[0]["psnr"])
+        assert record["psnr"] == pytest.approx(figures_of(photo, coarse)["psnr"])
 
 
-def test_a_file_that_loses_latents_is_no_result(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_loses_latents_is_no_result(
+    photo: Photo, coarse: wt.Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read = image_measures.read_file
     monkeypatch.setattr(image_measures, "read_file", lambda *args: read(*args) // 2)
     with pytest.raises(RuntimeError, match="the file of cat did not give the latents back"):
-        measure(photo, wt.load_codec("rgb_16x"), MOSAIC)
+        measure(photo, coarse, MOSAIC)
 
 
 def slow(call: Callable, seconds: float = 0.05) -> Callable:
@@ -251,16 +266,16 @@ def slow(call: Callable, seconds: float = 0.05) -> Callable:
     ],
 )
 def test_times_contain_the_coding(
-    photo: Photo, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, slowed: str
+    photo: Photo, coarse: wt.Codec, monkeypatch: pytest.MonkeyPatch, place: Any, name: str, slowed: str
 ) -> None:
     monkeypatch.setattr(place, name, slow(getattr(place, name), 0.2))
-    record = measure(photo, wt.load_codec("rgb_16x"), MOSAIC)[0]
+    record = figures_of(photo, coarse)
     seconds = {part: photo.pixels / 1e6 / record[f"{part}_mps"] for part in ("encode", "decode")}
     assert seconds.pop(slowed) > 0.2
     assert max(seconds.values()) < 0.2
 
 
-def test_figures_and_times_are_of_one_pass(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_and_times_are_of_one_pass(photo: Photo, coarse: wt.Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which the paper's were not: images were padded to 16 for the one and to 8 for the other."""
     calls: list[dict] = []
     encode = wt.functional.encode_image
@@ -270,7 +285,7 @@ def test_figures_and_times_are_of_one_pass(photo: Photo, monkeypatch: pytest.Mon
         return encode(*args, **options)
 
     monkeypatch.setattr(wt.functional, "encode_image", spy)
-    results = evaluate([("cat", image_formats.to_pil(photo.image))], [wt.load_codec("rgb_16x")], MOSAIC, ())
+    results = evaluate([("cat", image_formats.to_pil(photo.image))], [coarse], MOSAIC, ())
     assert [options.get("quantize", False) for options in calls] == [False, True]  # one to warm up
     assert len(results.records) == 2
 
@@ -351,20 +366,20 @@ def test_the_nearest_quality_is_found(photo: Photo, monkeypatch: pytest.MonkeyPa
     assert measure_format(Photo("new", small.image), name, 99) == ({"note": "refused: too large"}, None)
 
 
-def test_rivals_carry_no_metadata(photo: Photo) -> None:
+def test_rivals_carry_no_metadata(photo: Photo, coarse: wt.Codec) -> None:
     """A colour profile in the source would be written into the files of the rivals, and into none of ours."""
     source = image_formats.to_pil(photo.image)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     source.info["icc_profile"] = profile
-    results = evaluate([("cat", source)], [wt.load_codec("rgb_16x")], MOSAIC, ("JPEG", "WebP"))
+    results = evaluate([("cat", source)], [coarse], MOSAIC, ("JPEG", "WebP"))
     for record in results.records[2:]:
         bare = LossyImage(photo.image, FORMATS[record["method"]]).encode(record["quality"])
         assert record["bytes"] == len(bare.content)
 
 
-def test_a_format_that_pillow_lacks(photo: Photo, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_format_that_pillow_lacks(photo: Photo, coarse: wt.Codec, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(image_measures.FORMATS, "JPEG", Format("NONE"))
-    results = evaluate([("cat", image_formats.to_pil(photo.image))], [wt.load_codec("rgb_16x")], MOSAIC, ("JPEG",))
+    results = evaluate([("cat", image_formats.to_pil(photo.image))], [coarse], MOSAIC, ("JPEG",))
     assert results.records[-1]["note"] == f"not in Pillow {Image.__version__}"
     assert not results.rates
 
@@ -391,10 +406,10 @@ def test_prefixes() -> None:
 
 
 @pytest.mark.parametrize("coder", [MOSAIC, "zlib"])
-def test_the_last_prefix_is_the_codec(photo: Photo, coder: str) -> None:
-    codec = wt.load_codec("rgb_16x")
-    whole, _, latents = measure(photo, codec, coder)
-    rows = measure_prefixes(photo, codec, latents, coder)
+def test_the_last_prefix_is_the_codec(photo: Photo, coarse: wt.Codec, coder: str) -> None:
+    ((_, whole, _),), latents = measure(photo, coarse, coder)
+    rows = measure_prefixes(photo, coarse, latents, coder)
+    assert list(rows[0]) == ["codec", "channels", "reduction", "bytes", "bpp", "psnr", "resize_psnr"]
     assert [(r["channels"], r["reduction"]) for r in rows] == [(3, 64), (6, 32), (12, 16)]
     assert (rows[-1]["psnr"], rows[-1]["bytes"]) == (whole["psnr"], whole["bytes"])
     assert rows[0]["psnr"] < rows[1]["psnr"] < rows[2]["psnr"]
@@ -437,7 +452,12 @@ def test_evaluate_codec(
 ) -> None:
     missing = Networks(missing=dict.fromkeys(("lpips", "dists"), "example.org: no connection"))
     monkeypatch.setattr(evaluate_codec, "load_networks", lambda: missing)
+    for name in ("rgb_16x", "rgb_4x"):
+        codec = wt.load_codec(name)
+        codec.config = dataclasses.replace(codec.config, refiner_width=0, refiner_blocks=0)
+        codec.save_pretrained(tmp_path / name)
     config = evaluate_codec.Config(data=str(folder), output_dir=tmp_path / "out", formats=("JPEG", "WebP"),
+                                   codecs=(str(tmp_path / "rgb_16x"), str(tmp_path / "rgb_4x")),
                                    networks=True)  # fmt: skip
     rows = evaluate_codec.main(config)
     said = capsys.readouterr().out
@@ -448,7 +468,7 @@ def test_evaluate_codec(
     names = {"table.md", "images.csv", "prefix.csv", "rates.csv", "rd.png", "sheet.png"}
     assert {f.name for f in config.output_dir.iterdir()} == names
     methods = ["resize", "JPEG", "WebP"]
-    assert [(r["codec"], r["method"]) for r in rows] == [(c, m) for c in config.codecs for m in (c, *methods)]
+    assert [(r["codec"], r["method"]) for r in rows] == [(c, m) for c in ("rgb_16x", "rgb_4x") for m in (c, *methods)]
     assert {r["images"] for r in rows} == {2}
     records = rows_of(config.output_dir / "images.csv")
     assert [(r["image"], r["width"], r["height"]) for r in records[::8]] == [("0.png", "180", "178"),
@@ -471,6 +491,7 @@ def test_evaluate_codec(
     for r in rows[2:4] + rows[6:]:
         assert r["bpp"] == pytest.approx(rows[0 if r["codec"] == "rgb_16x" else 4]["bpp"], rel=0.05)
     curve = rows_of(config.output_dir / "prefix.csv")
+    assert [*curve[0]] == ["codec", "channels", "images", "reduction", "bytes", "bpp", "psnr", "ms_ssim", "resize_psnr"]
     assert [int(r["channels"]) for r in curve] == [3, 6, 12, *prefix_lengths(48)]
     assert float(curve[-1]["psnr"]) == pytest.approx(rows[4]["psnr"])
     rates = rows_of(config.output_dir / "rates.csv")
@@ -479,6 +500,7 @@ def test_evaluate_codec(
     assert "3 images skipped" in table
     assert "1 thread," in table
     assert "No weights for LPIPS and DISTS: example.org: no connection" in table
+    assert "refiner" not in table
     ours = next(line for line in table.splitlines() if line.startswith("| `rgb_4x` | linear | 2 | 4 |"))
     assert f"| {rows[4]['bpp']:.3f} | {rows[4]['psnr']:.2f} | {rows[4]['ms_ssim']:.4f} | no weights | no weights |" in (
         ours

@@ -186,7 +186,7 @@ def test_formats_that_refuse_are_named() -> None:
 
 def test_measuring_a_codec(codec: wt.Codec, tmp_path: Path) -> None:
     piece = Piece("x", music(1, samples=20001), RATE)
-    figures, length = measure(piece, codec, "zlib")
+    ((_, figures),), length = measure(piece, codec, "zlib")
     z = codec.encode(piece.sound / 2, "round")
     size = wt.save_latents(tmp_path / "x.wlc", z.to(torch.int8), codec, size=(20001,), sample_rate=RATE)
     assert length == size == (tmp_path / "x.wlc").stat().st_size
@@ -289,12 +289,16 @@ def test_evaluate_codec_on_music(
     assert {f.name for f in config.output_dir.iterdir()} == {"table.md", "pieces.csv", "prefix.csv", "prefix.png"}
     records = rows_of(config.output_dir / "pieces.csv")
     assert [r["piece"] for r in records] == ["0.wav"] * 4 + ["1.wav"] * 4
+    figures = ["reduction", "bits_per_sample", "compression_ratio", "psnr_unrounded", "psnr", "si_sdr", "encode_msps"]
+    named = ["piece", "seconds", "codec", "method"]
+    assert [*records[0]] == [*named, *figures, "decode_msps", "delay", "level", "note"]
     # The first piece is music(0), once its offset and level are gone.
-    expected = measure(Piece("0", music(0), RATE), codec, "zlib")[0]
+    ((_, expected),), _ = measure(Piece("0", music(0), RATE), codec, "zlib")
     assert float(records[0]["psnr"]) == pytest.approx(expected["psnr"], abs=0.01)
     assert float(records[0]["si_sdr"]) == pytest.approx(expected["si_sdr"], abs=0.01)
     assert float(records[4]["seconds"]) == pytest.approx(2 * RATE / 22050, abs=1e-3)
     curve = rows_of(config.output_dir / "prefix.csv")
+    assert [*curve[0]] == ["codec", "channels", "reduction", "psnr", "resampling_psnr", "difference"]
     assert [r["channels"] for r in curve] == ["8", "12"]
     assert float(curve[1]["psnr"]) == pytest.approx(rows[0]["psnr_unrounded"])
     assert float(curve[1]["resampling_psnr"]) >= rows[1]["psnr_unrounded"]
@@ -303,6 +307,7 @@ def test_evaluate_codec_on_music(
     assert "4 files skipped, 0 samples beyond full scale" in table
     assert f"| `tiny` | 2 | 2.67 | {rows[0]['compression_ratio']:.1f} |" in table
     assert "| `tiny` | mean |" in table
+    assert "refiner" not in table
     with Image.open(config.output_dir / "prefix.png") as figure:
         assert min(figure.size) > 300
 

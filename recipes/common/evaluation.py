@@ -1,4 +1,4 @@
-"""What evaluations of image codecs and of audio codecs share: choosing files, means over records, CSV files."""
+"""What evaluations of image codecs and of audio codecs share: files, decoders, means over records, CSV files."""
 
 import csv
 import math
@@ -24,10 +24,14 @@ def chosen(files: Sequence[Path], include: Sequence[str]) -> list[Path]:
     return [file for file in files if not include or any(file.match(pattern) for pattern in include)]
 
 
-def is_linear(codec: wt.Codec) -> bool:
-    """Whether a codec's prefixes are codecs."""
-    c = codec.config
-    return (c.encoder, c.decoder, c.stages) == ("linear", "linear", 1)
+def decoders_of(codec: wt.Codec) -> list[str]:
+    """Names of a codec's decoders: its own, then ``"refiner"`` if it has one."""
+    return [codec.config.decoder, *["refiner"] * (codec.config.refiner_width > 0)]
+
+
+def ending(record: Record) -> str:
+    """Return what tells the row of a refiner from that of the codec's own decoder, wherever a method is named."""
+    return ", refiner" if record.get("decoder") == "refiner" else ""
 
 
 def mean_known(values: Iterable[float]) -> float:

@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import walloc_transforms as wt
-from recipes.common.evaluation import Record, is_linear, mean_known
+from recipes.common.evaluation import Record, ending, mean_known
 from recipes.common.image_measures import (
     NO_NETWORKS,
     Photo,
@@ -34,7 +34,8 @@ class Results:
     """What an evaluation gave.
 
     Attributes:
-        records: A row per image, codec and method. ``decoder`` says by which decoder of the codec a row came about.
+        records: A row per image, codec and method, two if the codec has a refiner. ``decoder`` says by which decoder
+            of the codec a row came about.
         prefixes: A row per image, linear codec and prefix.
         rates: A row per image, format and quality.
         sheet: Of the first images, a row per codec: titles and images ``(3, H, W)``, uint8.
@@ -86,19 +87,21 @@ def _compare(
 ) -> list[tuple[str, Tensor]]:
     """Add all rows of an image and a codec to the results; returns titles and images."""
     c = codec.config
-    figures, decoded, latents = measure(photo, codec, coder)
-    measured: list[tuple[str, str, Record, Tensor | None]] = [(c.name, c.decoder, figures, decoded)]
+    own, latents = measure(photo, codec, coder)
+    measured: list[tuple[str, str, Record, Tensor | None]] = [(c.name, *one) for one in own]
+    size = measured[0][2]["bytes"]
     measured.append((RESIZING, "", *measure_resizing(photo, c.dimensionality_reduction)))
-    measured += [(name, "", *measure_format(photo, name, figures["bytes"])) for name in formats]
+    measured += [(name, "", *measure_format(photo, name, size)) for name in formats]
     height, width = photo.size
     pictures: list[tuple[str, Tensor]] = []
     for method, decoder, record, picture in measured:
-        results.records.append({"image": photo.name, "width": width, "height": height, "codec": c.name,
-                                "method": method, "decoder": decoder, **record})  # fmt: skip
+        row = {"image": photo.name, "width": width, "height": height, "codec": c.name, "method": method,
+               "decoder": decoder, **record}  # fmt: skip
+        results.records.append(row)
         rate = f"{record['bpp']:.2f} bpp" if "bpp" in record else f"{c.dimensionality_reduction:.3g}x fewer values"
         if picture is not None:
-            pictures.append((f"{method}\n{record['psnr']:.1f} dB, {rate}", picture))
-    if is_linear(codec):
+            pictures.append((f"{method}{ending(row)}\n{record['psnr']:.1f} dB, {rate}", picture))
+    if c.is_linear:
         rows = measure_prefixes(photo, codec, latents, coder)
         results.prefixes += [{"image": photo.name, **row} for row in rows]
     return pictures

@@ -1,7 +1,8 @@
 """One image: encoded and decoded by a codec, by resizing and by lossy formats, and what each gives.
 
 A codec's latents are rounded and written to a file, the image is decoded from that file, rounded to 8 bits and cut to
-its size; figures and times are of the same pass. Encoding is from 8-bit pixels to the file, decoding back.
+its size; figures and times are of the same pass. Encoding is from 8-bit pixels to the file, decoding back. A refiner,
+if the codec has one, decodes the same file.
 """
 
 import time
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 import walloc_transforms as wt
-from recipes.common.evaluation import Record
+from recipes.common.evaluation import Record, decoders_of
 from recipes.common.image_formats import FORMATS, HIGHEST, LossyImage, resize
 from recipes.common.image_quality import Networks, measure_quality, to_8_bits
 from walloc_transforms.coders import CODERS
@@ -90,8 +91,8 @@ def read_file(file: Path, codec: wt.Codec, coder: str) -> Tensor:
         return wt.functional.pil_to_latents([mosaic], codec.config.channels, bits=codec.config.latent_bits)[0]
 
 
-def measure(photo: Photo, codec: wt.Codec, coder: str) -> tuple[Record, Tensor, Tensor]:
-    """Encode an image to a file and decode it from there.
+def measure(photo: Photo, codec: wt.Codec, coder: str) -> tuple[list[tuple[str, Record, Tensor]], Tensor]:
+    """Encode an image to a file and decode it from there, by each of the codec's decoders.
 
     Args:
         photo: The image.
@@ -99,30 +100,42 @@ def measure(photo: Photo, codec: wt.Codec, coder: str) -> tuple[Record, Tensor, 
         coder: One of ``IMAGE_CODERS``.
 
     Returns:
-        The figures; the decoded image ``(3, H, W)``, uint8; the rounded latents ``(D, h, w)``.
+        Of each decoder, the codec's own first, its name, the figures and the decoded image ``(3, H, W)``, uint8; the
+        rounded latents ``(D, h, w)``.
 
     Raises:
         ValueError: The coder cannot hold the latents.
         RuntimeError: The file did not give the latents back.
     """
-    image, c = photo.image, codec.config
+    image, c, decoders = photo.image, codec.config, decoders_of(codec)
     dtype = torch.int8 if c.latent_bits <= 8 else torch.int16
-    # One pass that is not timed: the first one at a size sets up kernels.
-    wt.functional.decode_image(wt.functional.encode_image(image, codec), codec, size=photo.size)
+    # One pass that is not timed: the first one at a size sets up kernels, and a refiner is read from its file.
+    latents = wt.functional.encode_image(image, codec)
+    for decoder in decoders:
+        wt.functional.decode_image(latents, codec, size=photo.size, decoder=decoder)
     with TemporaryDirectory() as folder:
         file = Path(folder) / "image"
         start = time.perf_counter()
         latents = wt.functional.encode_image(image, codec, quantize=True, dtype=dtype)
         length = write_file(file, latents, codec, photo.size, coder)
-        encoded = time.perf_counter()
-        read = read_file(file, codec, coder)
-        decoded = to_8_bits(wt.functional.decode_image(read, codec, size=photo.size))
-        end = time.perf_counter()
-    if not torch.equal(read, latents):
-        raise RuntimeError(f"the file of {photo.name} did not give the latents back")
-    record = {"reduction": c.dimensionality_reduction, **photo.rate(length), **photo.quality(decoded),
-              "encode_mps": photo.speed(encoded - start), "decode_mps": photo.speed(end - encoded)}  # fmt: skip
-    return record, decoded, latents
+        encoding = time.perf_counter() - start
+        passes = [_decode_file(file, photo, codec, coder, decoder) for decoder in decoders]
+    measured: list[tuple[str, Record, Tensor]] = []
+    for decoder, (read, decoded, seconds) in zip(decoders, passes, strict=True):
+        if not torch.equal(read, latents):
+            raise RuntimeError(f"the file of {photo.name} did not give the latents back")
+        record = {"reduction": c.dimensionality_reduction, **photo.rate(length), **photo.quality(decoded),
+                  "encode_mps": photo.speed(encoding), "decode_mps": photo.speed(seconds)}  # fmt: skip
+        measured.append((decoder, record, decoded))
+    return measured, latents
+
+
+def _decode_file(file: Path, photo: Photo, codec: wt.Codec, coder: str, decoder: str) -> tuple[Tensor, Tensor, float]:
+    """Return the latents of a file, the image decoded from them, uint8, and the seconds that both took."""
+    start = time.perf_counter()
+    latents = read_file(file, codec, coder)
+    decoded = to_8_bits(wt.functional.decode_image(latents, codec, size=photo.size, decoder=decoder))
+    return latents, decoded, time.perf_counter() - start
 
 
 def measure_resizing(photo: Photo, reduction: float) -> tuple[Record, Tensor]:
@@ -157,17 +170,24 @@ def prefix_lengths(channels: int) -> list[int]:
 
 
 def measure_prefixes(photo: Photo, codec: wt.Codec, latents: Tensor, coder: str) -> list[Record]:
-    """Rate and quality of the first channels of rounded latents ``(D, h, w)``, beside resizing to as many values."""
+    """Rate and quality of the first channels of rounded latents ``(D, h, w)``, beside resizing to as many values.
+
+    Quality by a refiner, if there is one, is in figures of their own: ``refiner_psnr`` and so on.
+    """
     bare = Photo(photo.name, photo.image)  # the networks would take minutes
     rows: list[Record] = []
     for n in prefix_lengths(codec.config.channels):
         prefix = codec.prefix(n)
         with TemporaryDirectory() as folder:
             length = write_file(Path(folder) / "image", latents[:n], prefix, photo.size, coder)
-        decoded = to_8_bits(wt.functional.decode_image(latents[:n], prefix, size=photo.size))
+        quality: Record = {}
+        for decoder in decoders_of(prefix):
+            decoded = wt.functional.decode_image(latents[:n], prefix, size=photo.size, decoder=decoder)
+            start = "refiner_" if decoder == "refiner" else ""
+            quality |= {f"{start}{figure}": value for figure, value in bare.quality(to_8_bits(decoded)).items()}
         reduction = prefix.config.dimensionality_reduction
         rows.append({"codec": codec.config.name, "channels": n, "reduction": reduction, **photo.rate(length),
-                     **bare.quality(decoded), "resize_psnr": measure_resizing(bare, reduction)[0]["psnr"]})  # fmt: skip
+                     **quality, "resize_psnr": measure_resizing(bare, reduction)[0]["psnr"]})  # fmt: skip
     return rows
 
 

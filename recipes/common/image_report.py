@@ -40,6 +40,8 @@ def markdown(
         "Pillow's defaults are; resizing is bicubic, to as many values and back, and has no file. Speeds are from "
         f"8-bit pixels to the file and back, {threads} thread{'s' * (threads > 1)}, one call each after one to warm up."
     )
+    if any(r["decoder"] == "refiner" for r in summary):
+        caption += " A refiner decodes the same files as the linear decoder, which were encoded once."
     parts = [caption]
     if missing:
         reasons = dict.fromkeys(missing.values())
@@ -52,8 +54,10 @@ def markdown(
                 for r in summary if r["codec"] == codec]  # fmt: skip
         parts.append(f"## `{codec}`\n\n{table(heads, rows, text_columns=2)}")
     if curve:
-        columns = {"channels": ("channels", 0), **{k: _COLUMNS[k] for k in ("DR", "bpp", "PSNR, dB", "MS-SSIM")},
-                   "resize: PSNR, dB": ("resize_psnr", 2)}  # fmt: skip
+        columns = {"channels": ("channels", 0), **{k: _COLUMNS[k] for k in ("DR", "bpp", "PSNR, dB", "MS-SSIM")}}
+        if any("refiner_psnr" in r for r in curve):
+            columns |= {"refiner: PSNR, dB": ("refiner_psnr", 2), "refiner: MS-SSIM": ("refiner_ms_ssim", 4)}
+        columns["resize: PSNR, dB"] = ("resize_psnr", 2)
         rows = [[f"`{r['codec']}`", *(_cell(r, key, digits, {}) for key, digits in columns.values())] for r in curve]
         parts.append(f"## The first latent channels alone\n\n{table(['codec', *columns], rows)}")
     return "\n\n".join(parts) + "\n"
@@ -95,12 +99,14 @@ def draw_rates(summary: Sequence[Record], curve: Sequence[Record], rates: Sequen
                           label=name)  # fmt: skip
         for index, codec in enumerate(dict.fromkeys(r["codec"] for r in points)):
             rows = [r for r in curve if r["codec"] == codec]
-            if rows:
-                axes.plot([r["bpp"] for r in rows], [r[key] for r in rows], "o--", color=f"C{index}", lw=1, ms=4,
-                          label=f"{codec}, first channels")  # fmt: skip
+            for figure_key, style, name in ((key, "o--", codec), (f"refiner_{key}", "^-", f"{codec}, refiner")):
+                if any(figure_key in r for r in rows):
+                    axes.plot([r["bpp"] for r in rows], [r[figure_key] for r in rows], style, color=f"C{index}", lw=1,
+                              ms=4, label=f"{name}, first channels")  # fmt: skip
             for r in (r for r in points if r["codec"] == codec):
                 label = codec if r["decoder"] == "linear" else f"{codec}, {r['decoder']}"
-                axes.plot([r["bpp"]], [r[key]], "*", color=f"C{index}", ms=13, label=label)
+                marker, size = ("^", 10) if r["decoder"] == "refiner" else ("*", 13)
+                axes.plot([r["bpp"]], [r[key]], marker, color=f"C{index}", ms=size, label=label)
         axes.set(xscale="log", xlabel="bits per pixel", ylabel=title)
         _label(axes.xaxis, axes.get_xlim(), (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10))
         if key == "ms_ssim":

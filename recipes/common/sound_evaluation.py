@@ -2,7 +2,8 @@
 
 Protocol, after the WaLLoC paper: a piece is one stereo waveform, its mean subtracted, at full scale. PSNR is that of
 the halved waveforms against a peak-to-peak of 1, clipped to full scale. The rate is that of the whole ``.wlc`` file,
-from which the piece is decoded; the compression ratio is against PCM of 16 bits. Speeds count samples of both channels.
+from which the piece is decoded, by a refiner too where the codec has one; the compression ratio is against PCM of 16
+bits. Speeds count samples of both channels.
 """
 
 import math
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 import walloc_transforms as wt
 from recipes.common.demo_music import demo_track
-from recipes.common.evaluation import Record, is_linear
+from recipes.common.evaluation import Record, decoders_of
 from recipes.common.sound_quality import FORMATS, RESAMPLERS, LossyFile, psnr, si_sdr
 from recipes.common.sounds import SoundFiles, full_scale
 from walloc_transforms.storage import load_latents, save_latents
@@ -89,25 +90,40 @@ class Piece:
         return max(self.resampled(name, share)["psnr_unrounded"] for name in RESAMPLERS)
 
 
-def measure(piece: Piece, codec: wt.Codec, coder: str) -> tuple[Record, int]:
-    """Encode a piece to a ``.wlc`` file and decode it from there; returns the figures and the bytes of the file."""
+def measure(piece: Piece, codec: wt.Codec, coder: str) -> tuple[list[tuple[str, Record]], int]:
+    """Encode a piece to a ``.wlc`` file and decode it from there, by each of the codec's decoders.
+
+    Returns:
+        Of each decoder, the codec's own first, its name and the figures; the bytes of the file.
+    """
     sound, samples, c = piece.sound, piece.sound.shape[-1], codec.config
-    rate = piece.sample_rate
-    # This also sets up kernels for the calls that are timed.
-    unrounded = wt.functional.decode_waveform(wt.functional.encode_waveform(sound, codec), codec, size=samples)
+    rate, decoders = piece.sample_rate, decoders_of(codec)
+    # This also sets up kernels for the calls that are timed, and reads a refiner from its file.
+    unrounded = _decode_all(piece, codec, wt.functional.encode_waveform(sound, codec))
     with TemporaryDirectory() as folder:
         file = Path(folder) / "piece.wlc"
         dtype = torch.int8 if c.latent_bits <= 8 else torch.int16
         start = time.perf_counter()
         latents = wt.functional.encode_waveform(sound, codec, quantize=True, dtype=dtype)
         length = save_latents(file, latents, codec, size=(samples,), sample_rate=rate, coder=coder)
-        encoded = time.perf_counter()
-        decoded = wt.functional.decode_waveform(load_latents(file).latents, codec, size=samples)
-        end = time.perf_counter()
-    return {"reduction": c.dimensionality_reduction, **_rate(piece, length),
-            "psnr_unrounded": psnr(sound, unrounded), "psnr": psnr(sound, decoded), "si_sdr": si_sdr(sound, decoded),
-            "encode_msps": piece.values / 1e6 / (encoded - start),
-            "decode_msps": piece.values / 1e6 / (end - encoded)}, length  # fmt: skip
+        encode_msps = piece.values / 1e6 / (time.perf_counter() - start)
+        measured: list[tuple[str, Record]] = []
+        for decoder in decoders:
+            start = time.perf_counter()
+            decoded = wt.functional.decode_waveform(load_latents(file).latents, codec, size=samples, decoder=decoder)
+            decode_msps = piece.values / 1e6 / (time.perf_counter() - start)
+            measured.append((decoder, {
+                "reduction": c.dimensionality_reduction, **_rate(piece, length), "psnr_unrounded": unrounded[decoder],
+                "psnr": psnr(sound, decoded), "si_sdr": si_sdr(sound, decoded), "encode_msps": encode_msps,
+                "decode_msps": decode_msps}))  # fmt: skip
+    return measured, length
+
+
+def _decode_all(piece: Piece, codec: wt.Codec, latents: Tensor) -> dict[str, float]:
+    """PSNR in dB of latents ``(D, t)`` by each of a codec's decoders."""
+    decode, samples = wt.functional.decode_waveform, piece.sound.shape[-1]
+    return {decoder: psnr(piece.sound, decode(latents, codec, size=samples, decoder=decoder))
+            for decoder in decoders_of(codec)}  # fmt: skip
 
 
 def _rate(piece: Piece, length: int) -> Record:
@@ -139,13 +155,16 @@ def prefix_lengths(channels: int) -> list[int]:
 
 
 def measure_prefixes(piece: Piece, codec: wt.Codec) -> list[Record]:
-    """PSNR of the first 8, 16, ... channels of latents that are not rounded, beside resampling."""
+    """PSNR of the first 8, 16, ... channels of latents that are not rounded, beside resampling.
+
+    That of a refiner, if there is one, is ``refiner_psnr``.
+    """
     latents = wt.functional.encode_waveform(piece.sound, codec)
-    samples, rows = piece.sound.shape[-1], []
+    rows: list[Record] = []
     for n in prefix_lengths(codec.config.channels):
-        decoded = wt.functional.decode_waveform(latents[:n], codec.prefix(n), size=samples)
+        decibels = _decode_all(piece, codec.prefix(n), latents[:n])
         rows.append({"codec": codec.config.name, "channels": n, "reduction": codec.config.packets / n,
-                     "psnr": psnr(piece.sound, decoded),
+                     **{"refiner_psnr" if d == "refiner" else "psnr": value for d, value in decibels.items()},
                      "resampling_psnr": piece.best_resampling(Fraction(n, codec.config.packets))})  # fmt: skip
     return rows
 
@@ -163,8 +182,9 @@ def evaluate(
         formats: Names of ``FORMATS`` to compare with.
 
     Returns:
-        A row per piece, codec and method, and the rows of the prefix curve, one per piece, codec and prefix. Pieces
-        that are silent or shorter than a codec's stride are named and count as skipped.
+        A row per piece, codec and method, and the rows of the prefix curve, one per piece, codec and prefix. A codec
+        with a refiner has two rows, which ``decoder`` tells apart. Pieces that are silent or shorter than a codec's
+        stride are named and count as skipped.
     """
     records: list[Record] = []
     curve: list[Record] = []
@@ -180,45 +200,63 @@ def evaluate(
         for codec in tqdm(codecs, desc=name, unit="codec", leave=False):
             c = codec.config
             about = {"piece": name, "seconds": sound.shape[-1] / sounds.sample_rate, "codec": c.name}
-            figures, size = measure(piece, codec, coder)
+            measured, size = measure(piece, codec, coder)
             share = Fraction(c.channels, c.packets)
-            records.append({**about, "method": c.name, **figures})
+            for decoder, figures in measured:
+                named = {"decoder": decoder} if len(measured) > 1 else {}
+                records.append({**about, "method": c.name, **named, **figures})
             for method in RESAMPLERS:
                 records.append({**about, "method": method, **piece.resampled(method, share)})
             for method in formats:
                 records.append({**about, "method": method, **measure_format(piece, method, size)})
-            if is_linear(codec):
+            if c.is_linear:
                 curve += [{"piece": name, **row} for row in measure_prefixes(piece, codec)]
     return records, curve
 
 
 def differences(records: Sequence[Record]) -> list[Record]:
-    """PSNR of every codec less that of the better resampler, per piece and, as piece ``mean``, over all pieces."""
+    """PSNR of every codec less that of the better resampler, per piece and, as piece ``mean``, over all pieces.
+
+    A refiner has rows of its own, with what it gains over the linear decoder.
+    """
     rows: list[Record] = []
-    for name in dict.fromkeys(r["codec"] for r in records):
-        own: list[Record] = []
-        for piece in dict.fromkeys(r["piece"] for r in records):
-            methods = {r["method"]: r for r in records if (r["piece"], r["codec"]) == (piece, name)}
-            resampling = max(methods[m]["psnr_unrounded"] for m in RESAMPLERS)
-            unrounded, rounded = methods[name]["psnr_unrounded"], methods[name]["psnr"]
-            own.append({"codec": name, "piece": piece, "resampling": resampling, "psnr_unrounded": unrounded,
-                        "psnr": rounded, "unrounded_less": unrounded - resampling,
-                        "rounded_less": rounded - resampling})  # fmt: skip
-        figures = list(own[0])[2:]
-        rows += [*own, {"codec": name, "piece": "mean", **{k: statistics.fmean(r[k] for r in own) for k in figures}}]
+    codecs = [(r["codec"], r.get("decoder", "")) for r in records if r["method"] == r["codec"]]
+    for name, decoder in dict.fromkeys(codecs):
+        pieces: dict[str, list[Record]] = {}
+        for r in records:
+            if r["codec"] == name:
+                pieces.setdefault(r["piece"], []).append(r)
+        figures = [_less(own, name, decoder) for own in pieces.values()]
+        figures.append({key: statistics.fmean(row[key] for row in figures) for key in figures[0]})
+        about = {"codec": name, **({"decoder": decoder} if decoder else {})}
+        rows += [{**about, "piece": piece, **row} for piece, row in zip((*pieces, "mean"), figures, strict=True)]
     return rows
 
 
+def _less(own: Sequence[Record], name: str, decoder: str) -> Record:
+    """PSNR of a decoder on a piece less that of the better resampler; a refiner's less the linear decoder's, too."""
+    ours = {r.get("decoder", ""): r for r in own if r["method"] == name}
+    resampling = max(r["psnr_unrounded"] for r in own if r["method"] in RESAMPLERS)
+    unrounded, rounded = ours[decoder]["psnr_unrounded"], ours[decoder]["psnr"]
+    row: Record = {"resampling": resampling, "psnr_unrounded": unrounded, "psnr": rounded,
+                   "unrounded_less": unrounded - resampling, "rounded_less": rounded - resampling}  # fmt: skip
+    if decoder == "refiner":
+        row |= {"unrounded_gain": unrounded - ours["linear"]["psnr_unrounded"],
+                "rounded_gain": rounded - ours["linear"]["psnr"]}  # fmt: skip
+    return row
+
+
 def summarise(records: Sequence[Record]) -> list[Record]:
-    """Average over pieces, a row per codec and method; the compression ratio is that of the mean bits per sample.
+    """Average over pieces, a row per codec, method and decoder; the compression ratio is that of the mean rate.
 
     What a method has for some pieces only is averaged over those, and ``pieces`` counts them.
     """
     rows: list[Record] = []
-    for codec, method in dict.fromkeys((r["codec"], r["method"]) for r in records):
-        own = [r for r in records if (r["codec"], r["method"]) == (codec, method)]
+    for codec, method, decoder in dict.fromkeys((r["codec"], r["method"], r.get("decoder", "")) for r in records):
+        own = [r for r in records if (r["codec"], r["method"], r.get("decoder", "")) == (codec, method, decoder)]
         measured = [r for r in own if "reduction" in r]
-        row: Record = {"codec": codec, "method": method, "pieces": len(measured)}
+        row: Record = {"codec": codec, "method": method, **({"decoder": decoder} if decoder else {}),
+                       "pieces": len(measured)}  # fmt: skip
         for key in ("reduction", "bits_per_sample", "psnr_unrounded", "psnr", "si_sdr", "encode_msps", "decode_msps"):
             known = [r[key] for r in measured if not math.isnan(r.get(key, math.nan))]
             row[key] = statistics.fmean(known) if known else math.nan
@@ -236,7 +274,10 @@ def mean_curve(curve: Sequence[Record]) -> list[Record]:
     rows: list[Record] = []
     for codec, channels in dict.fromkeys((r["codec"], r["channels"]) for r in curve):
         own = [r for r in curve if (r["codec"], r["channels"]) == (codec, channels)]
-        means = {key: statistics.fmean(r[key] for r in own) for key in ("psnr", "resampling_psnr")}
-        rows.append({"codec": codec, "channels": channels, "reduction": own[0]["reduction"], **means,
-                     "difference": means["psnr"] - means["resampling_psnr"]})  # fmt: skip
+        means = {key: statistics.fmean(r[key] for r in own) for key in own[0] if key.endswith("psnr")}
+        row = {"codec": codec, "channels": channels, "reduction": own[0]["reduction"], **means,
+               "difference": means["psnr"] - means["resampling_psnr"]}  # fmt: skip
+        if "refiner_psnr" in means:
+            row["refiner_difference"] = means["refiner_psnr"] - means["resampling_psnr"]
+        rows.append(row)
     return rows

@@ -3,13 +3,11 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
+from recipes.common.evaluation import Record, ending
 from recipes.common.reports import number, table
-
-Record = dict[str, Any]
 
 
 def markdown(
@@ -18,8 +16,8 @@ def markdown(
     """Lay everything out as Markdown.
 
     Args:
-        summary: A row per codec and method.
-        less: What codecs have less than resampling, a row per codec and piece.
+        summary: A row per codec, method and decoder.
+        less: What codecs have less than resampling, a row per codec, decoder and piece.
         curve: The mean prefix curve; may be empty.
         coder: Of the latent files.
         threads: Of PyTorch, while times were taken.
@@ -34,32 +32,55 @@ def markdown(
     )
     heads = ["method", "pieces", "reduction", "CR", "bits per sample", "PSNR unrounded, dB", "PSNR, dB", "SI-SDR, dB",
              "encode, MS/s", "decode, MS/s", "delay", "note"]  # fmt: skip
+    refined = any(ending(r) for r in summary)
+    if refined:
+        caption += " A refiner decodes the same files as the linear decoder, which were encoded once."
     parts = [caption]
     for codec in dict.fromkeys(r["codec"] for r in summary):
-        rows = [[f"`{codec}`" if r["method"] == codec else r["method"], str(r["pieces"]), _figure(r["reduction"], 2),
-                 _figure(r["compression_ratio"], 1), _figure(r["bits_per_sample"], 3),
+        rows = [[f"`{codec}`{ending(r)}" if r["method"] == codec else r["method"], str(r["pieces"]),
+                 _figure(r["reduction"], 2), _figure(r["compression_ratio"], 1), _figure(r["bits_per_sample"], 3),
                  *(_figure(r[key], 2) for key in ("psnr_unrounded", "psnr", "si_sdr")),
                  *(_figure(r[key]) for key in ("encode_msps", "decode_msps")), r["delay"] or "-", r["note"]]
                 for r in summary if r["codec"] == codec]  # fmt: skip
         parts.append(f"## `{codec}`\n\n{table(heads, rows)}")
-    heads = ["codec", "piece", "resampling, dB", "unrounded, dB", "rounded, dB", "unrounded - resampling",
-             "rounded - resampling"]  # fmt: skip
-    rows = [[f"`{r['codec']}`", r["piece"].replace("|", "\\|"),
-             *(_figure(r[key], 2) for key in ("resampling", "psnr_unrounded", "psnr")),
-             *(f"{r[key]:+.2f}" for key in ("unrounded_less", "rounded_less"))] for r in less]  # fmt: skip
-    parts.append(f"## PSNR beside the better resampling to as many values\n\n{table(heads, rows, text_columns=2)}")
+    parts.append(_differences(less, refined))
     if curve:
-        heads = ["codec", "channels", "reduction", "PSNR, dB", "resampling, dB", "difference"]
-        rows = [[f"`{r['codec']}`", str(r["channels"]), _figure(r["reduction"], 2), _figure(r["psnr"], 2),
-                 _figure(r["resampling_psnr"], 2), f"{r['difference']:+.2f}"] for r in curve]  # fmt: skip
-        parts.append(f"## Prefixes of the latent channels, unrounded\n\n{table(heads, rows)}")
+        parts.append(_prefixes(curve, refined))
     return "\n\n".join(parts) + "\n"
+
+
+def _differences(less: Sequence[Record], refined: bool) -> str:
+    """Lay out what codecs have less than resampling and, if some are ``refined``, what refiners gain."""
+    signed = {"unrounded - resampling": "unrounded_less", "rounded - resampling": "rounded_less"}
+    if refined:
+        signed |= {"unrounded - linear": "unrounded_gain", "rounded - linear": "rounded_gain"}
+    heads = ["codec", "piece", "resampling, dB", "unrounded, dB", "rounded, dB", *signed]
+    rows = [[f"`{r['codec']}`{ending(r)}", r["piece"].replace("|", "\\|"),
+             *(_figure(r[key], 2) for key in ("resampling", "psnr_unrounded", "psnr")),
+             *(_signed(r.get(key, math.nan)) for key in signed.values())] for r in less]  # fmt: skip
+    return f"## PSNR beside the better resampling to as many values\n\n{table(heads, rows, text_columns=2)}"
+
+
+def _prefixes(curve: Sequence[Record], refined: bool) -> str:
+    """Lay out the mean prefix curve, with columns of refiners if some codecs are ``refined``."""
+    heads = ["codec", "channels", "reduction", "PSNR, dB", "resampling, dB", "difference"]
+    rows = [[f"`{r['codec']}`", str(r["channels"]), _figure(r["reduction"], 2), _figure(r["psnr"], 2),
+             _figure(r["resampling_psnr"], 2), _signed(r["difference"])] for r in curve]  # fmt: skip
+    if refined:
+        heads += ["refiner: PSNR, dB", "refiner: difference"]
+        for cells, r in zip(rows, curve, strict=True):
+            cells += [_figure(r.get("refiner_psnr", math.nan), 2), _signed(r.get("refiner_difference", math.nan))]
+    return f"## Prefixes of the latent channels, unrounded\n\n{table(heads, rows)}"
 
 
 def _figure(value: float, digits: int | None = None) -> str:
     if math.isnan(value):
         return "-"
     return number(value) if digits is None else f"{value:.{digits}f}"
+
+
+def _signed(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:+.2f}"
 
 
 def draw_prefixes(curve: Sequence[Record], file: Path) -> None:
@@ -71,7 +92,10 @@ def draw_prefixes(curve: Sequence[Record], file: Path) -> None:
     for index, codec in enumerate(dict.fromkeys(r["codec"] for r in curve)):
         rows = [r for r in curve if r["codec"] == codec]
         places = [100 / r["reduction"] for r in rows]
-        axes.plot(places, [r["psnr"] for r in rows], "o-", ms=4, color=f"C{index}", label=f"{codec}, first channels")
+        for key, style, name in (("psnr", "o-", codec), ("refiner_psnr", "^:", f"{codec}, refiner")):
+            if key in rows[0]:
+                axes.plot(places, [r[key] for r in rows], style, ms=4, color=f"C{index}",
+                          label=f"{name}, first channels")  # fmt: skip
         axes.plot(places, [r["resampling_psnr"] for r in rows], "x--", ms=4, color=f"C{index}", alpha=0.6,
                   label="resampling to as many values")  # fmt: skip
     axes.set(xlabel="values kept, % of the samples", ylabel="PSNR, dB", xlim=(0, None))
