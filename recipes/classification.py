@@ -94,10 +94,15 @@ def measure_pipeline(dataset: Features, batch_size: int, workers: int, batches_t
     return seen / (time.perf_counter() - start)
 
 
+def check_size(image_size: int) -> None:
+    """Raise a ValueError for a side that tokens do not fit."""
+    if image_size < STRIDE or image_size % STRIDE:
+        raise ValueError(f"image_size must be a multiple of {STRIDE}, got {image_size}")
+
+
 def main(config: Config) -> dict[str, Any]:
     """Train and write the result; a finished run with --resume is only read."""
-    if config.image_size % STRIDE:
-        raise ValueError(f"image_size must be a multiple of {STRIDE}, got {config.image_size}")
+    check_size(config.image_size)
     ranks = Ranks.start()
     result_file = config.output_dir / "result.json"
     if config.resume and result_file.is_file():

@@ -46,8 +46,8 @@ MEASURED_CROPS = 64  # for the statistics of values, and the colours of brightne
 
 
 @dataclass
-class Config:
-    """Compare what a colourisation network may read and write."""
+class Settings:
+    """How the arms are trained and scored."""
 
     data: str = "demo"
     """`demo` (photographs that scikit-image and scikit-learn install: trained on the left, scored on the right of
@@ -56,8 +56,6 @@ class Config:
     """Where torchvision's datasets are, or are downloaded to."""
     arms: tuple[str, ...] = COLOUR_ARMS
     """Which inputs to compare."""
-    seeds: int = 1
-    """Seeds 0 to seeds - 1; each draws its own crops and initialisation."""
     steps: int = 200
     batch_size: int = 8
     crop: int = 128
@@ -83,18 +81,26 @@ class Config:
     """Training images beyond are read crop by crop."""
     checkpoint_every: int = 100
     """Steps."""
-    resume: bool = False
-    """Keep finished runs and go on from checkpoints in the output folder."""
     sheet_images: int = 4
     """Images in the picture."""
-    output_dir: Path = Path("runs/colorization")
-    """Gets table.md, table.csv, images.csv, sheet.png and a folder per run."""
 
     @property
     def options(self) -> dict[str, Any]:
         """Further arguments of ``timm.create_model``."""
         given = {"embed_dim": self.width, "depth": self.depth, "num_heads": self.heads}
         return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass
+class Config(Settings):
+    """Compare what a colourisation network may read and write."""
+
+    seeds: int = 1
+    """Seeds 0 to seeds - 1; each draws its own crops and initialisation."""
+    resume: bool = False
+    """Keep finished runs and go on from checkpoints in the output folder."""
+    output_dir: Path = Path("runs/colorization")
+    """Gets table.md, table.csv, images.csv, sheet.png and a folder per run."""
 
 
 def check(config: Config) -> None:

@@ -1,54 +1,124 @@
-"""Compare what a network may read instead of a full image: equal compute, several seeds, one table and one figure.
+"""Compare what a network may read instead of a full image or sound: equal compute, several seeds, a table, a figure.
 
     python -m recipes.resolution_scaling
     python -m recipes.resolution_scaling --data PHOTOS --image-size 256 --epochs 40 --output-dir runs/photos
+    python -m recipes.resolution_scaling --task all --output-dir runs/all
+    python -m recipes.resolution_scaling --task colorization --colorization.data PHOTOS --colorization.steps 3000
+    python -m recipes.resolution_scaling --task separation --separation.data STEMS --separation.arms walloc_20x stft
 
-Every arm of recipes/common/arms.py trains the same network on the same crops for the same number of steps
-(recipes/classification.py), with every seed. The table gives the mean accuracy and its standard deviation over seeds,
-and the rates at which samples are loaded, decoded and encoded, and trained on.
+Within a task every arm trains the same network on the same crops for the same number of steps, with every seed:
+recipes/classification.py, whose settings have no prefix, recipes/colorization.py and recipes/source_separation.py,
+whose settings have their task's. The table gives means and standard deviations over seeds, and the rates at which
+samples are trained on (for classification, also loaded, decoded and encoded). Except for classification alone, what the
+WaLLoC paper reports stands below, marked as theirs.
 """
 
-import csv
-import io
 import statistics
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-import matplotlib
 import tyro
 from tqdm import tqdm
 
-from recipes import classification
-from recipes.common.arms import ARMS, make_arm
+from recipes import classification, colorization, source_separation
+from recipes.colorization import Settings as ColorizationSettings
+from recipes.common.arms import ARMS, STRIDE, make_arm
+from recipes.common.colour_data import load_photographs
+from recipes.common.evaluation import Record
+from recipes.common.front_ends import HOP
+from recipes.common.scaling_report import Part, as_csv, caption, draw, markdown, markdown_published
+from recipes.common.stems import RATE, load_tracks
 from recipes.common.training import Ranks, save_config, write_atomically
+from recipes.source_separation import Settings as SeparationSettings
 
-COLUMNS: list[str] = ["arm", "values", "tokens", "macs", "accuracy", "spread", "seeds", "pipeline_rate", "step_rate"]
+TASKS = ("classification", "colorization", "separation")
 
 
 @dataclass
 class Config(classification.Settings):
     """Compare the arms over seeds."""
 
+    task: Literal["classification", "colorization", "separation", "all"] = "classification"
+    """What the networks learn. Settings of a task that is not run are refused."""
     arms: tuple[str, ...] = tuple(ARMS)
-    """Which arms to compare."""
+    """Which arms of classification to compare."""
+    colorization: ColorizationSettings = field(default_factory=ColorizationSettings)
+    separation: SeparationSettings = field(default_factory=SeparationSettings)
     seeds: int = 3
-    """Seeds 0 to seeds - 1; each draws its own crops, initialisation and order."""
+    """Seeds 0 to seeds - 1 of every task; each draws its own crops, initialisation and order."""
     output_dir: Path = Path("runs/resolution_scaling")
-    """Gets table.md, table.csv, figure.png and a folder per run. With --resume, finished runs are kept."""
+    """Gets table.md, table.csv, figure.png and a folder per run, those of colorization and separation in a folder of
+    their task. With --resume, finished runs are kept."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Those to run."""
+        return TASKS if self.task == "all" else (self.task,)
 
 
-def main(config: Config) -> list[dict[str, Any]]:
-    """Run every arm with every seed and write table and figure; returns the table's rows."""
-    for arm in config.arms:
-        make_arm(arm)  # a misspelt name fails now, not after an hour
-    if config.seeds < 1 or not config.arms:
-        raise ValueError("there is nothing to run: expected at least one arm and one seed")
+def main(config: Config) -> list[Record]:
+    """Run every arm with every seed and write table and figure; returns the table's rows.
+
+    Raises:
+        ValueError: A setting is out of range, or of a task that is not run, or the data do not do.
+        FileNotFoundError: There is no such folder, or nothing in it.
+    """
+    check(config)
     ranks = Ranks.start()
     if ranks.first:
         save_config(config.output_dir, config)
+    parts = [_RUN[task](config, ranks) for task in config.tasks]
+    rows = [row for part in parts for row in part.rows]
+    if ranks.first:
+        alone = config.task == "classification"  # whose table and figure are as before there were other tasks
+        text = markdown(rows) if alone else caption(parts) + markdown(rows) + markdown_published(config.tasks)
+        write_atomically(config.output_dir / "table.md", text)
+        write_atomically(config.output_dir / "table.csv", as_csv(rows))
+        draw(parts, config.output_dir / "figure.png", theirs=not alone)
+    return rows
+
+
+def check(config: Config) -> None:
+    """Raise for what cannot be run, now rather than after the hours that an earlier task may take."""
+    if config.seeds < 1:
+        raise ValueError("there is nothing to run: expected at least one arm and one seed")
+    refuse_idle_settings(config)
+    if "classification" in config.tasks:
+        if not config.arms:
+            raise ValueError("there is nothing to run: expected at least one arm and one seed")
+        for arm in config.arms:
+            make_arm(arm)
+        classification.check_size(config.image_size)
+    if "colorization" in config.tasks:
+        colorization.check(colorization_config(config))
+    if "separation" in config.tasks:
+        source_separation.check(separation_config(config))
+    if config.task == "all":  # other tasks open their data at once
+        if (c := config.colorization).data != "demo":
+            load_photographs(c.data, c.data_root, test_images=c.test_images, memory=0, show=False)
+        if (s := config.separation).data != "demo":
+            load_tracks(s.data, s.data_root, s.sources, test_tracks=s.test_tracks, memory=0, show=False)
+
+
+def refuse_idle_settings(config: Config) -> None:
+    """Raise a ValueError for a setting of a task that is not run: who gives one means to run it."""
+    default = Config()
+    flat = ["arms", *(f.name for f in fields(classification.Settings) if f.name != "resume")]
+    settings = {"classification": flat, "colorization": ["colorization"], "separation": ["separation"]}
+    for task in TASKS:
+        changed = [name for name in settings[task] if getattr(config, name) != getattr(default, name)]
+        if changed and task not in config.tasks:
+            option = changed[0].replace("_", "-") if task == "classification" else f"{task}.*"
+            hint = f"; its own settings are --{config.task}.*" if task == "classification" else ""
+            raise ValueError(f"--{option} is a setting of {task}, which --task {config.task} does not run{hint}")
+
+
+def run_classification(config: Config, ranks: Ranks) -> Part:
+    """Train and score every arm with every seed."""
     shared = {f.name: getattr(config, f.name) for f in fields(classification.Settings)}
-    runs: list[dict[str, Any]] = []
+    runs: list[Record] = []
     jobs = [(seed, arm) for seed in range(config.seeds) for arm in config.arms]
     bar = tqdm(jobs, desc="runs", unit="run", disable=not ranks.first)
     for seed, arm in bar:
@@ -59,17 +129,15 @@ def main(config: Config) -> list[dict[str, Any]]:
         if ranks.first:
             tqdm.write(f"{arm}, seed {seed}: {result['accuracy']:.1f} %")
     rows = [summarise([r for r in runs if r["arm"] == arm]) for arm in config.arms]
-    if ranks.first:
-        write_atomically(config.output_dir / "table.md", markdown(rows))
-        write_atomically(config.output_dir / "table.csv", as_csv(rows))
-        draw(rows, config.output_dir / "figure.png", config.data)
-    return rows
+    return Part("classification", rows, Path(config.data).name, "accuracy", "validation accuracy (%)",
+                f"a crop of {config.image_size}x{config.image_size} pixels")  # fmt: skip
 
 
-def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean and standard deviation over the seeds of one arm; rates are medians."""
+def summarise(runs: list[Record]) -> Record:
+    """Mean and standard deviation over the seeds of one arm of classification; rates are medians."""
     accuracies = [r["accuracy"] for r in runs]
     return {
+        "task": "classification",
         **{key: runs[0][key] for key in ("arm", "values", "tokens", "macs")},
         "accuracy": statistics.fmean(accuracies),
         "spread": statistics.stdev(accuracies) if len(runs) > 1 else float("nan"),
@@ -79,51 +147,72 @@ def summarise(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """Lay the rows out as a Markdown table."""
-    lines = ["| arm | values per sample | tokens | trunk MMACs | accuracy, % (mean ± sd) | seeds "
-             "| input pipeline, samples/s | training step, samples/s |", "|---|" + "---:|" * 7]  # fmt: skip
-    for r in rows:
-        lines.append(f"| {r['arm']} | {r['values']:,} | {r['tokens']} | {r['macs'] / 1e6:.1f} "
-                     f"| {r['accuracy']:.1f} ± {r['spread']:.1f} | {r['seeds']} "
-                     f"| {r['pipeline_rate']:,.0f} | {r['step_rate']:,.0f} |")  # fmt: skip
-    return "\n".join(lines) + "\n"
+def run_colorization(config: Config, ranks: Ranks) -> Part:
+    """Run recipes/colorization.py; LPIPS is there where its network is asked for."""
+    own = colorization_config(config)
+    measures = {name: name for name in ("psnr", "ms_ssim", *["lpips_db"] * own.networks)}
+    rows = [as_row("colorization", row, measures, tokens=(own.crop // STRIDE) ** 2, macs_of=1,
+                   batch=own.batch_size / ranks.world) for row in colorization.main(own)]  # fmt: skip
+    return Part("colorization", keep_own(rows), Path(own.data).name, "psnr", "PSNR (dB)",
+                f"a crop of {own.crop}x{own.crop} pixels")  # fmt: skip
 
 
-def as_csv(rows: list[dict[str, Any]]) -> str:
-    """Lay the rows out as CSV, unrounded."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def run_separation(config: Config, ranks: Ranks) -> Part:
+    """Run recipes/source_separation.py; its scores are those of the first source."""
+    own = separation_config(config)
+    source, seconds = own.sources[0], own.samples / RATE
+    measures = {name: f"{name} {source}" for name in ("psnr", "sdr", "si_sdr")}
+    rows = [as_row("separation", row, measures, tokens=own.samples // HOP, macs_of=seconds,
+                   batch=own.batch_size / ranks.world) for row in source_separation.main(own)]  # fmt: skip
+    return Part("separation", keep_own(rows), Path(own.data).name, "sdr", f"SDR of {source} (dB)",
+                f"a stereo segment of {seconds:.2f} s")  # fmt: skip
 
 
-def draw(rows: list[dict[str, Any]], file: Path, data: str) -> None:
-    """Draw accuracy against the values a network reads per sample."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+def colorization_config(config: Config) -> colorization.Config:
+    """Complete its settings by those that all tasks share."""
+    return colorization.Config(**vars(config.colorization), seeds=config.seeds, resume=config.resume,
+                               output_dir=config.output_dir / "colorization")  # fmt: skip
 
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
-    for kind in dict.fromkeys(r["arm"].split("_")[0] for r in rows):
-        own = sorted((r for r in rows if r["arm"].split("_")[0] == kind), key=lambda r: r["values"])
-        spreads = [0 if r["seeds"] == 1 else r["spread"] for r in own]
-        axes.errorbar([r["values"] for r in own], [r["accuracy"] for r in own], spreads,
-                      marker="o", capsize=3, label=kind)  # fmt: skip
-    axes.set(xscale="log", xlabel="values per sample", ylabel="validation accuracy (%)",
-             title=f"{Path(data).name}: {rows[0]['tokens']} tokens, same trunk, {rows[0]['seeds']} seeds")  # fmt: skip
-    ticks = sorted({r["values"] for r in rows})
-    axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
+
+def separation_config(config: Config) -> source_separation.Config:
+    """Complete its settings by those that all tasks share."""
+    return source_separation.Config(**vars(config.separation), seeds=config.seeds, resume=config.resume,
+                                    output_dir=config.output_dir / "separation")  # fmt: skip
+
+
+def as_row(task: str, row: Record, measures: Mapping[str, str], *, tokens: int, macs_of: float,
+           batch: float) -> Record:  # fmt: skip
+    """Make a row of the common table from one of a recipe's own table.
+
+    Args:
+        task: Its name.
+        row: With ``values`` per token, ``trunk_macs`` and ``step_rate``, which what takes no training has not.
+        measures: Their names there, by their names here.
+        tokens: Per sample.
+        macs_of: Multiply-adds per sample for one of ``trunk_macs``.
+        batch: Samples per step and process.
+    """
+    made: Record = {"task": task, "arm": row["arm"], "seeds": row["seeds"]}
+    made |= {name: row[theirs] for name, theirs in measures.items()}
+    made |= {f"{name}_sd": row[f"{theirs} sd"] for name, theirs in measures.items()}
+    if row["seeds"]:
+        made |= {"values": row["values"] * tokens, "tokens": tokens, "macs": row["trunk_macs"] * macs_of,
+                 "step_rate": row["step_rate"] * batch}  # fmt: skip
+    return made
+
+
+def keep_own(rows: list[Record]) -> list[Record]:
+    """Leave out what arms could reach at best, which the recipe's own table shows: it is no result."""
+    return [row for row in rows if " through " not in row["arm"]]
+
+
+_RUN: dict[str, Callable[[Config, Ranks], Part]] = {
+    "classification": run_classification, "colorization": run_colorization, "separation": run_separation}  # fmt: skip
 
 
 if __name__ == "__main__":
     config = tyro.cli(Config, description=__doc__)
-    rows = main(config)
+    main(config)
     if Ranks.start().first:
-        print(markdown(rows))
+        print((config.output_dir / "table.md").read_text("utf-8"))
         print(f"written to {config.output_dir}: table.md, table.csv, figure.png")

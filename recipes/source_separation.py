@@ -37,8 +37,8 @@ EXCERPT = 6.0  # seconds to look at and listen to
 
 
 @dataclass
-class Config:
-    """Compare what a separation network may read."""
+class Settings:
+    """How the arms are trained and scored."""
 
     data: str = "demo"
     """`demo` (a procedural band), a folder of TRACK/STEM.wav, perhaps below `train` and `test`, or `MUSDB_HQ`."""
@@ -50,8 +50,6 @@ class Config:
     """Pattern of the names of the test tracks, where the folder has no `train` and `test`; else every fifth."""
     arms: tuple[str, ...] = tuple(ARMS)
     """Which front ends to compare."""
-    seeds: int = 1
-    """Seeds 0 to seeds - 1; each draws its own crops and initialisation."""
     steps: int = 250
     batch_size: int = 4
     segment_seconds: float = 1.5
@@ -66,15 +64,23 @@ class Config:
     """Tracks beyond are read crop by crop."""
     checkpoint_every: int = 100
     """Steps."""
-    resume: bool = False
-    """Keep finished runs and go on from checkpoints in the output folder."""
-    output_dir: Path = Path("runs/source_separation")
-    """Gets table.md, table.csv, segments.csv, spectrograms.png, sounds and a folder per run."""
 
     @property
     def samples(self) -> int:
         """Length of crops and segments."""
         return round(self.segment_seconds * RATE / UNIT) * UNIT
+
+
+@dataclass
+class Config(Settings):
+    """Compare what a separation network may read."""
+
+    seeds: int = 1
+    """Seeds 0 to seeds - 1; each draws its own crops and initialisation."""
+    resume: bool = False
+    """Keep finished runs and go on from checkpoints in the output folder."""
+    output_dir: Path = Path("runs/source_separation")
+    """Gets table.md, table.csv, segments.csv, spectrograms.png, sounds and a folder per run."""
 
 
 def check(config: Config) -> None:

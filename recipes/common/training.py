@@ -90,9 +90,14 @@ def write_atomically(file: Path, content: str | bytes) -> None:
 def save_config(folder: Path, config: Any) -> None:
     """Keep a run's settings as ``config.yaml``."""
     folder.mkdir(parents=True, exist_ok=True)
-    plain = {key: str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
-             for key, value in asdict(config).items()}  # fmt: skip
-    write_atomically(folder / "config.yaml", yaml.safe_dump(plain, sort_keys=False))
+    write_atomically(folder / "config.yaml", yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
+
+
+def _plain(value: Any) -> Any:
+    """Put what YAML knows in the place of paths and tuples, in groups of settings too."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
 
 
 def train(model: nn.Module, train_set: Any, validation_set: Any, schedule: Schedule, folder: Path, *,

@@ -1,0 +1,212 @@
+"""Table and figure of recipes/resolution_scaling.py, over several tasks, with published figures apart from ours."""
+
+import csv
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from recipes.common import published_results as published
+from recipes.common.evaluation import Record
+from recipes.common.reports import table as lay_out
+
+MEASURES = {
+    "accuracy": ("spread", "accuracy, %", 1), "psnr": ("psnr_sd", "PSNR, dB", 2),
+    "ms_ssim": ("ms_ssim_sd", "MS-SSIM", 4), "lpips_db": ("lpips_db_sd", "LPIPS, dB", 2),
+    "sdr": ("sdr_sd", "SDR, dB", 1), "si_sdr": ("si_sdr_sd", "SI-SDR, dB", 1),
+}  # fmt: skip
+"""Key of the standard deviation over seeds, label and digits of every measure."""
+
+_FAMILIES = {"resize": "C0", "resample": "C0", "patch": "C1", "conv": "C1", "dct": "C2", "stft": "C2", "walloc": "C3"}
+_DASHES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
+_TRIVIAL = "0.35"  # grey of the lines of what takes no training
+_THEIRS = {"pixels": ("o", "pixels"), "waveform": ("o", "waveform"), "patch": ("s", "pixels, larger patches"),
+           "latents": ("D", "latents")}  # fmt: skip
+
+
+@dataclass
+class Part:
+    """What one task has for table and figure.
+
+    Attributes:
+        task: Its name.
+        rows: One per arm, with ``values``, ``tokens``, ``macs``, measures and rates; what takes no training has
+            ``seeds`` 0 and neither values nor rates.
+        data: What was trained on and scored.
+        measure: The one that is drawn.
+        axis: Its label.
+        sample: What values are counted per.
+    """
+
+    task: str
+    rows: list[Record]
+    data: str
+    measure: str
+    axis: str
+    sample: str
+
+
+def markdown(rows: Sequence[Record]) -> str:
+    """Lay the rows of one or more tasks out as one Markdown table, with the columns that any of them fills."""
+    several = _several(rows)
+    used = {key for row in rows for key in row}
+    heads = ["task"] * several + ["arm", "values per sample", "tokens", "trunk MMACs"]
+    heads += [f"{label} (mean ± sd)" for key, (_, label, _) in MEASURES.items() if key in used] + ["seeds"]
+    heads += ["input pipeline, samples/s"] * ("pipeline_rate" in used) + ["training step, samples/s"]
+    lines = []
+    for row in rows:
+        cells = [row["task"]] * several + [row["arm"], _number(row, "values"), _number(row, "tokens", form="d")]
+        cells.append(_number(row, "macs", 1e6, ".1f"))
+        for key, (sd, _, digits) in MEASURES.items():
+            if key in used:
+                spread = row.get(sd, math.nan)
+                cells.append(_number(row, key, form=f".{digits}f") + ("" if spread != spread else
+                                                                      f" ± {spread:.{digits}f}"))  # fmt: skip
+        cells.append(str(row["seeds"] or "-"))
+        cells += [_number(row, "pipeline_rate", form=",.0f")] * ("pipeline_rate" in used)
+        cells.append(_number(row, "step_rate", form=",.0f"))
+        lines.append(cells)
+    rule = "|---" * (1 + several) + "|---:" * (len(heads) - 1 - several) + "|"
+    return "\n".join([f"| {' | '.join(heads)} |", rule, *(f"| {' | '.join(cells)} |" for cells in lines)]) + "\n"
+
+
+def _several(rows: Sequence[Record]) -> bool:
+    return len({row["task"] for row in rows}) > 1
+
+
+def _number(row: Record, key: str, unit: float = 1, form: str = ",d") -> str:
+    value = row.get(key, math.nan)
+    return "-" if math.isnan(value) else format(value / unit if unit != 1 else value, form)
+
+
+def as_csv(rows: Sequence[Record]) -> str:
+    """Lay the rows out as CSV, unrounded; what a row does not have is left empty."""
+    used = {key for row in rows for key in row}
+    columns = ["task"] * _several(rows) + ["arm", "values", "tokens", "macs"]
+    columns += [column for key, (sd, _, _) in MEASURES.items() if key in used for column in (key, sd)]
+    columns += ["seeds"] + ["pipeline_rate"] * ("pipeline_rate" in used) + ["step_rate"]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def caption(parts: Sequence[Part]) -> str:
+    """Say what the figures of the table are."""
+    samples = "; ".join(f"{part.task}, {part.data}: {part.sample}" for part in parts)
+    return (f"Means over seeds; after ±: standard deviation. Rows without seeds take no training. A sample is, of "
+            f"{samples}. Separation is scored on the first source. The folders of colorization and separation hold "
+            "tables of their own, with further scores and what each arm could reach at best.\n\n")  # fmt: skip
+
+
+def markdown_published(tasks: Iterable[str]) -> str:
+    """Lay the published figures of some tasks out as a Markdown section that says whose they are."""
+    tasks = list(tasks)
+    rows = [[r.task, r.reads, f"{r.values:,}", str(r.tokens), _figures(r.paper), _figures(r.notebooks)]
+            for r in published.RESULTS if r.task in tasks]  # fmt: skip
+    heads = ["task", "what their network read", "values per sample", "tokens", published.PAPER, published.NOTEBOOKS]
+    data = "; ".join(f"{task}: {published.DATA[task]}" for task in tasks)
+    notes = "\n".join(f"* {task}: {note}" for task in tasks for note in published.DEFECTS[task])
+    return (f"\n## Theirs: {published.PAPER}\n\nNot our figures, and not to be compared with those above: other data "
+            f"({data}), networks, training and scoring. LPIPS is -10 log10.\n\n{lay_out(heads, rows, text_columns=2)}"
+            f"\n\nWhat is known to be wrong with them:\n\n{notes}\n")  # fmt: skip
+
+
+def _figures(figures: Mapping[str, float]) -> str:
+    measures = {key: published.MEASURES[key] for key in figures}
+    return ", ".join(f"{name} {figures[key]:.{digits}f} {unit}".rstrip()
+                     for key, (name, unit, digits) in measures.items()) or "-"  # fmt: skip
+
+
+def draw(parts: Sequence[Part], file: Path, *, theirs: bool) -> None:
+    """Draw a panel per task, the measure over the values a network reads.
+
+    Args:
+        parts: What to draw.
+        file: The PNG file.
+        theirs: Draw published figures below, in a row of panels with axes of their own.
+    """
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    size = (5.2 * len(parts), 9.8) if theirs else (6.0 * len(parts), 4.0)
+    figure = plt.figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12) if theirs else "constrained")
+    rows: list[Any] = [figure]
+    if theirs:
+        rows = list(figure.subfigures(2, 1, squeeze=False, height_ratios=(1.12, 1), hspace=0.04)[:, 0])
+    for axes, part in zip(rows[0].subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
+        _draw_part(axes, part, f"{part.task}\n" * theirs)
+        _legend(axes, 2 * theirs)
+    if theirs:
+        rows[0].suptitle("Ours", fontsize=10)
+        rows[1].set_facecolor("0.95")
+        rows[1].suptitle(f"Theirs: {published.PAPER}\nother data and protocols, not comparable with ours; "
+                         "more is better", fontsize=10)  # fmt: skip
+        for axes, part in zip(rows[1].subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
+            _draw_published(axes, part.task)
+            _legend(axes, 1)
+    figure.savefig(file, dpi=150)
+    plt.close(figure)
+
+
+def _draw_part(axes: Any, part: Part, heading: str) -> None:
+    trained = [row for row in part.rows if row["seeds"]]
+    for kind in dict.fromkeys(row["arm"].split("_")[0] for row in trained):
+        own = sorted((r for r in trained if r["arm"].split("_")[0] == kind), key=lambda r: r["values"])
+        spreads = [0 if r["seeds"] == 1 else r[MEASURES[part.measure][0]] for r in own]
+        axes.errorbar([r["values"] for r in own], [r[part.measure] for r in own], spreads, marker="o", capsize=3,
+                      color=_FAMILIES[kind], label=kind)  # fmt: skip
+    trivial = [row for row in part.rows if not row["seeds"]]
+    for row, dashes in zip(trivial, _DASHES, strict=False):
+        axes.axhline(row[part.measure], color=_TRIVIAL, lw=1.2, ls=dashes, label=row["arm"])
+    seeds, tokens = trained[0]["seeds"], trained[0]["tokens"]
+    axes.set(xscale="log", xlabel="values per sample", ylabel=part.axis,
+             title=f"{heading}{part.data}: {tokens} tokens, same trunk, {seeds} seed{'s' * (seeds > 1)}")  # fmt: skip
+    _mark(axes, [row["values"] for row in trained])
+
+
+def _draw_published(axes: Any, task: str) -> None:
+    measure = published.HEADLINE[task]
+    name, unit, _ = published.MEASURES[measure]
+    results = [r for r in published.RESULTS if r.task == task]
+    named: set[str] = set()
+    for r in results:
+        edge, source = ("0.25", published.PAPER) if r.paper else ("0.6", published.NOTEBOOKS)
+        marker, label = _THEIRS[r.family]
+        figure = (r.paper or r.notebooks)[measure]
+        label = f"{label} ({source})"
+        axes.plot(r.values, figure, ls="", marker=marker, ms=8, mfc="none", mec=edge,
+                  label=None if label in named else label)  # fmt: skip
+        named.add(label)
+        if len({other.tokens for other in results}) > 1:
+            axes.annotate(f"{r.tokens} tokens", (r.values, figure), (0, -9), textcoords="offset points", fontsize=7,
+                          color="0.3", ha="center", va="top")  # fmt: skip
+    axes.set(xscale="log", xlabel="values per sample", ylabel=f"{name} ({unit})",
+             title=f"{task}, {published.DATA[task]}")  # fmt: skip
+    axes.margins(0.14, 0.14)
+    _mark(axes, [r.values for r in results])
+
+
+def _mark(axes: Any, values: Iterable[int]) -> None:
+    """Mark the values on a logarithmic axis, but of close ones only the first, whose labels would touch."""
+    ticks: list[int] = []
+    for value in sorted(set(values)):
+        if not ticks or value > 1.2 * ticks[-1]:
+            ticks.append(value)
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    axes.minorticks_off()
+    axes.grid(alpha=0.3)
+
+
+def _legend(axes: Any, columns: int) -> None:
+    """Name what is drawn: below the panel, in columns, or within it for none."""
+    if columns:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), fontsize=8, frameon=False, ncols=columns)
+    else:
+        axes.legend()
