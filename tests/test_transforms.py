@@ -237,7 +237,7 @@ def test_decode_inverts() -> None:
 
 
 def test_decode_refuses() -> None:
-    with pytest.raises(ValueError, match="decoder of codec 'rgb_4x' must be 'linear', got 'magic'"):
+    with pytest.raises(ValueError, match="decoder of codec 'rgb_4x' must be 'linear' or 'refiner', got 'magic'"):
         wt.WallocDecode("rgb_4x", decoder="magic")  # type: ignore
     with pytest.raises(ValueError, match="expects latents"):
         wt.WallocDecode("rgb_4x")(torch.zeros(12, 4, 4))

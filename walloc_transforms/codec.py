@@ -221,7 +221,7 @@ class Codec(Saving):
             limits = (min(output_range), max(output_range)) if clamp else (-math.inf, math.inf)
             if isinstance(own, LinearDecoder):
                 z = z[..., c.pad : z.shape[-1] - c.pad]
-            features = z.new_empty(0)
+            features = z  # without a refiner, nobody looks at them
             if refiner is not None:
                 features = refiner(self.normalize(z.to(torch.float32)), tile and tile // c.stride)
             if refiner is not None and not refiner.head.requires_grad and self._use_folded():
