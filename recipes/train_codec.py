@@ -87,9 +87,7 @@ FITTED = """* Fitted in closed form in {seconds:.0f} s by
 
 TRAINED = """* {begun}, then trained for {steps} steps by
 
-      {command}
-
-* On {held_out} held-out signals: {figures}."""
+      {command}"""
 
 
 class Music:
@@ -203,7 +201,8 @@ def model_card(codec: wt.Codec, config: Config, record: dict[str, Any], count: i
         begun = f"Begun as `{config.codec}`" if config.codec else f"Fitted in closed form in {seconds:.0f} s"
         figures = ", ".join(f"{key.replace('psnr_', 'PSNR ')} {record[key]:.2f}{' dB' if 'psnr' in key else ''}"
                             for key in ("psnr_linear", "psnr_refiner", "bits") if key in record)  # fmt: skip
-        how = TRAINED.format(begun=begun, steps=s.steps, command=command, held_out=s.held_out, figures=figures)
+        how = TRAINED.format(begun=begun, steps=s.steps, command=command)
+        how += f"\n\n* On {s.held_out} held-out signals: {figures}." if figures else ""
     preparation = "" if is_image else f", at {c.sample_rate} Hz, without their means, at full scale"
     return CARD.format(
         name=c.name, channels=c.channels, levels=c.levels, stride=c.stride, reduction=c.dimensionality_reduction,

@@ -116,9 +116,8 @@ def read_codec(folder: str | os.PathLike[str]) -> tuple[CodecConfig, dict[str, T
         raise ValueError(f"{folder / CONFIG_FILE}: refiner_sha256 belongs to a refiner, whose refiner_width here is "
                          f"{config.refiner_width}")  # fmt: skip
     state = _read_tensors(folder / WEIGHTS_FILE, sha256)
-    files = {
-        part: TensorFile(folder / f"{part}.safetensors", value) for part, value in hashes.items() if value is not None
-    }
+    names = {"decoder": DECODER_FILE, "refiner": REFINER_FILE}
+    files = {part: TensorFile(folder / names[part], value) for part, value in hashes.items() if value is not None}
     return config, state, files
 
 
