@@ -387,3 +387,33 @@ def test_two_processes(tmp_path: Path) -> None:
     torch.testing.assert_close(one.scale, two.scale)
     # The logarithm is of the errors of each process, so their mean is not quite that of the whole batch.
     assert torch.nn.functional.cosine_similarity(one.head.flatten(), two.head.flatten(), 0) > 0.9
+
+
+def test_held_out_signals_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained: list[Tensor] = []
+    validated: list[Tensor] = []
+    train = codec_training.train
+
+    def spy(codec: wt.Codec, signals: list[Tensor], *args: Any, **options: Any) -> Any:
+        trained.extend(signals)
+        return train(codec, signals, *args, **options)
+
+    def measure_too(codec: wt.Codec, signals: list[Tensor], sheet: Path | None = None) -> dict[str, float]:
+        validated.extend(signals)
+        return measure(codec, signals, sheet)
+
+    monkeypatch.setattr(train_codec, "train", spy)
+    monkeypatch.setattr(train_codec, "measure", measure_too)
+    settings = Training(**{**SMALL, "steps": 1, "held_out": 2})
+    train_codec.main(train_codec.Config(data=(save_discs(tmp_path / "photos"),), levels=2, channels=6,
+                                        output_dir=tmp_path / "out", training=settings))  # fmt: skip
+    assert [[int(torch.equal(x, discs(i))) for i in range(5)] for x in validated] == [[1, 0, 0, 0, 0], [0, 0, 1, 0, 0]]
+    assert [[int(torch.equal(x, discs(i))) for i in (1, 3, 4)] for x in trained] == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_amp_is_bfloat16(images: list[Tensor], codec: wt.Codec) -> None:
+    refiner = Refiner(6, 48, 16, 1, 2).requires_grad_(False)
+    nn.init.normal_(refiner.head, generator=torch.Generator().manual_seed(0))
+    errors = [Trained(codec, refiner, projection=False, amp=amp)(torch.stack(images), 0, 6)[0] for amp in (True, False)]
+    assert not torch.equal(*errors)
+    torch.testing.assert_close(*errors, rtol=0.02, atol=0)
