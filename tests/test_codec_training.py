@@ -90,6 +90,14 @@ def test_crops_are_turned_and_mirrored(codec: wt.Codec, sounds: list[Tensor]) ->
     assert seen == {(left, right), (right, left), (-left, -right), (-right, -left)}
 
 
+def test_crops_favour_large_signals_by_the_root_of_their_size(codec: wt.Codec) -> None:
+    """A signal of 9 times the size is drawn 3 times as often."""
+    signals = [torch.zeros(3, 96, 96, dtype=torch.uint8), torch.ones(3, 288, 288, dtype=torch.uint8)]
+    crops = Crops(signals, 8, codec, 0)
+    share = float(torch.cat([crops.batch(step, 8) for step in range(1, 400, 4)]).double().mean())
+    assert abs(share - 0.75) < 4 * (0.75 * 0.25 / 800) ** 0.5
+
+
 @pytest.mark.parametrize("modality", ["image", "audio"])
 def test_the_error_is_that_of_the_signal(
     modality: str, images: list[Tensor], codec: wt.Codec, sounds: list[Tensor]
@@ -194,6 +202,33 @@ def test_projection_learns_with_noise(images: list[Tensor], codec: wt.Codec, tmp
     assert both.config.refiner_width == 16
 
 
+def test_a_refiner_grows_by_blocks_that_do_nothing_at_first(
+    images: list[Tensor], codec: wt.Codec, tmp_path: Path
+) -> None:
+    trained, _ = run(codec, images, tmp_path / "a", steps=10, lr=5e-3)
+    still = {"steps": 1, "lr": 1e-9, "ema": 0.0, "weight_decay": 0.0}
+    grown, _ = run(trained, images, tmp_path / "b", refiner_blocks=3, **still)
+    assert (trained.config.refiner_blocks, grown.config.refiner_blocks) == (1, 3)
+    latents = trained.encode(torch.stack(images), "round", input_range=(0, 255))
+    expected = trained.decode(latents, decoder="refiner")
+    assert float((expected - trained.decode(latents)).abs().max()) > 1e-3
+    torch.testing.assert_close(grown.decode(latents, decoder="refiner"), expected, atol=1e-5, rtol=0)
+    anew, _ = run(grown, images, tmp_path / "c", refiner_width=24, refiner_blocks=3, **still)
+    torch.testing.assert_close(anew.decode(latents, decoder="refiner"), anew.decode(latents), atol=1e-4, rtol=0)
+
+
+def test_weights_of_the_errors(images: list[Tensor], codec: wt.Codec, tmp_path: Path) -> None:
+    """With all of the weight on the linear decoder the refiner learns nothing; with none on it, the rates decide."""
+    options = {"steps": 30, "projection": True, "ema": 0.0, "lr": 5e-3}
+    linear, _ = run(codec, images, tmp_path / "a", linear_weight=1.0, **options)
+    assert not bool(linear.load_refiner().head.any())
+    slow, _ = run(codec, images, tmp_path / "b", linear_weight=0.0, projection_lr=1e-4, **options)
+    fast, _ = run(codec, images, tmp_path / "c", linear_weight=0.0, projection_lr=1e-2, **options)
+    moved = [float((c.weight - codec.weight).norm() / codec.weight.norm()) for c in (slow, fast)]
+    assert bool(slow.load_refiner().head.any())
+    assert moved[0] < 0.01 < 0.03 < moved[1]
+
+
 @pytest.mark.parametrize("options", [{}, {"projection": True, "schedule": "paper"}], ids=str)
 def test_resumed_training_is_bit_equal(
     options: dict[str, Any], images: list[Tensor], codec: wt.Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -291,6 +326,9 @@ def test_settings_are_checked() -> None:
         ({"crop": 0}, "at least 1"),
         ({"ema": 1.0}, "0 <= ema < 1"),
         ({"prefixes": 1.5}, "prefixes"),
+        ({"linear_weight": -0.1}, "linear_weight"),
+        ({"rate_weight": -1.0}, "rate_weight must be at least 0"),
+        ({"projection_lr": 0.0}, "projection_lr above 0"),
     ]
     for options, message in cases:
         with pytest.raises(ValueError, match=message):

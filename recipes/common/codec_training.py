@@ -37,10 +37,15 @@ class Training:
     projection: bool = False
     """Train projection and linear decoder too, with noise in place of rounding. Otherwise latents stay the same, and
     only a refiner is trained."""
+    projection_lr: float = 0.02
+    """With `projection`: peak learning rate of projection and linear decoder, relative to the size of their weights."""
+    linear_weight: float = 0.1
+    """With `projection` and a refiner: weight of the linear decoder's own error, of a total of 1."""
     refiner_width: int = 128
     """Channels of the refiner."""
     refiner_blocks: int = 4
-    """Residual blocks of the refiner. 0: no refiner."""
+    """Residual blocks of the refiner. 0: no refiner. The codec's own refiner is trained further if it is as wide and
+    has no more; blocks that are new do nothing at first."""
     batch_size: int = 4
     """Crops per step, over all processes."""
     crop: int = 40
@@ -74,16 +79,22 @@ class Training:
             raise ValueError("there is nothing to train: expected --training.projection or a refiner")
         if min(self.batch_size, self.crop, self.checkpoint_every, self.refiner_width) < 1 or self.steps < 0:
             raise ValueError("batch_size, crop, checkpoint_every and refiner_width must be at least 1, steps 0")
-        if not (0 <= self.ema < 1 and 0 <= self.prefixes <= 1 and self.rate_weight >= 0):
-            raise ValueError("expected 0 <= ema < 1, 0 <= prefixes <= 1 and rate_weight >= 0, got "
-                             f"{self.ema}, {self.prefixes} and {self.rate_weight}")  # fmt: skip
+        if not (0 <= self.ema < 1 and 0 <= self.prefixes <= 1 and 0 <= self.linear_weight <= 1):
+            raise ValueError("expected 0 <= ema < 1, 0 <= prefixes <= 1 and 0 <= linear_weight <= 1, got "
+                             f"{self.ema}, {self.prefixes} and {self.linear_weight}")  # fmt: skip
+        if self.rate_weight < 0 or self.projection_lr <= 0:
+            raise ValueError("rate_weight must be at least 0 and projection_lr above 0, got "
+                             f"{self.rate_weight} and {self.projection_lr}")  # fmt: skip
 
 
 class Crops:
     """Random crops of signals, turned and mirrored; the same step gives the same crops.
 
-    Most are cut larger and lose their margin after encoding, as latents within a signal have signal around them. Every
-    fourth batch keeps it, and shows how wavelets wrap round the ends of a signal.
+    A signal is drawn with a probability that grows as the root of its size: drawn alike, small signals would be seen
+    over and over, and drawn by size, large ones, which are smoother, would leave little room for them.
+
+    Most crops are cut larger and lose their margin after encoding, as latents within a signal have signal around them.
+    Every fourth batch keeps it, and shows how wavelets wrap round the ends of a signal.
 
     Args:
         signals: ``(C, H, W)`` uint8 or ``(C, T)`` float; those too short for a crop with its margins are left out.
@@ -104,6 +115,8 @@ class Crops:
         if not self.signals:
             raise ValueError(f"none of {len(signals)} training signals has {least} samples per side: set a smaller "
                              "--training.crop")  # fmt: skip
+        sizes = np.array([signal[0].numel() for signal in self.signals], np.float64)
+        self.shares = np.sqrt(sizes) / np.sqrt(sizes).sum()
 
     def cut(self, step: int) -> int:
         """How many locations to leave out at every end of the crops of a step."""
@@ -115,7 +128,7 @@ class Crops:
         length = (self.side + 2 * self.cut(step)) * self.stride
         crops = []
         for i in range(count):
-            signal = self.signals[int(random.integers(len(self.signals)))]
+            signal = self.signals[int(random.choice(len(self.signals), p=self.shares))]
             starts = [int(random.integers(n - length + 1)) for n in signal.shape[1:]]
             turns = random.integers(2, size=3)
             if i % world == rank:
@@ -229,14 +242,15 @@ def groups(model: Trained, settings: Training) -> list[dict[str, Any]]:
     """Make AdamW's groups: what it changes a weight by in a step does not depend on the weight's own size.
 
     A projection's is about that of a latent, a linear decoder's about one over it: rates are relative to them, and
-    nothing pulls them to zero.
+    nothing pulls them to zero. They must be far above a network's: at one rate for all, 800 steps turn the projection
+    by a hundredth.
     """
     made: list[dict[str, Any]] = []
     if model.refiner is not None:
         made.append({"params": [*model.refiner.parameters()], "lr": settings.lr, "weight_decay": settings.weight_decay})
     if model.projection:
         for part in (model.codec, model.codec.decoder):
-            rate = settings.lr * float(part.weight.detach().square().mean().sqrt())
+            rate = settings.projection_lr * float(part.weight.detach().square().mean().sqrt())
             made.append({"params": [part.weight, part.bias], "lr": rate, "weight_decay": 0.0})
     return made
 
@@ -246,7 +260,7 @@ def train(codec: wt.Codec, signals: Sequence[Tensor], settings: Training, folder
     """Train; see recipes/common/steps.py for what is written.
 
     Args:
-        codec: Where to begin, also with a refiner, unless another size is asked for.
+        codec: Where to begin; with a refiner, if that is as wide as asked for and has no more blocks.
         signals: To train on, as :class:`Crops` takes them.
         settings: What to train, and how.
         folder: Must be there.
@@ -263,8 +277,8 @@ def train(codec: wt.Codec, signals: Sequence[Tensor], settings: Training, folder
     codec, refiner = copy.deepcopy(codec), None
     if s.refiner_blocks:
         refiner = Refiner(c.channels, c.packets, s.refiner_width, s.refiner_blocks, c.dims)
-        if (c.refiner_width, c.refiner_blocks) == (s.refiner_width, s.refiner_blocks):
-            refiner.load_state_dict(codec.load_refiner().state_dict())
+        if c.refiner_width == s.refiner_width and c.refiner_blocks <= s.refiner_blocks:
+            refiner.load_state_dict(codec.load_refiner().state_dict(), strict=False)
     model = Trained(codec, refiner, projection=s.projection, amp=s.amp).to(ranks.device)
     count = max(1, s.batch_size // ranks.world) * ranks.world
     if refiner is not None and not bool(refiner.head.any()):
@@ -278,7 +292,8 @@ def train(codec: wt.Codec, signals: Sequence[Tensor], settings: Training, folder
         torch.manual_seed(s.seed * 1_000_003 + done * ranks.world + ranks.rank)  # of the noise
         channels = int(random.integers(1, c.channels + 1)) if random.random() < s.prefixes else c.channels
         errors, bits = parallel(x, crops.cut(done - 1), channels)
-        return 10 * errors.log10().mean() + (s.rate_weight * bits if s.projection else 0)
+        weights = errors.new_tensor([s.linear_weight, 1 - s.linear_weight] if len(errors) == 2 else [1.0])
+        return 10 * (weights * errors.log10()).sum() + (s.rate_weight * bits if s.projection else 0)
 
     optimizer = torch.optim.AdamW(groups(model, s), s.lr, betas=(0.9, 0.99))
     paper = (lambda optimizer: PaperSchedule(optimizer, s.steps)) if s.schedule == "paper" else None
