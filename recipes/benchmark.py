@@ -5,7 +5,8 @@
 Figures are medians over calls that take turns in one run, and before they are timed, ours and the reference must give
 the same. The reference is ``pytorch_wavelets`` (periodised bior4.4, one level at a time, every band split again), a 1x1
 convolution with the same weights and companding; to decode, the same codec level by level. Resizing is torchvision's,
-antialiased and bicubic, to as many values. With a GPU the image part runs there too.
+antialiased and bicubic, to as many values. With a GPU the image part runs there too. Refiners are timed beside the
+decoder network of the codecs that the WaLLoC paper published, 57 million parameters, here random ones.
 """
 
 import json
@@ -28,7 +29,14 @@ from tqdm import tqdm
 
 import walloc_transforms as wt
 from recipes.common.photographs import demo_photographs
-from recipes.common.reference import check_decoded, check_latents, ptwt_encoder, reference_decoder, reference_encoder
+from recipes.common.reference import (
+    check_decoded,
+    check_latents,
+    ptwt_encoder,
+    published_network,
+    reference_decoder,
+    reference_encoder,
+)
 from recipes.common.reports import INPUTS, draw, report
 from recipes.common.timing import in_fresh_process, machine, median_seconds, memory_rise, use_tf32
 from recipes.common.training import write_atomically
@@ -36,8 +44,9 @@ from recipes.common.training import write_atomically
 AUDIO = ("stereo_5x", "stereo_20x")
 BATCH = 32  # of the loader
 CROP = 256  # pixels per side, of the loader
+DECODED = (512, 768)  # pixels, of the decoders
 
-Part = Literal["image", "audio", "loader", "memory"]
+Part = Literal["image", "decoders", "audio", "loader", "memory"]
 Timed = dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]  # by name: what is called, and on what
 
 
@@ -45,7 +54,7 @@ Timed = dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]  # by name: what is
 class Config:
     """Time encoders, decoders, resizing and loading, and measure memory."""
 
-    parts: tuple[Part, ...] = ("image", "audio", "loader", "memory")
+    parts: tuple[Part, ...] = ("image", "decoders", "audio", "loader", "memory")
     """What to measure."""
     codecs: tuple[str, ...] = ("rgb_16x", "rgb_4x")
     """Image codecs: names, folders or hub repositories."""
@@ -79,7 +88,8 @@ def main(config: Config) -> str:
     config.output_dir.mkdir(parents=True, exist_ok=True)
     settings = {**asdict(config), "output_dir": str(config.output_dir)}
     results: dict[str, Any] = {"machine": machine(), "settings": settings}
-    measure = {"image": image_part, "audio": audio_part, "loader": loader_part, "memory": memory_part}
+    measure = {"image": image_part, "decoders": decoder_part, "audio": audio_part, "loader": loader_part,
+               "memory": memory_part}  # fmt: skip
     threads = torch.get_num_threads()
     try:
         for part in config.parts:
@@ -153,6 +163,25 @@ def image_calls(codec: wt.Codec, shape: tuple[int, int, int], device: str, *, ch
 def _time(calls: Timed, config: Config, device: str = "cpu") -> dict[str, float]:
     bound = {name: partial(function, x) for name, (function, x) in calls.items()}
     return median_seconds(bound, config.repeats, config.row_seconds, device)
+
+
+def decoder_part(config: Config) -> list[dict[str, Any]]:
+    """Rates of all decoders for the rounded latents of one image, in megapixels per second, a record per codec."""
+    records: list[dict[str, Any]] = []
+    torch.set_num_threads(max(config.threads))
+    for name in tqdm(config.codecs, desc="decoders", unit="row"):
+        codec = wt.load_codec(name)
+        network = published_network(codec)
+        latents = wt.functional.encode_image(torch.rand(1, 3, *DECODED), codec, quantize=True)
+        decode = wt.functional.decode_image
+        calls: Timed = {"linear": (partial(decode, codec=codec), latents)}
+        if codec.config.refiner_width:
+            calls["refiner"] = (partial(decode, codec=codec, decoder="refiner"), latents)
+        if network is not None:
+            calls["published network"] = (partial(decode, codec=network), latents)
+        rates = {call: math.prod(DECODED) / 1e6 / s for call, s in _time(calls, config).items()}
+        records.append({"codec": name, "threads": max(config.threads), "rates": rates})
+    return records
 
 
 # audio

@@ -1,5 +1,6 @@
 """The benchmark, made small: every part runs and is reported, and nothing wrong is timed."""
 
+import importlib.util
 import json
 import os
 from collections.abc import Callable
@@ -22,6 +23,12 @@ def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(benchmark, "in_fresh_process", lambda function, *args: function(*args))
 
 
+@pytest.fixture(autouse=True)
+def small_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The published network takes seconds for a whole one."""
+    monkeypatch.setattr(benchmark, "DECODED", (48, 64))
+
+
 def tiny(folder: Path, **options: Any) -> benchmark.Config:
     settings: dict[str, Any] = {"shapes": ((1, 48, 64), (2, 40, 40)), "waveforms": ((1, 2048), (2, 1280)),
                                 "threads": (1,), "workers": (0,), "loader_samples": 32, "megapixels": 0.05,
@@ -33,7 +40,7 @@ def tiny(folder: Path, **options: Any) -> benchmark.Config:
 def test_every_part_is_measured_and_reported(tmp_path: Path) -> None:
     text = benchmark.main(tiny(tmp_path))
     results = json.loads((tmp_path / "results.json").read_text())
-    assert list(results) == ["machine", "settings", "image", "audio", "loader", "memory"]
+    assert list(results) == ["machine", "settings", "image", "decoders", "audio", "loader", "memory"]
     assert results["machine"]["torch"] == torch.__version__
     assert {"cpu", "cpu_count", "cpu_capability", "gpu", "numba"} <= results["machine"].keys()
     assert results["settings"]["shapes"] == [[1, 48, 64], [2, 40, 40]]
@@ -45,13 +52,18 @@ def test_every_part_is_measured_and_reported(tmp_path: Path) -> None:
     calls = {"reference encode", "patch convolution", "reference decode", "decode"}
     calls |= {f"{call} {kind}" for call in ("encode", "resize") for kind in reports.INPUTS}
     assert all(r["rates"].keys() - {"ptwt encode"} == calls for r in on_cpu)
+    has_network = importlib.util.find_spec("diffusers") is not None
+    decoders = ["linear", "refiner", *["published network"] * has_network]
+    assert [(r["codec"], [*r["rates"]]) for r in results["decoders"]] == [(c, decoders) for c in ("rgb_16x", "rgb_4x")]
     assert [(r["codec"], r["batch"]) for r in results["audio"]] == [
         (codec, shape) for codec in ("stereo_5x", "stereo_20x") for shape in ([1, 2048], [2, 1280])
     ]
     (loader,) = results["loader"]
     assert loader["sides"] == {"rgb_16x": 64, "rgb_4x": 128}
     assert loader["rates"].keys() == {"crop 256", "crop 64", "crop 128", "latents rgb_16x", "latents rgb_4x"}
-    rates = [rate for part in ("image", "audio", "loader") for r in results[part] for rate in r["rates"].values()]
+    rates = [
+        rate for part in ("image", "decoders", "audio", "loader") for r in results[part] for rate in r["rates"].values()
+    ]
     assert min(rates) > 0
     names = ("rgb_16x", "rgb_4x", "stereo_5x", "stereo_20x")
     assert {(r["codec"], r["call"], r["dtype"]) for r in results["memory"]} == {
@@ -62,7 +74,7 @@ def test_every_part_is_measured_and_reported(tmp_path: Path) -> None:
 
     assert [line for line in text.splitlines() if line.startswith("## ")][:1] == ["## Images: megapixels per second"]
     rows = [line for line in text.splitlines() if line.startswith("| `")]
-    assert len(rows) == 4 * len(on_cpu) + len(on_cpu) + 4 + 2 + 10 + sum(
+    assert len(rows) == 4 * len(on_cpu) + len(on_cpu) + 2 + 4 + 2 + 10 + sum(
         len(r["rates"]) for r in results["image"] if r["device"] == "cuda"
     )
     with Image.open(tmp_path / "benchmark.png") as figure:
@@ -156,6 +168,29 @@ def test_without_ptwt_its_column_is_left_out(tmp_path: Path, monkeypatch: pytest
     assert "ptwt encode" not in text
     monkeypatch.setattr(reference.importlib.util, "find_spec", lambda _: None)
     assert reference.ptwt_encoder(wt.load_codec("rgb_16x")) is None
+
+
+def test_published_network_has_the_papers_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """57.13 million parameters with 48 latent channels, as the published file of that codec has."""
+    pytest.importorskip("diffusers", reason="builds the network")
+    codec = wt.load_codec("rgb_4x")
+    network = reference.published_network(codec)
+    assert network is not None
+    assert sum(p.numel() for p in network.load_decoder().parameters()) == 57_132_480
+    assert network.decode(torch.zeros(1, 48, 4, 4)).shape == (1, 3, 32, 32)
+    assert codec.decoder is not network.decoder
+    monkeypatch.setattr(reference.importlib.util, "find_spec", lambda _: None)
+    assert reference.published_network(codec) is None
+
+
+def test_decoders_that_are_not_there_are_left_empty() -> None:
+    records = [{"codec": "a", "threads": 2, "rates": {"linear": 20.0, "refiner": 4.0, "published network": 0.097}},
+               {"codec": "b", "threads": 2, "rates": {"linear": 20.0, "published network": 0.5}}]  # fmt: skip
+    text = reports.report({"decoders": records})
+    assert "| `a` | 2 | 20.0 | 4.0 | 0.097 | 41.2 |" in text
+    assert "| `b` | 2 | 20.0 |  | 0.5 |  |" in text
+    assert "random weights" in text
+    assert "diffusers, which is not installed" in reports.report({"decoders": [{**records[1], "rates": {"linear": 2}}]})
 
 
 # how it is measured

@@ -1,5 +1,6 @@
 """The same codecs by other libraries, level by level, and checks that they and ours give the same."""
 
+import dataclasses
 import importlib
 import importlib.util
 from collections.abc import Callable
@@ -41,6 +42,20 @@ def reference_decoder(codec: wt.Codec) -> Transform:
         return (signal + 0.5).clamp(0, 1) if c.modality == "image" else (signal * 2).clamp(-1, 1)
 
     return decode
+
+
+def published_network(codec: wt.Codec) -> wt.Codec | None:
+    """Give a codec a decoder of the shape of the paper's, to time it: 57 million parameters, random; or None.
+
+    It is None where diffusers, which builds it, is not installed.
+    """
+    if importlib.util.find_spec("diffusers") is None:
+        return None
+    c = codec.config
+    made = wt.Codec(dataclasses.replace(c, name=f"network for {c.name}", decoder="autoencoder_kl", decoder_width=768,
+                                        refiner_width=0, refiner_blocks=0)).to(codec.weight.device)  # fmt: skip
+    made.load_decoder()
+    return made
 
 
 def ptwt_encoder(codec: wt.Codec) -> Transform | None:

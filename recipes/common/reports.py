@@ -14,7 +14,7 @@ Records = list[dict[str, Any]]
 
 def report(results: dict[str, Any]) -> str:
     """Lay out what was measured as Markdown tables, each with a heading and a caption."""
-    write = {"image": _image, "audio": _audio, "loader": _loader, "memory": _memory}
+    write = {"image": _image, "decoders": _decoders, "audio": _audio, "loader": _loader, "memory": _memory}
     return "\n\n".join(write[part](results[part]) for part in write if results.get(part))
 
 
@@ -72,6 +72,27 @@ def _decoding(records: Records) -> str:
              number(r["rates"]["reference decode"]), number(r["rates"]["decode"] / r["rates"]["reference decode"])]
             for r in records]  # fmt: skip
     return table(heads, rows, text_columns=2)
+
+
+def _decoders(records: Records) -> str:
+    calls = ["linear", "refiner", "published network"]
+    rows = []
+    for r in records:
+        rates = [r["rates"].get(call) for call in calls]
+        ratio = "" if None in rates else number(rates[1] / rates[2])
+        rows.append([f"`{r['codec']}`", str(r["threads"]), *("" if rate is None else _rate(rate) for rate in rates),
+                     ratio])  # fmt: skip
+    caption = "One image of 768x512 pixels, from rounded latents. " + (
+        "The published network has the shape of the paper's decoders, and random weights."
+        if any("published network" in r["rates"] for r in records)
+        else "The paper's decoders are built by diffusers, which is not installed (`pip install diffusers`)."
+    )
+    heads = ["codec", "threads", *calls, "refiner / published network"]
+    return f"## Decoders: megapixels per second\n\n{caption}\n\n{table(heads, rows)}"
+
+
+def _rate(value: float) -> str:
+    return number(value) if value >= 1 else f"{value:.2g}"
 
 
 def _gpu(records: Records) -> str:
