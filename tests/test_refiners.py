@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers import make_refiner, reference_features
+from helpers import give_refiner, make_codec, make_refiner, reference_features
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -82,6 +82,16 @@ def test_tiles_of_their_own_accord(size: tuple[int, ...], monkeypatch: pytest.Mo
     monkeypatch.setattr(refiner, "_features", spy)
     assert_close(refiner(x), whole, rtol=0, atol=1e-5)
     assert widths == ([259, 260, 4] if len(size) == 2 else [65537, 4])
+
+
+def test_progress_counts_tiles(capsys: pytest.CaptureFixture[str]) -> None:
+    codec = give_refiner(make_codec())
+    latents = torch.zeros(1, codec.config.channels, 5, 7)
+    plain = codec.decode(latents, decoder="refiner", tile=4 * codec.config.stride)
+    assert capsys.readouterr().err == ""
+    shown = codec.decode(latents, decoder="refiner", tile=4 * codec.config.stride, progress=True)
+    assert "4/4" in capsys.readouterr().err
+    assert torch.equal(plain, shown)
 
 
 def test_tiles_can_be_trained_through() -> None:

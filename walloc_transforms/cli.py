@@ -134,7 +134,7 @@ def decode(
             codecs[stored.fingerprint] = stored_codec(stored, codec)
         loaded = codecs[stored.fingerprint]
         output_range = (0.0, 1.0) if loaded.config.modality == "image" else (-1.0, 1.0)
-        progress = loaded.config.decoder != "linear" and sys.stderr.isatty()
+        progress = (decoder or loaded.config.decoder) != "linear" and sys.stderr.isatty()
         signal = loaded.decode(stored.latents, stored.size, decoder=decoder, output_range=output_range, clamp=True,
                                tile=tile, progress=progress)  # fmt: skip
         write_signal(target, signal, stored.sample_rate)

@@ -192,7 +192,7 @@ class Codec(Saving):
                 network: its time and memory grow faster than an image. The result differs a little at images, not at
                 audio, which is always cut. A refiner's tiles, 256 latents by default, make no difference but for
                 rounding. The linear decoder pays no attention to it: it needs no tiles.
-            progress: Show the progress of a network.
+            progress: Show the progress of a network, or of a refiner that works in tiles.
 
         Returns:
             Float32 signal ``(..., C, H, W)`` or ``(..., C, T)``.
@@ -223,7 +223,7 @@ class Codec(Saving):
                 z = z[..., c.pad : z.shape[-1] - c.pad]
             features = z  # without a refiner, nobody looks at them
             if refiner is not None:
-                features = refiner(self.normalize(z.to(torch.float32)), tile and tile // c.stride)
+                features = refiner(self.normalize(z.to(torch.float32)), tile and tile // c.stride, progress)
             if refiner is not None and not refiner.head.requires_grad and self._use_folded():
                 signal = self._folded_refiner(torch.cat([self.expand(z), features], 1), scale, shift, limits=limits)
             elif refiner is None and self._folded_synthesis is not None and self._use_folded():

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from .config import CodecConfig
 from .files import check_tensors
@@ -59,13 +60,14 @@ class Refiner(nn.Module):
         """The last layer, ``(packets, width)``, from features to packets."""
         return self.head * self.scale[:, None]
 
-    def forward(self, latents: Tensor, tile: int | None = None) -> Tensor:
+    def forward(self, latents: Tensor, tile: int | None = None, progress: bool = False) -> Tensor:
         """Compute features ``(N, width, ...)`` of normalised latents ``(N, D, ...)``.
 
         Args:
             latents: Float32, zero mean and unit variance per channel.
             tile: Locations per side that are computed at once, each with the ``reach`` around it that it depends on, so
                 that the result is that of the whole but for rounding. Default: 256, for audio 65,536.
+            progress: Show a progress bar, of tiles.
         """
         x = latents if self.dims == 2 else latents[:, :, None]
         sides, step = x.shape[2:], tile or _TILE[self.dims]
@@ -74,7 +76,8 @@ class Refiner(nn.Module):
         else:
             size = (len(x), self.width, *sides)
             features = torch.empty(size, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-            for place in itertools.product(*(range(0, side, step) for side in sides)):
+            places = [*itertools.product(*(range(0, side, step) for side in sides))]
+            for place in tqdm(places, desc="decode", unit="tile") if progress else places:
                 inner = [slice(start, min(start + step, side)) for start, side in zip(place, sides, strict=True)]
                 outer = [slice(max(0, s.start - self.reach), s.stop + self.reach) for s in inner]
                 cut = [slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True)]
