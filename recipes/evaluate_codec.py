@@ -1,6 +1,6 @@
 """Measure codecs on a folder of images or of music: rate, quality and speed, beside resizing or resampling.
 
-    python -m recipes.evaluate_codec --data KODAK --codecs rgb_16x rgb_4x
+    python -m recipes.evaluate_codec --data KODAK
     python -m recipes.evaluate_codec --data MUSIC --codecs stereo_5x stereo_20x --include "test_*"
 
 The codecs say whether it is images or music.
@@ -53,7 +53,7 @@ class Config:
     data: str = "demo"
     """A folder of images or sound, or `demo`: the photographs that scikit-image and scikit-learn install, or generated
     music."""
-    codecs: tuple[str, ...] = ("rgb_16x", "rgb_4x")
+    codecs: tuple[str, ...] = ("rgb_16x", "rgb_16x_joint", "rgb_4x")
     """Names, folders or hub repositories; all for images or all for stereo sound."""
     include: tuple[str, ...] = ()
     """Only files whose paths end so: patterns such as `kodim0*` or `musdb18*/mixture.*`."""

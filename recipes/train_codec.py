@@ -2,8 +2,8 @@
 
     python -m recipes.train_codec --data PHOTOS --channels 12 --name my_codec --output-dir my_codec
     python -m recipes.train_codec --data MUSIC --modality audio --levels 8 --channels 108 --relative
-    python -m recipes.train_codec --data PHOTOS --codec rgb_16x --training.steps 14000    # a refiner
-    python -m recipes.train_codec --data PHOTOS --training.steps 14000 --training.projection  # with noise
+    python -m recipes.train_codec --data PHOTOS --codec rgb_16x --training.steps 14000                       # a refiner
+    python -m recipes.train_codec --data PHOTOS --codec rgb_16x --training.steps 9000 --training.projection  # and more
 
 The folder that comes out holds the codec, which ``walloc_transforms.load_codec`` reads, and a model card with the
 command that made it. Training adds ``metrics.jsonl``, ``validation.png`` and ``checkpoint.pt``.

@@ -17,8 +17,9 @@ from walloc_transforms import zoo
 
 def test_embedded_codecs() -> None:
     infos = {info.name: info for info in wt.available_codecs()}
-    assert list(infos) == ["rgb_16x", "rgb_4x", "stereo_20x", "stereo_5x"]
-    assert (infos["rgb_16x"].channels, infos["rgb_16x"].dimensionality_reduction) == (12, 16)
+    assert list(infos) == ["rgb_16x", "rgb_16x_joint", "rgb_4x", "stereo_20x", "stereo_5x"]
+    for name in ("rgb_16x", "rgb_16x_joint"):
+        assert (infos[name].channels, infos[name].dimensionality_reduction) == (12, 16)
     assert (infos["rgb_4x"].channels, infos["rgb_4x"].dimensionality_reduction) == (48, 4)
     assert (infos["stereo_5x"].channels, infos["stereo_5x"].dimensionality_reduction) == (108, 512 / 108)
     assert (infos["stereo_20x"].channels, infos["stereo_20x"].dimensionality_reduction) == (27, 512 / 27)
@@ -38,8 +39,8 @@ def test_embedded_weights_are_small() -> None:
     assert max(f.stat().st_size for f in files) < 6_000_000
 
 
-def test_embedded_refiners_are_nearer_to_the_signal() -> None:
-    """On signals that they have not seen: the edges of discs, and a chord."""
+def discs() -> torch.Tensor:
+    """An image that no codec was trained on, ``(3, 128, 160)`` within +-0.5: the edges of discs."""
     y, x = np.mgrid[:128, :160]
     image = np.full((3, 128, 160), 60.0)
     for cy, cx, radius, colour in (
@@ -48,12 +49,17 @@ def test_embedded_refiners_are_nearer_to_the_signal() -> None:
         (70, 60, 12, (20, 20, 20)),
     ):
         image[:, (y - cy) ** 2 + (x - cx) ** 2 < radius**2] = np.array(colour)[:, None]
+    return torch.from_numpy(image / 255 - 0.5).float()
+
+
+def test_embedded_refiners_are_nearer_to_the_signal() -> None:
+    """On signals that they have not seen: the edges of discs, and a chord."""
     for info in wt.available_codecs():
         codec = wt.load_codec(info.name)
         if not info.refiner:
             continue
         if info.modality == "image":
-            signal = torch.from_numpy(image / 255 - 0.5).float()
+            signal = discs()
         else:
             time = torch.arange(44100) / 44100
             notes = [torch.sin(2 * torch.pi * f * time) * torch.exp(-3 * (time * 4 % 1)) for f in (196, 247, 294, 1568)]
@@ -62,6 +68,16 @@ def test_embedded_refiners_are_nearer_to_the_signal() -> None:
         errors = [(codec.decode(latents, signal.shape[1:], decoder=decoder) - signal).square().mean()
                   for decoder in ("linear", "refiner")]  # fmt: skip
         assert errors[1] < errors[0], info.name
+
+
+def test_trained_channels_stay_ordered() -> None:
+    """A codec whose projection was trained is nearer to the image with every prefix, refined, too."""
+    codec, signal = wt.load_codec("rgb_16x_joint"), discs()
+    latents = codec.encode(signal, "round")
+    for decoder in ("linear", "refiner"):
+        errors = [float((codec.prefix(n).decode(latents[:n], decoder=decoder) - signal).square().mean())
+                  for n in (1, 3, 6, 9, 12)]  # fmt: skip
+        assert errors == sorted(errors, reverse=True), decoder
 
 
 def test_prefix() -> None:
@@ -95,7 +111,8 @@ def test_folder(tmp_path: Path, kind: type) -> None:
         ("RGB_4x", "did you mean 'rgb_4x'"),
         (
             "nothing like it",
-            r"Embedded codecs are rgb_16x, rgb_4x, stereo_20x, stereo_5x; a folder, a .pth file or a hub repository",
+            r"Embedded codecs are rgb_16x, rgb_16x_joint, rgb_4x, stereo_20x, stereo_5x; "
+            r"a folder, a .pth file or a hub repository",
         ),
     ],
 )
@@ -132,7 +149,9 @@ def test_failed_download_names_what_would_do(monkeypatch: pytest.MonkeyPatch) ->
         raise huggingface_hub.errors.LocalEntryNotFoundError("offline")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    with pytest.raises(ConnectionError, match=r"'owner/name'.*Without a download there are rgb_16x, rgb_4x"):
+    with pytest.raises(
+        ConnectionError, match=r"'owner/name'.*Without a download there are rgb_16x, rgb_16x_joint, rgb_4x"
+    ):
         wt.load_codec("owner/name")
 
 
