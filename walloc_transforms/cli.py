@@ -47,9 +47,11 @@ def main(args: list[str] | None = None) -> int:
 @app.command(name="list")
 def list_codecs() -> None:
     """List the codecs that come with the package."""
-    print(f"{'name':<12}{'modality':<10}{'channels':>9}{'stride':>8}{'DR':>7}  decoder")
-    for info in available_codecs():
-        print(f"{info.name:<12}{info.modality:<10}{info.channels:>9}{2**info.levels:>8}"
+    codecs = available_codecs()
+    width = max(len(info.name) for info in codecs) + 2
+    print(f"{'name':<{width}}{'modality':<10}{'channels':>9}{'stride':>8}{'DR':>7}  decoder")
+    for info in codecs:
+        print(f"{info.name:<{width}}{info.modality:<10}{info.channels:>9}{2**info.levels:>8}"
               f"{info.dimensionality_reduction:>7.3g}  {info.decoder}{', refiner' * info.refiner}")  # fmt: skip
 
 
