@@ -177,6 +177,8 @@ def decoder_part(config: Config) -> list[dict[str, Any]]:
         calls: Timed = {"linear": (partial(decode, codec=codec), latents)}
         if codec.config.refiner_width:
             calls["refiner"] = (partial(decode, codec=codec, decoder="refiner"), latents)
+        for call, (function, x) in calls.items():
+            check_decoded(function, x, reference_decoder(codec, call == "refiner")(x))
         if network is not None:
             calls["published network"] = (partial(decode, codec=network), latents)
         rates = {call: math.prod(DECODED) / 1e6 / s for call, s in _time(calls, config).items()}

@@ -106,12 +106,12 @@ def test_wrong_options_fail_at_once(tmp_path: Path, options: dict[str, Any], mes
 # what is timed must be right
 
 
-def shifted(function: Callable[..., Tensor], by: float, **only: bool) -> Callable[..., Tensor]:
+def shifted(function: Callable[..., Tensor], by: float, **only: Any) -> Callable[..., Tensor]:
     """A function whose result is off, if called with certain options."""
 
     def wrong(*args: Any, **options: Any) -> Tensor:
         result = function(*args, **options)
-        return result + by if all(options.get(k, False) is v for k, v in only.items()) else result
+        return result + by if all(options.get(k, False) == v for k, v in only.items()) else result
 
     return wrong
 
@@ -122,12 +122,14 @@ def shifted(function: Callable[..., Tensor], by: float, **only: bool) -> Callabl
         ("image", "encode_image", 0.01, {"quantize": False}),
         ("image", "encode_image", 1, {"quantize": True}),
         ("image", "decode_image", 1e-3, {}),
+        ("decoders", "decode_image", 1e-3, {}),
+        ("decoders", "decode_image", 1e-3, {"decoder": "refiner"}),
         ("audio", "encode_waveform", 0.01, {"quantize": False}),
         ("audio", "decode_waveform", 1e-3, {}),
     ],
 )
 def test_what_is_wrong_is_not_timed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, function: str, by: float, only: dict[str, bool]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str, function: str, by: float, only: dict[str, Any]
 ) -> None:
     monkeypatch.setattr(wt.functional, function, shifted(getattr(wt.functional, function), by, **only))
     with pytest.raises(AssertionError, match=r"Tensor-likes are not close|rounded latents differ, by up to 1"):

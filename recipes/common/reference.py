@@ -32,13 +32,22 @@ def reference_encoder(codec: wt.Codec) -> Transform:
     return encode
 
 
-def reference_decoder(codec: wt.Codec) -> Transform:
-    """Decode by the plain path, level by level, to images in [0, 1] or waveforms in [-1, 1]."""
+def reference_decoder(codec: wt.Codec, refined: bool = False) -> Transform:
+    """Decode by the plain path, level by level, to images in [0, 1] or waveforms in [-1, 1].
+
+    Args:
+        codec: The codec.
+        refined: With its refiner.
+    """
     c = codec.config
 
     @torch.no_grad()
     def decode(latents: Tensor) -> Tensor:
-        signal = codec.synthesis(codec.decoder(expand(latents, c.latent_bits)))
+        packets = codec.decoder(expand(latents, c.latent_bits))
+        if refined:
+            refiner = codec.load_refiner()
+            packets = packets + refiner.packets(refiner(codec.normalize(latents)))
+        signal = codec.synthesis(packets)
         return (signal + 0.5).clamp(0, 1) if c.modality == "image" else (signal * 2).clamp(-1, 1)
 
     return decode
