@@ -213,7 +213,9 @@ def test_calls_take_turns_until_the_time_is_up() -> None:
 
 def test_memory_rise_is_that_of_the_call() -> None:
     torch.ones(32, 1 << 20).sum()  # an earlier, higher peak of 128 MB
-    assert 60 << 20 < timing.memory_rise(lambda: torch.ones(16, 1 << 20).sum()) < 100 << 20
+    # The call takes 64 MB; a system that reclaims idle pages takes some of the process's away meanwhile, or brings some
+    # back.
+    assert 40 << 20 < timing.memory_rise(lambda: torch.ones(16, 1 << 20).sum()) < 100 << 20
     assert timing._max_rss() > 100 << 20
 
 
