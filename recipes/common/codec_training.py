@@ -242,8 +242,7 @@ def groups(model: Trained, settings: Training) -> list[dict[str, Any]]:
     """Make AdamW's groups: what it changes a weight by in a step does not depend on the weight's own size.
 
     A projection's is about that of a latent, a linear decoder's about one over it: rates are relative to them, and
-    nothing pulls them to zero. They must be far above a network's: at one rate for all, 800 steps turn the projection
-    by a hundredth.
+    nothing pulls them to zero. They have a rate of their own, as that of a network hardly moves them.
     """
     made: list[dict[str, Any]] = []
     if model.refiner is not None:
