@@ -105,10 +105,10 @@ def main(config: Config) -> dict[str, Any]:
     check_size(config.image_size)
     ranks = Ranks.start()
     result_file = config.output_dir / "result.json"
+    if ranks.first:
+        save_config(config.output_dir, config, resume=config.resume)
     if config.resume and result_file.is_file():
         return json.loads(result_file.read_text("utf-8"))
-    if ranks.first:
-        save_config(config.output_dir, config)
     task = load_task(config.data, config.data_root, demo_crops=config.demo_crops, seed=config.seed)
     train_set, validation_set = features(config, task)
     pipeline_rate = measure_pipeline(train_set, config.batch_size, config.workers)

@@ -222,10 +222,10 @@ def run(config: Config, arm: str, seed: int, photographs: list[Photograph], test
     """Train and score one arm with one seed; a finished run with ``--resume`` is only read."""
     folder = config.output_dir / f"{arm}_seed{seed}"
     result_file = folder / "result.json"
+    if ranks.first:
+        save_config(folder, dataclasses.replace(config, arms=(arm,)), resume=config.resume)
     if config.resume and result_file.is_file():
         return json.loads(result_file.read_text("utf-8"))
-    if ranks.first:
-        save_config(folder, dataclasses.replace(config, arms=(arm,)))
     model = build(config, arm, seed)
     crops = Crops(photographs, config.crop, seed)
     model.measure(crops.batch(0, MEASURED_CROPS))

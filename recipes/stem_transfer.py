@@ -213,7 +213,7 @@ def main(config: Config) -> list[dict[str, Any]]:
         raise ValueError("expected at least one seed, codec, image to fit to, and epoch of either training")
     ranks = Ranks.start()
     if ranks.first:
-        save_config(config.output_dir, config)
+        save_config(config.output_dir, config, resume=config.resume)
     runs: list[dict[str, Any]] = []
     for seed in tqdm(range(config.seeds), desc="seeds", unit="seed", disable=not ranks.first):
         task = load_task(config.data, config.data_root, demo_crops=config.demo_crops, seed=seed)

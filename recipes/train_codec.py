@@ -6,7 +6,7 @@
     python -m recipes.train_codec --data PHOTOS --codec rgb_16x --training.steps 9000 --training.projection  # and more
 
 The folder that comes out holds the codec, which ``walloc_transforms.load_codec`` reads, and a model card with the
-command that made it. Training adds ``metrics.jsonl``, ``validation.png`` and ``checkpoint.pt``.
+command that made it. Training adds ``training.yaml``, ``metrics.jsonl``, ``validation.png`` and ``checkpoint.pt``.
 """
 
 import dataclasses
@@ -30,7 +30,7 @@ from recipes.common.codec_validation import measure
 from recipes.common.demo_music import demo_track
 from recipes.common.photographs import ImageFiles, demo_photographs, image_files
 from recipes.common.sounds import SoundFiles, full_scale, sound_files
-from recipes.common.training import Ranks
+from recipes.common.training import Ranks, save_config
 
 
 @dataclass
@@ -130,13 +130,17 @@ def main(config: Config) -> wt.Codec:
     """Fit or load, train, save, and write the model card."""
     if "demo" in config.data and len(config.data) > 1:
         raise ValueError(f"demo stands alone: got --data {' '.join(config.data)}")
-    ranks, s = Ranks.start(), config.training
+    ranks, s, folder = Ranks.start(), config.training, config.output_dir
     start_from = wt.load_codec(config.codec) if config.codec is not None else None
     if start_from is not None:
         check(start_from, config)
         config = dataclasses.replace(config, modality=start_from.config.modality,
                                      sample_rate=start_from.config.sample_rate or config.sample_rate)  # fmt: skip
     signals, files = signals_of(config)
+    if s.steps:
+        hold_out(s.held_out, len(signals))
+        if ranks.first:
+            save_config(folder, config, resume=config.resume, file="training.yaml")
     is_image = config.modality == "image"
     source = config.source or (
         start_from.config.source
@@ -145,7 +149,7 @@ def main(config: Config) -> wt.Codec:
         if "demo" in config.data
         else f"own {'images' if is_image else 'music'}"
     )
-    folder, start = config.output_dir, time.perf_counter()
+    start = time.perf_counter()
     resuming = config.resume and s.steps > 0 and (folder / "checkpoint.pt").is_file()
     codec = wt.load_codec(folder / "start") if resuming else start_from or fit(config, signals, source)
     seconds, record = time.perf_counter() - start, {}
@@ -153,9 +157,7 @@ def main(config: Config) -> wt.Codec:
         if ranks.first and not resuming:
             codec.save_pretrained(folder / "start")
         tensors = [*as_tensors(signals)]
-        if s.held_out >= len(tensors):
-            raise ValueError(f"held_out {s.held_out} leaves none of {len(tensors)} signals to train on")
-        held = {len(tensors) * i // s.held_out for i in range(s.held_out)} if s.held_out else set()
+        held = hold_out(s.held_out, len(tensors))
         validation = [tensors[i] for i in sorted(held)]
         codec, record = train(
             codec, [t for i, t in enumerate(tensors) if i not in held], s, folder, ranks=ranks,
@@ -184,6 +186,17 @@ def check(codec: wt.Codec, config: Config) -> None:
                          "statistics of its latents")  # fmt: skip
     if not config.training.steps:
         raise ValueError("--codec takes the place of fitting: there is nothing to do without --training.steps")
+
+
+def hold_out(held: int, count: int) -> set[int]:
+    """Choose which signals to validate on, evenly spread.
+
+    Raises:
+        ValueError: None would be left to train on.
+    """
+    if held >= count:
+        raise ValueError(f"held_out {held} leaves none of {count} signals to train on")
+    return {count * i // held for i in range(held)}
 
 
 def as_tensors(signals: list[Image.Image] | ImageFiles | Music) -> Iterator[Tensor]:

@@ -366,6 +366,9 @@ def test_fitted_and_trained(tmp_path: Path) -> None:
     # Going on where nothing is left to do gives the same codec, without another fit.
     config.resume = True
     assert torch.equal(train_codec.main(config).load_refiner().head, codec.load_refiner().head)
+    config.training.steps = 12
+    with pytest.raises(ValueError, match=r"out holds a run with training\.steps 6, and is to be resumed with 12"):
+        train_codec.main(config)
 
 
 def test_a_refiner_for_an_embedded_codec(tmp_path: Path) -> None:
@@ -408,6 +411,7 @@ def test_what_cannot_be_trained(tmp_path: Path, codec: wt.Codec) -> None:
                              training=Training(steps=1, held_out=2))  # fmt: skip
     with pytest.raises(ValueError, match="held_out 2 leaves none of 2 signals to train on"):
         train_codec.main(few)
+    assert not (tmp_path / "x").exists()
 
 
 def test_two_processes(tmp_path: Path) -> None:

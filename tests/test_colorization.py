@@ -581,6 +581,9 @@ def test_recipe(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(training, "loss_of", None)  # but not trained
     colorization.main(config)
     assert (out / "images.csv").read_bytes() == before
+    config.steps += 1
+    with pytest.raises(ValueError, match="_seed0 holds a run with steps "):
+        colorization.main(config)
 
 
 def test_recipe_without_weights_for_lpips(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,55 @@ def test_classification_is_repeatable_and_resumes(tmp_path: Path, monkeypatch: p
     for one, other in zip(*logs, strict=True):
         assert one["train_loss"] == pytest.approx(other["train_loss"], rel=1e-6)
     assert classification.main(tiny(tmp_path / "b", epochs=3, resume=True)) == resumed
+    with pytest.raises(ValueError, match="holds a run with epochs 3, and is to be resumed with 4"):
+        classification.main(tiny(tmp_path / "b", epochs=4, resume=True))
+    assert yaml.safe_load((tmp_path / "b" / "config.yaml").read_text())["epochs"] == 3
+
+
+@dataclass
+class Group:
+    """Settings within settings."""
+
+    width: int | None = None
+    checkpoint_every: int = 10
+
+
+@dataclass
+class Run:
+    """Settings as recipes have them."""
+
+    lr: float = 1e-5
+    names: tuple[str, ...] = ("a", "b")
+    seeds: int = 1
+    data_root: Path = Path("data")
+    group: Group = field(default_factory=Group)
+    resume: bool = True
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (Run(lr=2e-5), "lr 1e-05, and is to be resumed with 2e-05"),
+        (Run(names=("a",)), r"names \['a', 'b'\], and is to be resumed with \['a'\]"),
+        (Run(group=Group(width=0)), "group.width None, and is to be resumed with 0"),
+        (Run(group=Group(checkpoint_every=3), seeds=5, data_root=Path("elsewhere"), resume=False), None),
+    ],
+)
+def test_a_run_is_resumed_with_its_own_settings(tmp_path: Path, changed: Run, message: str | None) -> None:
+    training.save_config(tmp_path, Run(), resume=True)  # nothing there yet
+    training.save_config(tmp_path, Run(), resume=True)
+    if message is None:
+        training.save_config(tmp_path, changed, resume=True)
+        return
+    with pytest.raises(ValueError, match=f"holds a run with {message}: resume it with the same settings"):
+        training.save_config(tmp_path, changed, resume=True)
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["lr"] == 1e-5
+    training.save_config(tmp_path, changed)  # another run takes its place
+
+
+def test_settings_that_an_older_run_did_not_have(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("lr: 1.0e-05\nabandoned: 7\n")
+    training.save_config(tmp_path, Run(), resume=True)
 
 
 def test_every_arm_sees_the_same_crops(flowers: Path) -> None:

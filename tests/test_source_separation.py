@@ -467,6 +467,9 @@ def test_recipe(songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(training, "_loss", None)  # but not trained
     source_separation.main(config)
     assert (out / "segments.csv").read_bytes() == before
+    config.steps += 1
+    with pytest.raises(ValueError, match="_seed0 holds a run with steps "):
+        source_separation.main(config)
 
 
 def test_recipe_with_four_stems_and_a_latent_loss(songs: Path, tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ def test_demo(backbone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(stem_transfer, "train", fail)
     config.resume = True
     assert str(stem_transfer.main(config)) == str(rows)  # as text: the spread of one seed is NaN
+    config.fit_images += 1
+    with pytest.raises(ValueError, match="holds a run with fit_images"):
+        stem_transfer.main(config)
 
 
 def test_interrupted_seed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from recipes.common.datasets import IGNORE, batches, iterate
 
+# What may differ when a run is resumed: where things are, how often they are saved or shown, what else is run.
+_NOT_OF_A_RUN = {"resume", "output_dir", "data_root", "memory_gb", "checkpoint_every", "sheet_images", "seeds", "arms"}
+
 
 @dataclass
 class Ranks:
@@ -87,10 +90,27 @@ def write_atomically(file: Path, content: str | bytes) -> None:
     os.replace(partial, file)
 
 
-def save_config(folder: Path, config: Any) -> None:
-    """Keep a run's settings as ``config.yaml``."""
+def save_config(folder: Path, config: Any, *, resume: bool = False, file: str = "config.yaml") -> None:
+    """Keep a run's settings.
+
+    Args:
+        folder: Of the run; made if it is not there.
+        config: A dataclass.
+        resume: The run goes on from what the folder holds, which must have been made with the same settings.
+        file: Name of the file.
+
+    Raises:
+        ValueError: The folder holds a run with other settings, which cannot be gone on with, nor taken for this one.
+    """
+    settings = _plain(asdict(config))
+    if resume and (folder / file).is_file():
+        now = _flat(settings)
+        for name, before in _flat(yaml.safe_load((folder / file).read_text("utf-8"))).items():
+            if name.split(".")[-1] not in _NOT_OF_A_RUN and now.get(name, before) != before:
+                raise ValueError(f"{folder} holds a run with {name} {before}, and is to be resumed with {now[name]}: "
+                                 "resume it with the same settings, or start in another folder")  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "config.yaml", yaml.safe_dump(_plain(asdict(config)), sort_keys=False))
+    write_atomically(folder / file, yaml.safe_dump(settings, sort_keys=False))
 
 
 def _plain(value: Any) -> Any:
@@ -98,6 +118,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}
     return str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+
+
+def _flat(settings: dict[str, Any], group: str = "") -> dict[str, Any]:
+    """Name settings of groups ``group.name``."""
+    flat: dict[str, Any] = {}
+    for name, value in settings.items():
+        flat |= _flat(value, f"{group}{name}.") if isinstance(value, dict) else {f"{group}{name}": value}
+    return flat
 
 
 def train(model: nn.Module, train_set: Any, validation_set: Any, schedule: Schedule, folder: Path, *,
