@@ -64,6 +64,7 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         ["rgb_16x", "image", "12", "8", "16", "linear, refiner"],
         ["rgb_16x_joint", "image", "12", "8", "16", "linear, refiner"],
         ["rgb_4x", "image", "48", "8", "4", "linear, refiner"],
+        ["rgb_4x_joint", "image", "48", "8", "4", "linear, refiner"],
         ["stereo_20x", "audio", "27", "256", "19", "linear, refiner"],
         ["stereo_5x", "audio", "108", "256", "4.74", "linear, refiner"],
     ]

@@ -17,10 +17,11 @@ from walloc_transforms import zoo
 
 def test_embedded_codecs() -> None:
     infos = {info.name: info for info in wt.available_codecs()}
-    assert list(infos) == ["rgb_16x", "rgb_16x_joint", "rgb_4x", "stereo_20x", "stereo_5x"]
+    assert list(infos) == ["rgb_16x", "rgb_16x_joint", "rgb_4x", "rgb_4x_joint", "stereo_20x", "stereo_5x"]
     for name in ("rgb_16x", "rgb_16x_joint"):
         assert (infos[name].channels, infos[name].dimensionality_reduction) == (12, 16)
-    assert (infos["rgb_4x"].channels, infos["rgb_4x"].dimensionality_reduction) == (48, 4)
+    for name in ("rgb_4x", "rgb_4x_joint"):
+        assert (infos[name].channels, infos[name].dimensionality_reduction) == (48, 4)
     assert (infos["stereo_5x"].channels, infos["stereo_5x"].dimensionality_reduction) == (108, 512 / 108)
     assert (infos["stereo_20x"].channels, infos["stereo_20x"].dimensionality_reduction) == (27, 512 / 27)
     for info in infos.values():
@@ -35,7 +36,7 @@ def test_embedded_weights_are_small() -> None:
     files = [*(Path(zoo.__file__).parent / "weights").rglob("*.safetensors")]
     linear = [f.stat().st_size for f in files if f.name == "weights.safetensors"]
     assert max(linear) < 500_000
-    assert sum(linear) < 700_000
+    assert sum(linear) < 800_000
     assert max(f.stat().st_size for f in files) < 6_000_000
 
 
@@ -70,13 +71,14 @@ def test_embedded_refiners_are_nearer_to_the_signal() -> None:
         assert errors[1] < errors[0], info.name
 
 
-def test_trained_channels_stay_ordered() -> None:
+@pytest.mark.parametrize("name", ["rgb_16x_joint", "rgb_4x_joint"])
+def test_trained_channels_stay_ordered(name: str) -> None:
     """A codec whose projection was trained is nearer to the image with every prefix, refined, too."""
-    codec, signal = wt.load_codec("rgb_16x_joint"), discs()
+    codec, signal = wt.load_codec(name), discs()
     latents = codec.encode(signal, "round")
     for decoder in ("linear", "refiner"):
         errors = [float((codec.prefix(n).decode(latents[:n], decoder=decoder) - signal).square().mean())
-                  for n in (1, 3, 6, 9, 12)]  # fmt: skip
+                  for n in (1, 3, 6, 9, 12, 24, 36, 48) if n <= codec.config.channels]  # fmt: skip
         assert errors == sorted(errors, reverse=True), decoder
 
 
@@ -111,7 +113,7 @@ def test_folder(tmp_path: Path, kind: type) -> None:
         ("RGB_4x", "did you mean 'rgb_4x'"),
         (
             "nothing like it",
-            r"Embedded codecs are rgb_16x, rgb_16x_joint, rgb_4x, stereo_20x, stereo_5x; "
+            r"Embedded codecs are rgb_16x, rgb_16x_joint, rgb_4x, rgb_4x_joint, stereo_20x, stereo_5x; "
             r"a folder, a .pth file or a hub repository",
         ),
     ],
