@@ -269,7 +269,18 @@ def test_a_run_is_resumed_with_its_own_settings(tmp_path: Path, changed: Run, me
     with pytest.raises(ValueError, match=f"holds a run with {message}: resume it with the same settings"):
         training.save_config(tmp_path, changed, resume=True)
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["lr"] == 1e-5
-    training.save_config(tmp_path, changed)  # another run takes its place
+
+
+def test_another_run_takes_the_place_of_one_with_other_settings(tmp_path: Path) -> None:
+    """If it is interrupted and resumed, it must not find what is not its own."""
+    training.save_config(tmp_path, Run())
+    for name in ("result.json", "checkpoint.pt"):
+        (tmp_path / name).touch()
+    training.save_config(tmp_path, Run(), resume=True)
+    assert {f.name for f in tmp_path.iterdir()} == {"config.yaml", "result.json", "checkpoint.pt"}
+    training.save_config(tmp_path, Run(lr=1.0))
+    assert {f.name for f in tmp_path.iterdir()} == {"config.yaml"}
+    training.save_config(tmp_path, Run(lr=1.0), resume=True)
 
 
 def test_settings_that_an_older_run_did_not_have(tmp_path: Path) -> None:

@@ -91,12 +91,13 @@ def write_atomically(file: Path, content: str | bytes) -> None:
 
 
 def save_config(folder: Path, config: Any, *, resume: bool = False, file: str = "config.yaml") -> None:
-    """Keep a run's settings.
+    """Keep a run's settings, as it begins.
 
     Args:
         folder: Of the run; made if it is not there.
         config: A dataclass.
-        resume: The run goes on from what the folder holds, which must have been made with the same settings.
+        resume: The run goes on from what the folder holds, which must have been made with the same settings. Otherwise
+            ``result.json`` and ``checkpoint.pt`` of an earlier run there are removed: they are not of these settings.
         file: Name of the file.
 
     Raises:
@@ -110,6 +111,9 @@ def save_config(folder: Path, config: Any, *, resume: bool = False, file: str = 
                 raise ValueError(f"{folder} holds a run with {name} {before}, and is to be resumed with {now[name]}: "
                                  "resume it with the same settings, or start in another folder")  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        for old in ("result.json", "checkpoint.pt"):
+            (folder / old).unlink(missing_ok=True)
     write_atomically(folder / file, yaml.safe_dump(settings, sort_keys=False))
 
 
