@@ -3,7 +3,7 @@
     python -m recipes.benchmark
 
 Figures are medians over calls that take turns in one run, and before they are timed, ours and the reference must give
-the same. The reference is ``pytorch_wavelets`` (periodised bior4.4, one level at a time, every band split again), a 1x1
+the same. The reference is ``pytorch_wavelets`` (periodized bior4.4, one level at a time, every band split again), a 1x1
 convolution with the same weights and companding; to decode, the same codec level by level. Resizing is torchvision's,
 antialiased and bicubic, to as many values. With a GPU the image part runs there too. Refiners are timed beside the
 decoder network of the codecs that the WaLLoC paper published, 57 million parameters, here random ones.
@@ -81,15 +81,22 @@ class Config:
 def main(config: Config) -> str:
     """Measure, write results.json and the figure; returns Markdown tables."""
     if config.repeats < 1 or config.loader_samples < BATCH or config.loader_samples % BATCH:
-        raise ValueError(f"repeats must be at least 1 and loader_samples a multiple of {BATCH}, "
-                         f"got {config.repeats} and {config.loader_samples}")  # fmt: skip
+        raise ValueError(
+            f"repeats must be at least 1 and loader_samples a multiple of {BATCH}, "
+            f"got {config.repeats} and {config.loader_samples}"
+        )
     for name in config.codecs:
         wt.load_codec(name)  # a misspelt name fails now
     config.output_dir.mkdir(parents=True, exist_ok=True)
     settings = {**asdict(config), "output_dir": str(config.output_dir)}
     results: dict[str, Any] = {"machine": machine(), "settings": settings}
-    measure = {"image": image_part, "decoders": decoder_part, "audio": audio_part, "loader": loader_part,
-               "memory": memory_part}  # fmt: skip
+    measure = {
+        "image": image_part,
+        "decoders": decoder_part,
+        "audio": audio_part,
+        "loader": loader_part,
+        "memory": memory_part,
+    }
     threads = torch.get_num_threads()
     try:
         for part in config.parts:
@@ -118,8 +125,14 @@ def image_part(config: Config) -> list[dict[str, Any]]:
             # TensorFloat-32 keeps 10 bits of each factor: latents then differ by more than the check allows.
             calls = image_calls(wt.load_codec(name).to(device), shape, device, check=not tf32)
             seconds = _time(calls, config, device)
-        record = {"codec": name, "batch": shape, "device": device, "threads": threads, "tf32": tf32,
-                  "rates": {call: math.prod(shape) / 1e6 / s for call, s in seconds.items()}}  # fmt: skip
+        record = {
+            "codec": name,
+            "batch": shape,
+            "device": device,
+            "threads": threads,
+            "tf32": tf32,
+            "rates": {call: math.prod(shape) / 1e6 / s for call, s in seconds.items()},
+        }
         if device == "cuda":
             moved = {call: x.nbytes + function(x).nbytes for call, (function, x) in calls.items()}
             record["bytes_per_second"] = {call: moved[call] / s for call, s in seconds.items()}
@@ -131,8 +144,12 @@ def image_calls(codec: wt.Codec, shape: tuple[int, int, int], device: str, *, ch
     """What is timed on a batch of images; the reference and ``ptwt`` get float images, converted beforehand."""
     n, h, w = shape
     decoded = torch.randint(0, 256, (n, h, w, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)  # as files are
-    images = {"uint8, channels last": decoded, "uint8, contiguous": decoded.contiguous(),
-              "float32, channels last": decoded / 255, "float32, contiguous": decoded.contiguous() / 255}  # fmt: skip
+    images = {
+        "uint8, channels last": decoded,
+        "uint8, contiguous": decoded.contiguous(),
+        "float32, channels last": decoded / 255,
+        "float32, contiguous": decoded.contiguous() / 255,
+    }
     floats = images["float32, contiguous"]
     encode = partial(wt.functional.encode_image, codec=codec)
     decode = partial(wt.functional.decode_image, codec=codec)
@@ -202,8 +219,12 @@ def audio_part(config: Config) -> list[dict[str, Any]]:
         latents = reference(waveforms)
         check_latents(encode, waveforms, latents)
         check_decoded(decode, latents, reference_decode(latents))
-        calls: Timed = {"reference encode": (reference, waveforms), "encode": (encode, waveforms),
-                        "reference decode": (reference_decode, latents), "decode": (decode, latents)}  # fmt: skip
+        calls: Timed = {
+            "reference encode": (reference, waveforms),
+            "encode": (encode, waveforms),
+            "reference decode": (reference_decode, latents),
+            "decode": (decode, latents),
+        }
         rates = {call: waveforms.numel() / 1e6 / s for call, s in _time(calls, config).items()}
         records.append({"codec": name, "batch": (n, length), "threads": threads, "rates": rates})
     return records
@@ -254,9 +275,17 @@ def loader_part(config: Config) -> list[dict[str, Any]]:
         for workers in tqdm(config.workers, desc="loader", unit="row"):
             # Workers are spawned: forking a process whose thread pools are at work is not safe.
             options: dict[str, Any] = {"persistent_workers": True, "multiprocessing_context": "spawn"}
-            loaders = {name: DataLoader(JPEGs(files, transform), BATCH, drop_last=True, num_workers=workers,
-                                        generator=torch.Generator().manual_seed(0), **(options if workers else {}))
-                       for name, transform in transforms.items()}  # fmt: skip
+            loaders = {
+                name: DataLoader(
+                    JPEGs(files, transform),
+                    BATCH,
+                    drop_last=True,
+                    num_workers=workers,
+                    generator=torch.Generator().manual_seed(0),
+                    **(options if workers else {}),
+                )
+                for name, transform in transforms.items()
+            }
             passes = {name: partial(_one_pass, loader) for name, loader in loaders.items()}
             seconds = median_seconds(passes, config.repeats, config.row_seconds)
             rates = {name: len(files) / s for name, s in seconds.items()}

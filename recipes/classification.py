@@ -51,7 +51,7 @@ class Settings:
     resume: bool = False
     """Go on from what the output folder holds."""
     protocol: Literal["same-view", "paper"] = "same-view"
-    """What validation shows: the same field of view to every arm, or, as in the paper, a small centre crop to the
+    """What validation shows: the same field of view to every arm, or, as in the paper, a small center crop to the
     resize arms (a crop of the thumbnail's side, out of the image at 9/8 of the image size)."""
 
 
@@ -122,11 +122,16 @@ def main(config: Config) -> dict[str, Any]:
     record = train(model, seen, held_out, schedule, config.output_dir, ranks=ranks, resume=config.resume)
     tokens = (config.image_size // STRIDE) ** 2
     result = {
-        "arm": config.arm, "seed": config.seed, "accuracy": record["accuracy"], "unreadable": record["unreadable"],
-        "values": tokens * values_per_token(config.arm), "tokens": tokens,
+        "arm": config.arm,
+        "seed": config.seed,
+        "accuracy": record["accuracy"],
+        "unreadable": record["unreadable"],
+        "values": tokens * values_per_token(config.arm),
+        "tokens": tokens,
         "macs": count_macs(model, held_out[0][0][None].to(ranks.device)),
-        "pipeline_rate": pipeline_rate, "step_rate": record["step_rate"],
-    }  # fmt: skip
+        "pipeline_rate": pipeline_rate,
+        "step_rate": record["step_rate"],
+    }
     if ranks.first:
         write_atomically(result_file, json.dumps(result, indent=2) + "\n")
         draw_curve(config.output_dir)

@@ -1,4 +1,4 @@
-"""Colour grey photographs: the same network on thumbnails, pixels, cosines and latents, at equal compute and tokens.
+"""Color gray photographs: the same network on thumbnails, pixels, cosines and latents, at equal compute and tokens.
 
     python -m recipes.colorization
     python -m recipes.colorization --data PATH/TO/PHOTOS --crop 192 --steps 3000 --seeds 3
@@ -6,12 +6,12 @@
         --depth None --heads None
     torchrun --nproc-per-node 2 -m recipes.colorization
 
-Every arm of recipes/common/colour_arms.py reads the values of a grey image and writes those of its colour, through the
-trunk of recipes/common/colour_network.py, trained on the same crops: what it writes is added to what it has read, so
-that a network that knows nothing gives the grey image. All are scored at the native size of the test photographs; the
-table shows what trivial colours score, and what each arm could carry at best.
+Every arm of recipes/common/color_arms.py reads the values of a gray image and writes those of its color, through the
+trunk of recipes/common/color_network.py, trained on the same crops: what it writes is added to what it has read, so
+that a network that knows nothing gives the gray image. All are scored at the native size of the test photographs; the
+table shows what trivial colors score, and what each arm could carry at best.
 
-The loss (``--loss``) is a mean squared error of the image in every case, never of companded or normalised values, of
+The loss (``--loss``) is a mean squared error of the image in every case, never of companded or normalized values, of
 which each arm has others. ``values``, the default, measures it on the values, weighted by the energy each has in the
 image: no way back is needed, so it is the cheaper, and an arm spends nothing on detail that it cannot carry. For pixels
 and DCT it trains as ``pixels`` does, which measures it on the image; on the demo, thumbnails and latents of 12 values
@@ -32,17 +32,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recipes.common.arms import STRIDE
-from recipes.common.colour_arms import COLOUR_ARMS, grey, keep_luma, make_colour_arm
-from recipes.common.colour_data import DEMO_PART, Crops, Photograph, load_photographs
-from recipes.common.colour_network import Colouriser, count_macs
-from recipes.common.colour_scores import ColourOfBrightness, markdown, score, summarise
-from recipes.common.colour_sheet import draw_sheet
-from recipes.common.colour_training import Schedule, colour, train
+from recipes.common.color_arms import COLOR_ARMS, gray, keep_luma, make_color_arm
+from recipes.common.color_data import DEMO_PART, Crops, Photograph, load_photographs
+from recipes.common.color_network import Colorizer, count_macs
+from recipes.common.color_scores import ColorOfBrightness, markdown, score, summarize
+from recipes.common.color_sheet import draw_sheet
+from recipes.common.color_training import Schedule, color, train
 from recipes.common.evaluation import Record, mean_known, write_csv
 from recipes.common.image_quality import Networks, load_networks
 from recipes.common.training import Ranks, save_config, write_atomically
 
-MEASURED_CROPS = 64  # for the statistics of values, and the colours of brightness
+MEASURED_CROPS = 64  # for the statistics of values, and the colors of brightness
 
 
 @dataclass
@@ -54,12 +54,12 @@ class Settings:
     each), a folder of images, perhaps below `train` and `test` or `val`, or a torchvision dataset."""
     data_root: Path = Path("data")
     """Where torchvision's datasets are, or are downloaded to."""
-    arms: tuple[str, ...] = COLOUR_ARMS
+    arms: tuple[str, ...] = COLOR_ARMS
     """Which inputs to compare."""
     steps: int = 200
     batch_size: int = 8
     crop: int = 128
-    """Side of the training crops in pixels, a multiple of 8; larger images are coloured in windows of this size."""
+    """Side of the training crops in pixels, a multiple of 8; larger images are colored in windows of this size."""
     lr: float = 1e-3
     """Peak learning rate of AdamW; linear warm-up over the first tenth, then a half cosine to zero."""
     weight_decay: float = 0.05
@@ -93,10 +93,10 @@ class Settings:
 
 @dataclass
 class Config(Settings):
-    """Compare what a colourisation network may read and write."""
+    """Compare what a colorization network may read and write."""
 
     seeds: int = 1
-    """Seeds 0 to seeds - 1; each draws its own crops and initialisation."""
+    """Seeds 0 to seeds - 1; each draws its own crops and initialization."""
     resume: bool = False
     """Keep finished runs and go on from checkpoints in the output folder."""
     output_dir: Path = Path("runs/colorization")
@@ -122,15 +122,16 @@ def main(config: Config) -> list[Record]:
     """Run every arm with every seed, write tables and picture; returns the table's rows.
 
     Raises:
-        ValueError: A setting is out of range, or the data do not do (see recipes/common/colour_data.py).
+        ValueError: A setting is out of range, or the data do not do (see recipes/common/color_data.py).
         FileNotFoundError: There is no such folder, or no image in it.
     """
     check(config)
     ranks = Ranks.start()
     if config.batch_size % ranks.world:
         raise ValueError(f"batch_size {config.batch_size} must be a multiple of the {ranks.world} processes")
-    photographs, test = load_photographs(config.data, config.data_root, test_images=config.test_images,
-                                         memory=config.memory_gb * 1e9, show=ranks.first)  # fmt: skip
+    photographs, test = load_photographs(
+        config.data, config.data_root, test_images=config.test_images, memory=config.memory_gb * 1e9, show=ranks.first
+    )
     networks = load_networks() if config.networks else Networks()
     if ranks.first:
         save_config(config.output_dir, config)
@@ -144,13 +145,16 @@ def main(config: Config) -> list[Record]:
             about.setdefault(arm, result)
             if ranks.first:
                 plain, kept = (mean_known(row[name] for row in own) for name in ("psnr", "psnr_kept"))
-                tqdm.write(f"{arm}, seed {seed}: PSNR {plain:.2f} dB, luma kept {kept:.2f} dB, "
-                           f"{result['step_rate']:.1f} steps/s")  # fmt: skip
-    table = [{**row, **about.get(row["arm"], {})} for row in summarise(rows)]
+                tqdm.write(
+                    f"{arm}, seed {seed}: PSNR {plain:.2f} dB, luma kept {kept:.2f} dB, "
+                    f"{result['step_rate']:.1f} steps/s"
+                )
+    table = [{**row, **about.get(row["arm"], {})} for row in summarize(rows)]
     if ranks.first:
         missing = "no weights" if "lpips" in networks.missing else ""
-        write_atomically(config.output_dir / "table.md",
-                         caption(config, photographs, test) + markdown(table, config.crop, missing))  # fmt: skip
+        write_atomically(
+            config.output_dir / "table.md", caption(config, photographs, test) + markdown(table, config.crop, missing)
+        )
         write_csv(table, config.output_dir / "table.csv")
         write_csv(rows, config.output_dir / "images.csv")
         show(config, test)
@@ -159,43 +163,64 @@ def main(config: Config) -> list[Record]:
 
 def caption(config: Config, photographs: list[Photograph], test: list[Photograph]) -> str:
     """Say what the table's figures were measured on."""
-    demo = (f"Trained on the left {DEMO_PART:.0%} of every demo photograph and scored on the rest: other places of the "
-            "same scenes, which says little of scenes never seen. ")  # fmt: skip
-    return (f"{demo if config.data == 'demo' else ''}{len(photographs)} training images; {config.steps} steps of "
-            f"{config.batch_size} crops of {config.crop}x{config.crop} pixels, the same for every arm of a seed. Means "
-            f"over {len(test)} test images at native size, in 8 bits; after ±: standard deviation over seeds. "
-            "`luma kept`: the brightness of the grey image, which is known, put in place of the result's own. "
-            "`colour through ...` is the true image through that arm and back: what the arm could reach at "
-            "best.\n\n")  # fmt: skip
+    demo = (
+        f"Trained on the left {DEMO_PART:.0%} of every demo photograph and scored on the rest: other places of the "
+        "same scenes, which says little of scenes never seen. "
+    )
+    return (
+        f"{demo if config.data == 'demo' else ''}{len(photographs)} training images; {config.steps} steps of "
+        f"{config.batch_size} crops of {config.crop}x{config.crop} pixels, the same for every arm of a seed. Means "
+        f"over {len(test)} test images at native size, in 8 bits; after ±: standard deviation over seeds. "
+        "`luma kept`: the brightness of the gray image, which is known, put in place of the result's own. "
+        "`color through ...` is the true image through that arm and back: what the arm could reach at "
+        "best.\n\n"
+    )
 
 
-def trivial(config: Config, photographs: list[Photograph], test: list[Photograph], ranks: Ranks,
-            networks: Networks) -> list[Record]:  # fmt: skip
-    """Score what takes no training: trivial colours, and the true colours through the lossy arms."""
+def trivial(
+    config: Config, photographs: list[Photograph], test: list[Photograph], ranks: Ranks, networks: Networks
+) -> list[Record]:
+    """Score what takes no training: trivial colors, and the true colors through the lossy arms."""
     crops = Crops(photographs, config.crop, 0).batch(0, MEASURED_CROPS)
-    mean, by_brightness = ColourOfBrightness(crops, 1), ColourOfBrightness(crops)
+    mean, by_brightness = ColorOfBrightness(crops, 1), ColorOfBrightness(crops)
     estimates: dict[str, Callable[[Tensor], Tensor]] = {
-        "grey itself": grey,
-        "grey, mean colour": lambda truth: mean(grey(truth)),
-        "grey, mean colour of its brightness": lambda truth: by_brightness(grey(truth)),
+        "gray itself": gray,
+        "gray, mean color": lambda truth: mean(gray(truth)),
+        "gray, mean color of its brightness": lambda truth: by_brightness(gray(truth)),
     }
     rows = [row for name, estimate in estimates.items() for row in _score(name, "", estimate, test, ranks, networks)]
     for name in config.arms:
-        arm = make_colour_arm(name)
+        arm = make_color_arm(name)
         if arm.lossy:
-            rows += _score(f"colour through {name}", "",
-                           lambda truth, arm=arm: arm.show(arm.read(truth[None]), truth.shape[-2:])[0], test, ranks,
-                           Networks())  # fmt: skip
+            rows += _score(
+                f"color through {name}",
+                "",
+                lambda truth, arm=arm: arm.show(arm.read(truth[None]), truth.shape[-2:])[0],
+                test,
+                ranks,
+                Networks(),
+            )
     return rows
 
 
 @torch.no_grad()
-def _score(arm: str, seed: int | str, estimate: Callable[[Tensor], Tensor], test: list[Photograph], ranks: Ranks,
-           networks: Networks) -> list[Record]:  # fmt: skip
+def _score(
+    arm: str,
+    seed: int | str,
+    estimate: Callable[[Tensor], Tensor],
+    test: list[Photograph],
+    ranks: Ranks,
+    networks: Networks,
+) -> list[Record]:
     """Score an estimate, a function of the true image; the processes share the images."""
     rows: list[tuple[int, Record]] = []
-    for i in tqdm(range(ranks.rank, len(test), ranks.world), desc=f"{arm}: test", unit="image", leave=False,
-                  disable=not ranks.first):  # fmt: skip
+    for i in tqdm(
+        range(ranks.rank, len(test), ranks.world),
+        desc=f"{arm}: test",
+        unit="image",
+        leave=False,
+        disable=not ranks.first,
+    ):
         truth = _truth(test[i])
         rows.append((i, {"arm": arm, "seed": seed, "image": test[i].name, **score(estimate(truth), truth, networks)}))
     if ranks.world > 1:
@@ -211,14 +236,21 @@ def _truth(photograph: Photograph) -> Tensor:
     return pixels / 255
 
 
-def build(config: Config, arm: str, seed: int) -> Colouriser:
+def build(config: Config, arm: str, seed: int) -> Colorizer:
     """Make an arm's network; its trunk starts the same for the same seed, as far as shapes agree."""
     torch.manual_seed(seed)
-    return Colouriser(make_colour_arm(arm), config.trunk, config.crop // STRIDE, config.options)
+    return Colorizer(make_color_arm(arm), config.trunk, config.crop // STRIDE, config.options)
 
 
-def run(config: Config, arm: str, seed: int, photographs: list[Photograph], test: list[Photograph], ranks: Ranks,
-        networks: Networks) -> Record:  # fmt: skip
+def run(
+    config: Config,
+    arm: str,
+    seed: int,
+    photographs: list[Photograph],
+    test: list[Photograph],
+    ranks: Ranks,
+    networks: Networks,
+) -> Record:
     """Train and score one arm with one seed; a finished run with ``--resume`` is only read."""
     folder = config.output_dir / f"{arm}_seed{seed}"
     result_file = folder / "result.json"
@@ -229,34 +261,49 @@ def run(config: Config, arm: str, seed: int, photographs: list[Photograph], test
     model = build(config, arm, seed)
     crops = Crops(photographs, config.crop, seed)
     model.measure(crops.batch(0, MEASURED_CROPS))
-    schedule = Schedule(config.steps, config.batch_size, config.lr, config.weight_decay, config.loss, config.workers,
-                        config.checkpoint_every)  # fmt: skip
+    schedule = Schedule(
+        config.steps,
+        config.batch_size,
+        config.lr,
+        config.weight_decay,
+        config.loss,
+        config.workers,
+        config.checkpoint_every,
+    )
     record = train(model, crops, schedule, folder, ranks=ranks, resume=config.resume, description=f"{arm}, seed {seed}")
-    rows = _score(arm, seed, lambda truth: colour(model, truth, config.crop), test, ranks, networks)
+    rows = _score(arm, seed, lambda truth: color(model, truth, config.crop), test, ranks, networks)
     trunk_macs, macs = count_macs(model, config.crop)
-    result = {"values": model.arm.values, "trunk_macs": trunk_macs, "macs": macs, "step_rate": record["step_rate"],
-              "rows": rows}  # fmt: skip
+    result = {
+        "values": model.arm.values,
+        "trunk_macs": trunk_macs,
+        "macs": macs,
+        "step_rate": record["step_rate"],
+        "rows": rows,
+    }
     if ranks.first:
         write_atomically(result_file, json.dumps(result) + "\n")
     return result
 
 
 def show(config: Config, test: list[Photograph]) -> None:
-    """Draw some test images, two rows each: as every arm's first seed colours them, and with the luma kept."""
+    """Draw some test images, two rows each: as every arm's first seed colors them, and with the luma kept."""
     count = min(config.sheet_images, len(test))
     chosen = [test[(2 * i + 1) * len(test) // (2 * count)] for i in range(count)]
     truths = [_truth(photograph) for photograph in chosen]
-    plain: list[dict[str, Tensor]] = [{"grey": grey(truth), "truth": truth} for truth in truths]
+    plain: list[dict[str, Tensor]] = [{"gray": gray(truth), "truth": truth} for truth in truths]
     kept = [dict(images) for images in plain]
     for arm in config.arms:
         model = build(config, arm, 0)
         checkpoint = config.output_dir / f"{arm}_seed0" / "checkpoint.pt"
         model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["model"])
         for i, truth in enumerate(truths):
-            plain[i][arm] = colour(model, truth, config.crop)
-            kept[i][arm] = keep_luma(plain[i][arm], grey(truth))
-    rows = [row for i, photograph in enumerate(chosen)
-            for row in ((Path(photograph.name).stem, plain[i]), ("luma kept", kept[i]))]  # fmt: skip
+            plain[i][arm] = color(model, truth, config.crop)
+            kept[i][arm] = keep_luma(plain[i][arm], gray(truth))
+    rows = [
+        row
+        for i, photograph in enumerate(chosen)
+        for row in ((Path(photograph.name).stem, plain[i]), ("luma kept", kept[i]))
+    ]
     draw_sheet(rows, config.output_dir / "sheet.png")
 
 

@@ -37,13 +37,13 @@ from recipes.common.sound_evaluation import (
     evaluate,
     mean_curve,
     sample_rate_of,
-    summarise,
+    summarize,
 )
 from recipes.common.sound_quality import FORMATS
 from recipes.common.sound_report import draw_prefixes, markdown
 from recipes.common.sounds import SoundFiles, sound_files
-from walloc_transforms.coders import CODERS
-from walloc_transforms.container import DEFAULT_CODER
+from walloc_transforms.files.coders import CODERS
+from walloc_transforms.files.wlc import DEFAULT_CODER
 
 
 @dataclass
@@ -91,8 +91,9 @@ def main(config: Config) -> list[dict[str, Any]]:
     signals, kind = (3, "RGB") if is_image else (2, "stereo")
     for codec in codecs:
         if codec.config.signal_channels != signals:
-            raise ValueError(f"codec {codec.config.name!r} has {codec.config.signal_channels} signal channels: "
-                             f"expected {kind}")  # fmt: skip
+            raise ValueError(
+                f"codec {codec.config.name!r} has {codec.config.signal_channels} signal channels: expected {kind}"
+            )
     if len({codec.config.name for codec in codecs}) < len(codecs):
         raise ValueError("expected codecs of different names: the tables tell them apart by these")
     coder = config.coder or (MOSAIC if is_image else DEFAULT_CODER)
@@ -119,14 +120,13 @@ def sound_main(config: Config, codecs: Sequence[wt.Codec], coder: str, formats: 
     if not records:
         raise ValueError(f"no piece in {config.data!r} could be measured")
     config.output_dir.mkdir(parents=True, exist_ok=True)
-    summary, curve = summarise(records), mean_curve(curve)
+    summary, curve = summarize(records), mean_curve(curve)
     write_csv(records, config.output_dir / "pieces.csv")
     if curve:
         write_csv(curve, config.output_dir / "prefix.csv")
         draw_prefixes(curve, config.output_dir / "prefix.png")
     remark = f"{skipped} files skipped, {clipped} samples beyond full scale"
-    text = markdown(summary, differences(records), curve, coder=coder, threads=torch.get_num_threads(),
-                    remark=remark)  # fmt: skip
+    text = markdown(summary, differences(records), curve, coder=coder, threads=torch.get_num_threads(), remark=remark)
     (config.output_dir / "table.md").write_text(text, "utf-8")
     return summary
 
@@ -135,8 +135,10 @@ def images_main(config: Config, codecs: Sequence[wt.Codec], coder: str, formats:
     """Measure image codecs, write the tables, curves and a sheet of crops; returns a row per codec and method."""
     for codec in codecs:
         if coder == MOSAIC and codec.config.latent_bits > 8:
-            raise ValueError(f"latents of codec {codec.config.name!r} have {codec.config.latent_bits} bits, which no "
-                             "mosaic holds: give another coder")  # fmt: skip
+            raise ValueError(
+                f"latents of codec {codec.config.name!r} have {codec.config.latent_bits} bits, which no "
+                "mosaic holds: give another coder"
+            )
     if config.data == "demo":
         images, files = [(f"demo {i}", image) for i, image in enumerate(demo_photographs())], None
     else:
@@ -144,14 +146,15 @@ def images_main(config: Config, codecs: Sequence[wt.Codec], coder: str, formats:
         images = files.named()
     networks = load_networks() if config.networks else image_evaluation.NO_NETWORKS
     total = None if files is None else len(files)
-    results = image_evaluation.evaluate(tqdm(images, desc="images", unit="image", total=total), codecs, coder, formats,
-                                        networks, config.sheet_rows)  # fmt: skip
+    results = image_evaluation.evaluate(
+        tqdm(images, desc="images", unit="image", total=total), codecs, coder, formats, networks, config.sheet_rows
+    )
     skipped = results.skipped + (files.skipped if files else 0)
     if skipped:
         print(f"{skipped} images skipped")
     if not results.records:
         raise ValueError(f"no image in {config.data!r} could be measured")
-    summary = image_evaluation.summarise(results.records)
+    summary = image_evaluation.summarize(results.records)
     curve = image_evaluation.mean_curve(results.prefixes, ("codec", "channels"))
     rates = image_evaluation.mean_curve(results.rates, ("format", "quality"))
     config.output_dir.mkdir(parents=True, exist_ok=True)
@@ -161,8 +164,14 @@ def images_main(config: Config, codecs: Sequence[wt.Codec], coder: str, formats:
     draw_rates(summary, curve, rates, config.output_dir / "rd.png")
     if results.sheet:
         draw_sheet(results.sheet, config.output_dir / "sheet.png")
-    text = image_markdown(summary, curve, coder=coder, threads=torch.get_num_threads(), missing=networks.missing,
-                          remark=f"{skipped} images skipped")  # fmt: skip
+    text = image_markdown(
+        summary,
+        curve,
+        coder=coder,
+        threads=torch.get_num_threads(),
+        missing=networks.missing,
+        remark=f"{skipped} images skipped",
+    )
     (config.output_dir / "table.md").write_text(text, "utf-8")
     return summary
 

@@ -28,9 +28,9 @@ from recipes.common.photographs import ImageFiles, demo_photographs, image_files
 from recipes.common.reports import number, table
 from recipes.common.timing import machine, median_seconds
 from recipes.common.training import write_atomically
-from walloc_transforms.coders import CODERS
-from walloc_transforms.container import read_latents, write_latents
-from walloc_transforms.images import pil_to_tensor
+from walloc_transforms.files.coders import CODERS
+from walloc_transforms.files.wlc import read_latents, write_latents
+from walloc_transforms.signals import pil_to_tensor
 
 
 @dataclass
@@ -67,7 +67,7 @@ def main(config: Config) -> dict[str, Any]:
     if not records:
         raise ValueError(f"no image in {config.data!r} could be read")
     settings = {**asdict(config), "output_dir": str(config.output_dir)}
-    results = {"config": settings, "machine": machine(), "summary": summarise(records), "records": records}
+    results = {"config": settings, "machine": machine(), "summary": summarize(records), "records": records}
     config.output_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(config.output_dir / "results.json", json.dumps(results, indent=1).encode())
     write_atomically(config.output_dir / "table.md", markdown(results["summary"], config.crop).encode())
@@ -102,16 +102,24 @@ def measure(latents: Tensor, size: tuple[int, ...], config: Config) -> Iterator[
         yield {"coder": name, "pixels": size[0] * size[1], "bytes": lengths[name], "seconds": times}
 
 
-def summarise(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summarize(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Average over images, a row per codec, size and coder."""
     rows = []
     for codec, size, coder in dict.fromkeys((r["codec"], r["size"], r["coder"]) for r in records):
         own = [r for r in records if (r["codec"], r["size"], r["coder"]) == (codec, size, coder)]
         pixels = sum(r["pixels"] for r in own)
         speeds = {call: pixels / 1e6 / sum(r["seconds"][call] for r in own) for call in own[0]["seconds"]}
-        rows.append({"codec": codec, "size": size, "coder": coder, "images": len(own),
-                     "bpp": statistics.fmean(8 * r["bytes"] / r["pixels"] for r in own),
-                     "bytes": statistics.fmean(r["bytes"] for r in own), **speeds})  # fmt: skip
+        rows.append(
+            {
+                "codec": codec,
+                "size": size,
+                "coder": coder,
+                "images": len(own),
+                "bpp": statistics.fmean(8 * r["bytes"] / r["pixels"] for r in own),
+                "bytes": statistics.fmean(r["bytes"] for r in own),
+                **speeds,
+            }
+        )
     return rows
 
 
@@ -122,8 +130,15 @@ def markdown(summary: list[dict[str, Any]], crop: int) -> str:
         rows = [r for r in summary if (r["codec"], r["size"]) == (codec, size)]
         where = "whole images" if size == "whole" else f"crops of {crop} pixels"
         heads = ["coder", "bpp", "bytes per file", "encode, MP/s", "decode, MP/s", "prefix, MP/s"]
-        cells = [[f"`{r['coder']}`", f"{r['bpp']:.4f}", f"{r['bytes']:,.0f}",
-                  *(number(r[call]) for call in ("encode", "decode", "prefix"))] for r in rows]  # fmt: skip
+        cells = [
+            [
+                f"`{r['coder']}`",
+                f"{r['bpp']:.4f}",
+                f"{r['bytes']:,.0f}",
+                *(number(r[call]) for call in ("encode", "decode", "prefix")),
+            ]
+            for r in rows
+        ]
         parts.append(f"`{codec}`, {rows[0]['images']} {where}:\n\n{table(heads, cells)}\n")
     return "\n".join(parts)
 

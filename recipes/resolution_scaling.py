@@ -25,7 +25,7 @@ from tqdm import tqdm
 from recipes import classification, colorization, source_separation
 from recipes.colorization import Settings as ColorizationSettings
 from recipes.common.arms import ARMS, STRIDE, make_arm
-from recipes.common.colour_data import load_photographs
+from recipes.common.color_data import load_photographs
 from recipes.common.evaluation import Record
 from recipes.common.front_ends import HOP
 from recipes.common.scaling_report import Part, as_csv, caption, draw, markdown, markdown_published
@@ -47,7 +47,7 @@ class Config(classification.Settings):
     colorization: ColorizationSettings = field(default_factory=ColorizationSettings)
     separation: SeparationSettings = field(default_factory=SeparationSettings)
     seeds: int = 3
-    """Seeds 0 to seeds - 1 of every task; each draws its own crops, initialisation and order."""
+    """Seeds 0 to seeds - 1 of every task; each draws its own crops, initialization and order."""
     output_dir: Path = Path("runs/resolution_scaling")
     """Gets table.md, table.csv, figure.png and a folder per run, those of colorization and separation in a folder of
     their task. With --resume, finished runs are kept."""
@@ -128,12 +128,18 @@ def run_classification(config: Config, ranks: Ranks) -> Part:
         runs.append(result)
         if ranks.first:
             tqdm.write(f"{arm}, seed {seed}: {result['accuracy']:.1f} %")
-    rows = [summarise([r for r in runs if r["arm"] == arm]) for arm in config.arms]
-    return Part("classification", rows, Path(config.data).name, "accuracy", "validation accuracy (%)",
-                f"a crop of {config.image_size}x{config.image_size} pixels")  # fmt: skip
+    rows = [summarize([r for r in runs if r["arm"] == arm]) for arm in config.arms]
+    return Part(
+        "classification",
+        rows,
+        Path(config.data).name,
+        "accuracy",
+        "validation accuracy (%)",
+        f"a crop of {config.image_size}x{config.image_size} pixels",
+    )
 
 
-def summarise(runs: list[Record]) -> Record:
+def summarize(runs: list[Record]) -> Record:
     """Mean and standard deviation over the seeds of one arm of classification; rates are medians."""
     accuracies = [r["accuracy"] for r in runs]
     return {
@@ -151,10 +157,25 @@ def run_colorization(config: Config, ranks: Ranks) -> Part:
     """Run recipes/colorization.py; LPIPS is there where its network is asked for."""
     own = colorization_config(config)
     measures = {name: name for name in ("psnr", "ms_ssim", *["lpips_db"] * own.networks)}
-    rows = [as_row("colorization", row, measures, tokens=(own.crop // STRIDE) ** 2, macs_of=1,
-                   batch=own.batch_size / ranks.world) for row in colorization.main(own)]  # fmt: skip
-    return Part("colorization", keep_own(rows), Path(own.data).name, "psnr", "PSNR (dB)",
-                f"a crop of {own.crop}x{own.crop} pixels")  # fmt: skip
+    rows = [
+        as_row(
+            "colorization",
+            row,
+            measures,
+            tokens=(own.crop // STRIDE) ** 2,
+            macs_of=1,
+            batch=own.batch_size / ranks.world,
+        )
+        for row in colorization.main(own)
+    ]
+    return Part(
+        "colorization",
+        keep_own(rows),
+        Path(own.data).name,
+        "psnr",
+        "PSNR (dB)",
+        f"a crop of {own.crop}x{own.crop} pixels",
+    )
 
 
 def run_separation(config: Config, ranks: Ranks) -> Part:
@@ -162,26 +183,40 @@ def run_separation(config: Config, ranks: Ranks) -> Part:
     own = separation_config(config)
     source, seconds = own.sources[0], own.samples / RATE
     measures = {name: f"{name} {source}" for name in ("psnr", "sdr", "si_sdr")}
-    rows = [as_row("separation", row, measures, tokens=own.samples // HOP, macs_of=seconds,
-                   batch=own.batch_size / ranks.world) for row in source_separation.main(own)]  # fmt: skip
-    return Part("separation", keep_own(rows), Path(own.data).name, "sdr", f"SDR of {source} (dB)",
-                f"a stereo segment of {seconds:.2f} s")  # fmt: skip
+    rows = [
+        as_row(
+            "separation", row, measures, tokens=own.samples // HOP, macs_of=seconds, batch=own.batch_size / ranks.world
+        )
+        for row in source_separation.main(own)
+    ]
+    return Part(
+        "separation",
+        keep_own(rows),
+        Path(own.data).name,
+        "sdr",
+        f"SDR of {source} (dB)",
+        f"a stereo segment of {seconds:.2f} s",
+    )
 
 
 def colorization_config(config: Config) -> colorization.Config:
     """Complete its settings by those that all tasks share."""
-    return colorization.Config(**vars(config.colorization), seeds=config.seeds, resume=config.resume,
-                               output_dir=config.output_dir / "colorization")  # fmt: skip
+    return colorization.Config(
+        **vars(config.colorization),
+        seeds=config.seeds,
+        resume=config.resume,
+        output_dir=config.output_dir / "colorization",
+    )
 
 
 def separation_config(config: Config) -> source_separation.Config:
     """Complete its settings by those that all tasks share."""
-    return source_separation.Config(**vars(config.separation), seeds=config.seeds, resume=config.resume,
-                                    output_dir=config.output_dir / "separation")  # fmt: skip
+    return source_separation.Config(
+        **vars(config.separation), seeds=config.seeds, resume=config.resume, output_dir=config.output_dir / "separation"
+    )
 
 
-def as_row(task: str, row: Record, measures: Mapping[str, str], *, tokens: int, macs_of: float,
-           batch: float) -> Record:  # fmt: skip
+def as_row(task: str, row: Record, measures: Mapping[str, str], *, tokens: int, macs_of: float, batch: float) -> Record:
     """Make a row of the common table from one of a recipe's own table.
 
     Args:
@@ -196,8 +231,12 @@ def as_row(task: str, row: Record, measures: Mapping[str, str], *, tokens: int, 
     made |= {name: row[theirs] for name, theirs in measures.items()}
     made |= {f"{name}_sd": row[f"{theirs} sd"] for name, theirs in measures.items()}
     if row["seeds"]:
-        made |= {"values": row["values"] * tokens, "tokens": tokens, "macs": row["trunk_macs"] * macs_of,
-                 "step_rate": row["step_rate"] * batch}  # fmt: skip
+        made |= {
+            "values": row["values"] * tokens,
+            "tokens": tokens,
+            "macs": row["trunk_macs"] * macs_of,
+            "step_rate": row["step_rate"] * batch,
+        }
     return made
 
 
@@ -207,7 +246,10 @@ def keep_own(rows: list[Record]) -> list[Record]:
 
 
 _RUN: dict[str, Callable[[Config, Ranks], Part]] = {
-    "classification": run_classification, "colorization": run_colorization, "separation": run_separation}  # fmt: skip
+    "classification": run_classification,
+    "colorization": run_colorization,
+    "separation": run_separation,
+}
 
 
 if __name__ == "__main__":

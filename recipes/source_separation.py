@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from recipes.common.front_ends import ARMS, HOP, UNIT, make_front_end
 from recipes.common.separation_report import caption, draw_spectrograms, write_sounds
-from recipes.common.separation_scores import Row, as_csv, best_gains, markdown, score_all, summarise
+from recipes.common.separation_scores import Row, as_csv, best_gains, markdown, score_all, summarize
 from recipes.common.separation_training import Schedule, separate, train
 from recipes.common.separators import Separator, Size, macs_per_second
 from recipes.common.stems import RATE, Crops, Track, load_tracks, segments
@@ -76,7 +76,7 @@ class Config(Settings):
     """Compare what a separation network may read."""
 
     seeds: int = 1
-    """Seeds 0 to seeds - 1; each draws its own crops and initialisation."""
+    """Seeds 0 to seeds - 1; each draws its own crops and initialization."""
     resume: bool = False
     """Keep finished runs and go on from checkpoints in the output folder."""
     output_dir: Path = Path("runs/source_separation")
@@ -95,8 +95,10 @@ def check(config: Config) -> None:
         raise ValueError(f"segment_seconds must be at least {8 * HOP / RATE:.3f}, got {config.segment_seconds}")
     learned = [arm for arm, model in models.items() if not model.front.fixed]
     if config.loss == "latent" and learned:
-        raise ValueError(f"--loss latent compares with what a fixed front end gives for the true sources: {learned[0]} "
-                         "learns its own, and could make both small; leave it out of --arms")  # fmt: skip
+        raise ValueError(
+            f"--loss latent compares with what a fixed front end gives for the true sources: {learned[0]} "
+            "learns its own, and could make both small; leave it out of --arms"
+        )
 
 
 def main(config: Config) -> list[Row]:
@@ -108,8 +110,14 @@ def main(config: Config) -> list[Row]:
     """
     check(config)
     ranks = Ranks.start()
-    tracks, test = load_tracks(config.data, config.data_root, config.sources, test_tracks=config.test_tracks,
-                               memory=config.memory_gb * 1e9, show=ranks.first)  # fmt: skip
+    tracks, test = load_tracks(
+        config.data,
+        config.data_root,
+        config.sources,
+        test_tracks=config.test_tracks,
+        memory=config.memory_gb * 1e9,
+        show=ranks.first,
+    )
     if ranks.first:
         save_config(config.output_dir, config)
     pieces = segments(test, config.samples)
@@ -126,9 +134,10 @@ def main(config: Config) -> list[Row]:
             about.setdefault(arm, result)
             if ranks.first:
                 sdr = statistics.fmean(r["sdr"] for r in own if r["source"] == config.sources[0])
-                tqdm.write(f"{arm}, seed {seed}: {config.sources[0]} SDR {sdr:.2f} dB, "
-                           f"{result['step_rate']:.2f} steps/s")  # fmt: skip
-    table = [{**row, **about.get(row["arm"], {})} for row in summarise(rows, config.sources)]
+                tqdm.write(
+                    f"{arm}, seed {seed}: {config.sources[0]} SDR {sdr:.2f} dB, {result['step_rate']:.2f} steps/s"
+                )
+    table = [{**row, **about.get(row["arm"], {})} for row in summarize(rows, config.sources)]
     if ranks.first:
         text = caption(config.sources, config.samples / RATE, len(pieces), scored) + markdown(table, config.sources)
         write_atomically(config.output_dir / "table.md", text)
@@ -148,9 +157,12 @@ def trivial(config: Config, tracks: list[Track], pieces: Pieces) -> list[Row]:
     for track, start in pieces:
         truth = track.crop(start, config.samples)
         mixture = truth.sum(0).expand_as(truth)
-        estimates = {"silence": torch.zeros_like(truth), "mixture as estimate": mixture,
-                     "mixture, scaled": mixture * scale}  # fmt: skip
-        estimates |= {f"source through {arm}": front.synthesise(front.analyse(truth)) for arm, front in lossy.items()}
+        estimates = {
+            "silence": torch.zeros_like(truth),
+            "mixture as estimate": mixture,
+            "mixture, scaled": mixture * scale,
+        }
+        estimates |= {f"source through {arm}": front.synthesize(front.analyze(truth)) for arm, front in lossy.items()}
         for arm, estimate in estimates.items():
             rows += score_all(estimate, truth, config.sources, _about(arm, "", track, start))
     return sorted(rows, key=lambda row: ("source through" in row["arm"], row["arm"]))  # stable within an arm
@@ -188,8 +200,13 @@ def run(config: Config, arm: str, seed: int, tracks: list[Track], pieces: Pieces
         dist.all_gather_object(gathered, rows)
         rows = [row for part in gathered for row in part]
     trunk_macs, macs = macs_per_second(model, config.segment_seconds, RATE)
-    result = {"values": model.front.values, "trunk_macs": trunk_macs, "macs": macs, "step_rate": record["step_rate"],
-              "rows": rows}  # fmt: skip
+    result = {
+        "values": model.front.values,
+        "trunk_macs": trunk_macs,
+        "macs": macs,
+        "step_rate": record["step_rate"],
+        "rows": rows,
+    }
     if ranks.first:
         write_atomically(result_file, json.dumps(result) + "\n")
     return result
@@ -197,9 +214,11 @@ def run(config: Config, arm: str, seed: int, tracks: list[Track], pieces: Pieces
 
 def show(config: Config, pieces: Pieces, rows: list[Row]) -> None:
     """Draw and write an excerpt of some seconds as every arm separates it, from its first seed."""
-    heard = [(t, s) for t, s in pieces
-             if sum((r["arm"], r["track"], r["start"]) == ("silence", t.name, s / RATE) for r in rows)
-             == len(config.sources)] or pieces  # fmt: skip
+    heard = [
+        (t, s)
+        for t, s in pieces
+        if sum((r["arm"], r["track"], r["start"]) == ("silence", t.name, s / RATE) for r in rows) == len(config.sources)
+    ] or pieces
     track, start = heard[len(heard) // 2]
     samples = max(config.samples, min(round(EXCERPT * RATE), track.length - start) // UNIT * UNIT)
     sounds: dict[str, Tensor] = {}

@@ -31,8 +31,8 @@ from tqdm import tqdm
 from recipes.common.datasets import Task, cuts, load_task
 from recipes.common.reports import table
 from recipes.common.training import Ranks, Schedule, evaluate, save_config, train, write_atomically
-from walloc_transforms.stem_fitting import fit_stem
-from walloc_transforms.stems import replace_stem
+from walloc_transforms.stems.fit import fit_stem
+from walloc_transforms.stems.replace import replace_stem
 
 GROWTH = 2  # of the image: both backbones have a stem of 4 pixels, and the codecs a stride of 8
 PIXELS = "pixels"
@@ -62,7 +62,7 @@ class Config:
     """Training and validation crops of the demo."""
     fit_images: int = 300
     """Training images that stems are fitted to."""
-    neighbours: int = 1
+    neighbors: int = 1
     """How many latents around its own a cell of a fitted stem looks at, to every side."""
     epochs: int = 10
     """Of training on pixels."""
@@ -75,7 +75,7 @@ class Config:
     """Peak learning rate on latents, the same for random and fitted stems."""
     weight_decay: float = 0.05
     seeds: int = 3
-    """Seeds 0 to seeds - 1; each draws its own initialisation, order, crops and images to fit to."""
+    """Seeds 0 to seeds - 1; each draws its own initialization, order, crops and images to fit to."""
     resume: bool = False
     """Go on from what the output folder holds."""
     output_dir: Path = Path("runs/stem_transfer")
@@ -96,7 +96,7 @@ class Crops(Dataset[tuple[Tensor, int]]):
 
 
 class OnPixels(nn.Module):
-    """Reduce uint8 crops to the size a timm model was made for and normalise them for it."""
+    """Reduce uint8 crops to the size a timm model was made for and normalize them for it."""
 
     mean: Tensor
     std: Tensor
@@ -135,8 +135,9 @@ def open_crops(config: Config, task: Task, *, show: bool) -> tuple[Crops, Tensor
     """Training crops, drawn anew each epoch, and validation crops; of a fixed task as they are."""
     size = config.image_size
     _, whole = cuts(size, fixed=task.fixed)
-    train_cut: nn.Module = v2.Compose([v2.RandomResizedCrop(size, (0.35, 1), antialias=True),
-                                       v2.RandomHorizontalFlip()])  # fmt: skip
+    train_cut: nn.Module = v2.Compose(
+        [v2.RandomResizedCrop(size, (0.35, 1), antialias=True), v2.RandomHorizontalFlip()]
+    )
     side = None if task.fixed else size * 9 // 8
     seen = Crops(*read(task.train, side, "training images", show=show), v2.Identity() if task.fixed else train_cut)
     held_out, labels = read(task.validation, side, "validation images", show=show)
@@ -167,8 +168,17 @@ def run_seed(config: Config, task: Task, seed: int, ranks: Ranks) -> list[dict[s
         return train(model, seen, held_out, schedule, folder / name, ranks=ranks, resume=config.resume)["accuracy"]
 
     def note(inputs: str, stem: str, epochs: int, value: float, macs: int, residual: float | None = None) -> None:
-        results.append({"input": inputs, "stem": stem, "epochs": epochs, "seed": seed, "accuracy": value,
-                        "macs": macs, "residual": residual})  # fmt: skip
+        results.append(
+            {
+                "input": inputs,
+                "stem": stem,
+                "epochs": epochs,
+                "seed": seed,
+                "accuracy": value,
+                "macs": macs,
+                "residual": residual,
+            }
+        )
         if ranks.first:
             tqdm.write(f"seed {seed}: {inputs}, {stem} stem, {epochs} epochs more: {value:.1f} %")
 
@@ -186,7 +196,7 @@ def run_seed(config: Config, task: Task, seed: int, ranks: Ranks) -> list[dict[s
             if stem == "random":
                 replace_stem(model, codec)
             else:
-                fit_stem(model, codec, pictures, neighbours=config.neighbours, progress=ranks.first)
+                fit_stem(model, codec, pictures, neighbors=config.neighbors, progress=ranks.first)
             if codec == config.codecs[0] and stem == "random":  # now that the multiply-adds are known
                 note(PIXELS, "own", 0, on_pixels, model.walloc.macs_before)
                 again = accuracy(copy.deepcopy(reader), f"{PIXELS}_longer", config.tuning_epochs, config.tuning_lr)
@@ -222,35 +232,57 @@ def main(config: Config) -> list[dict[str, Any]]:
         if ranks.first:
             (config.output_dir / f"seed{seed}").mkdir(exist_ok=True)
         runs += run_seed(config, task, seed, ranks)
-    rows = summarise(runs)
+    rows = summarize(runs)
     if ranks.first:
         write_atomically(config.output_dir / "results.json", json.dumps({"rows": rows, "runs": runs}, indent=2) + "\n")
         write_atomically(config.output_dir / "table.md", markdown(rows))
     return rows
 
 
-def summarise(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def summarize(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean and standard deviation of the accuracy over seeds, in the order of the runs."""
     rows = []
     for arm in dict.fromkeys((r["input"], r["stem"], r["epochs"]) for r in runs):
         own = [r for r in runs if (r["input"], r["stem"], r["epochs"]) == arm]
         accuracies = [r["accuracy"] for r in own]
-        rows.append({
-            "input": arm[0], "stem": arm[1], "epochs": arm[2], "macs": own[0]["macs"], "seeds": len(own),
-            "residual": statistics.fmean(r["residual"] for r in own) if own[0]["residual"] is not None else None,
-            "accuracy": statistics.fmean(accuracies),
-            "spread": statistics.stdev(accuracies) if len(own) > 1 else float("nan"),
-        })  # fmt: skip
+        rows.append(
+            {
+                "input": arm[0],
+                "stem": arm[1],
+                "epochs": arm[2],
+                "macs": own[0]["macs"],
+                "seeds": len(own),
+                "residual": statistics.fmean(r["residual"] for r in own) if own[0]["residual"] is not None else None,
+                "accuracy": statistics.fmean(accuracies),
+                "spread": statistics.stdev(accuracies) if len(own) > 1 else float("nan"),
+            }
+        )
     return rows
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
     """Lay the rows out as a Markdown table."""
-    heads = ["input", "stem", "epochs after replacing", "accuracy, % (mean ± sd)", "seeds", "variance missed, %",
-             "MMACs"]  # fmt: skip
-    cells = [[r["input"], r["stem"], str(r["epochs"]), f"{r['accuracy']:.1f} ± {r['spread']:.1f}", str(r["seeds"]),
-              "" if r["residual"] is None else f"{100 * r['residual']:.1f}", f"{r['macs'] / 1e6:.1f}"]
-             for r in rows]  # fmt: skip
+    heads = [
+        "input",
+        "stem",
+        "epochs after replacing",
+        "accuracy, % (mean ± sd)",
+        "seeds",
+        "variance missed, %",
+        "MMACs",
+    ]
+    cells = [
+        [
+            r["input"],
+            r["stem"],
+            str(r["epochs"]),
+            f"{r['accuracy']:.1f} ± {r['spread']:.1f}",
+            str(r["seeds"]),
+            "" if r["residual"] is None else f"{100 * r['residual']:.1f}",
+            f"{r['macs'] / 1e6:.1f}",
+        ]
+        for r in rows
+    ]
     return table(heads, cells, text_columns=2) + "\n"
 
 

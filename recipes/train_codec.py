@@ -122,8 +122,16 @@ def signals_of(config: Config) -> tuple[list[Image.Image] | ImageFiles | Music, 
 def fit(config: Config, signals: list[Image.Image] | ImageFiles | Music, source: str) -> wt.Codec:
     """Fit a codec in closed form."""
     rate = None if config.modality == "image" else config.sample_rate
-    return wt.fit_codec(signals, levels=config.levels, channels=config.channels, rounding_loss=config.rounding_loss,
-                        relative=config.relative, name=config.name, source=source, sample_rate=rate)  # fmt: skip
+    return wt.fit_codec(
+        signals,
+        levels=config.levels,
+        channels=config.channels,
+        rounding_loss=config.rounding_loss,
+        relative=config.relative,
+        name=config.name,
+        source=source,
+        sample_rate=rate,
+    )
 
 
 def main(config: Config) -> wt.Codec:
@@ -134,8 +142,9 @@ def main(config: Config) -> wt.Codec:
     start_from = wt.load_codec(config.codec) if config.codec is not None else None
     if start_from is not None:
         check(start_from, config)
-        config = dataclasses.replace(config, modality=start_from.config.modality,
-                                     sample_rate=start_from.config.sample_rate or config.sample_rate)  # fmt: skip
+        config = dataclasses.replace(
+            config, modality=start_from.config.modality, sample_rate=start_from.config.sample_rate or config.sample_rate
+        )
     signals, files = signals_of(config)
     if s.steps:
         hold_out(s.held_out, len(signals))
@@ -160,17 +169,23 @@ def main(config: Config) -> wt.Codec:
         held = hold_out(s.held_out, len(tensors))
         validation = [tensors[i] for i in sorted(held)]
         codec, record = train(
-            codec, [t for i, t in enumerate(tensors) if i not in held], s, folder, ranks=ranks,
+            codec,
+            [t for i, t in enumerate(tensors) if i not in held],
+            s,
+            folder,
+            ranks=ranks,
             resume=config.resume,
             validate=lambda codec: measure(codec, validation, folder / "validation.png") if validation else {},
-        )  # fmt: skip
+        )
         codec.config = dataclasses.replace(codec.config, name=config.name, source=source)
     if ranks.first:
         codec.save_pretrained(folder)
         card = model_card(codec, config, record, len(signals) - files.skipped, source, seconds)
         (folder / "README.md").write_text(card, "utf-8")
-        print(f"{folder}: {codec.config.channels} channels, {'loaded' if start_from else 'fitted'} in {seconds:.0f} s; "
-              f"{files.skipped} unreadable files skipped")  # fmt: skip
+        print(
+            f"{folder}: {codec.config.channels} channels, {'loaded' if start_from else 'fitted'} in {seconds:.0f} s; "
+            f"{files.skipped} unreadable files skipped"
+        )
     return codec
 
 
@@ -182,8 +197,10 @@ def check(codec: wt.Codec, config: Config) -> None:
     """
     c = codec.config
     if not (c.is_linear and c.statistics) or c.signal_channels != (3 if c.modality == "image" else 2):
-        raise ValueError(f"--codec {config.codec}: expected a linear codec of RGB images or stereo sound, with the "
-                         "statistics of its latents")  # fmt: skip
+        raise ValueError(
+            f"--codec {config.codec}: expected a linear codec of RGB images or stereo sound, with the "
+            "statistics of its latents"
+        )
     if not config.training.steps:
         raise ValueError("--codec takes the place of fitting: there is nothing to do without --training.steps")
 
@@ -212,17 +229,27 @@ def model_card(codec: wt.Codec, config: Config, record: dict[str, Any], count: i
     how = FITTED.format(seconds=seconds, command=command, rounding_loss=config.rounding_loss)
     if s.steps:
         begun = f"Begun as `{config.codec}`" if config.codec else f"Fitted in closed form in {seconds:.0f} s"
-        figures = ", ".join(f"{key.replace('psnr_', 'PSNR ')} {record[key]:.2f}{' dB' if 'psnr' in key else ''}"
-                            for key in ("psnr_linear", "psnr_refiner", "bits") if key in record)  # fmt: skip
+        figures = ", ".join(
+            f"{key.replace('psnr_', 'PSNR ')} {record[key]:.2f}{' dB' if 'psnr' in key else ''}"
+            for key in ("psnr_linear", "psnr_refiner", "bits")
+            if key in record
+        )
         how = TRAINED.format(begun=begun, steps=s.steps, command=command)
         how += f"\n\n* On {s.held_out} held-out signals: {figures}." if figures else ""
     preparation = "" if is_image else f", at {c.sample_rate} Hz, without their means, at full scale"
     return CARD.format(
-        name=c.name, channels=c.channels, levels=c.levels, stride=c.stride, reduction=c.dimensionality_reduction,
-        count=count, files="images" if is_image else "pieces", source=source,
-        preparation=preparation + (", errors relative to those of resampling" if config.relative else ""), how=how,
+        name=c.name,
+        channels=c.channels,
+        levels=c.levels,
+        stride=c.stride,
+        reduction=c.dimensionality_reduction,
+        count=count,
+        files="images" if is_image else "pieces",
+        source=source,
+        preparation=preparation + (", errors relative to those of resampling" if config.relative else ""),
+        how=how,
         refiner=", `refiner.safetensors` (float16)" if c.refiner_width else "",
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

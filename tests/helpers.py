@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from walloc_transforms.codec import Codec, CodecConfig
-from walloc_transforms.packets import WaveletPacketAnalysis, WaveletPacketSynthesis
-from walloc_transforms.refiners import Refiner
+from walloc_transforms.codec.refiner import Refiner
+from walloc_transforms.wavelets.packets import WaveletPacketAnalysis, WaveletPacketSynthesis
 
 LIMIT, SCALE = 127.499, 127 / 1.85  # of 8-bit companding
 
@@ -69,7 +69,7 @@ def reference_encode(codec: Codec, x: Tensor) -> Tensor:
 
 
 def reference_features(refiner: Refiner, x: Tensor) -> Tensor:
-    """Features of normalised latents ``(N, D, ...)`` by the definition, in float64."""
+    """Features of normalized latents ``(N, D, ...)`` by the definition, in float64."""
     state = {name: value.double() for name, value in refiner.state_dict().items()}
     sides = (1, 1, 1, 1) if refiner.dims == 2 else (1, 1)
 

@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from walloc_transforms.filters import library_taps
+from walloc_transforms.wavelets.filters import library_taps
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -42,16 +42,36 @@ _OLD = {"channels": 3, "J": 3, "latent_dim": 16}
 CASES = {
     "codec2d": _case("Codec2D", (48, 64), **_TWO, Ne=None, Nd=32, latent_bits=8, lightweight_encode=True),
     "codec2d_deep": _case("Codec2D", (48, 64), **_TWO, Ne=64, Nd=32, latent_bits=4, lightweight_encode=False),
-    "codec1d": _case("Codec1D", (2048,), channels=2, J=6, latent_dim=27, Ne=None, Nd=64, latent_bits=8,
-                     lightweight_encode=True, post_filter=True),
-    "codec1d_deep": _case("Codec1D", (1024,), channels=2, J=4, latent_dim=8, Ne=16, Nd=16, latent_bits=8,
-                          lightweight_encode=False, post_filter=False),
+    "codec1d": _case(
+        "Codec1D",
+        (2048,),
+        channels=2,
+        J=6,
+        latent_dim=27,
+        Ne=None,
+        Nd=64,
+        latent_bits=8,
+        lightweight_encode=True,
+        post_filter=True,
+    ),
+    "codec1d_deep": _case(
+        "Codec1D",
+        (1024,),
+        channels=2,
+        J=4,
+        latent_dim=8,
+        Ne=16,
+        Nd=16,
+        latent_bits=8,
+        lightweight_encode=False,
+        post_filter=False,
+    ),
     "linear": _case("LinearCodec2D", (48, 64), **_TWO, latent_bits=8),
     "residual": _case("ResidualCodec2D", (48, 64), **_TWO, latent_bits=8, num_stages=4),
     "walloc_0.3.7": _case("Walloc", (48, 64), **_OLD, N=32, latent_bits=5),
     "walloc_0.4.0": _case("Walloc", (48, 64), **_OLD, Ne=32, Nd=64, n_bits=5),
     "walloc_0.6.0": _case("Walloc", (48, 64), **_OLD, Ne=None, Nd=32, latent_bits=3, lightweight_encode=True),
-}  # fmt: skip
+}
 
 
 def make_state(shapes: Mapping[str, tuple[int, ...]], volume: float = 0.002) -> dict[str, Tensor]:

@@ -38,8 +38,9 @@ def test_shapes(batch: tuple[int, ...], name: str) -> None:
 def test_range_is_by_dtype(dtype: torch.dtype) -> None:
     full = IMAGE_DTYPES[dtype]
     image = (torch.rand(3, 17, 24) * full).to(dtype)
-    torch.testing.assert_close(F.encode_image(image, "rgb_16x"), F.encode_image(image.double() / full, "rgb_16x"),
-                               atol=1e-3, rtol=0)  # fmt: skip
+    torch.testing.assert_close(
+        F.encode_image(image, "rgb_16x"), F.encode_image(image.double() / full, "rgb_16x"), atol=1e-3, rtol=0
+    )
 
 
 def test_black_and_white_survive() -> None:

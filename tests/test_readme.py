@@ -11,7 +11,7 @@ from PIL import Image
 
 import walloc_transforms as wt
 from tests.reference import save_checkpoint
-from walloc_transforms.cli import main
+from walloc_transforms.cli.app import main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")

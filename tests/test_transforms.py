@@ -29,8 +29,9 @@ def encode() -> wt.WallocEncode:
     return wt.WallocEncode("rgb_16x")
 
 
-@pytest.mark.parametrize("wrap", [as_tensor, lambda i: i, lambda i: tv_tensors.Image(as_tensor(i)),
-                                  lambda i: as_tensor(i).float() / 255])  # fmt: skip
+@pytest.mark.parametrize(
+    "wrap", [as_tensor, lambda i: i, lambda i: tv_tensors.Image(as_tensor(i)), lambda i: as_tensor(i).float() / 255]
+)
 def test_every_kind_of_image_gives_the_same_latents(encode: wt.WallocEncode, wrap: Any) -> None:
     latents = encode(wrap(pil()))
     assert type(latents) is torch.Tensor
@@ -41,11 +42,12 @@ def test_every_kind_of_image_gives_the_same_latents(encode: wt.WallocEncode, wra
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK", "LA", "RGBA", "YCbCr", "HSV"])
 def test_pil_modes(encode: wt.WallocEncode, mode: str) -> None:
     image = pil(mode=mode)
-    torch.testing.assert_close(encode(image), encode(image.convert("RGBA").convert("RGB") if "A" in mode else
-                                                     image.convert("RGB")))  # fmt: skip
+    torch.testing.assert_close(
+        encode(image), encode(image.convert("RGBA").convert("RGB") if "A" in mode else image.convert("RGB"))
+    )
 
 
-def test_sixteen_bit_grey(encode: wt.WallocEncode) -> None:
+def test_sixteen_bit_gray(encode: wt.WallocEncode) -> None:
     values = np.random.default_rng(0).integers(0, 65536, (16, 24), np.uint16)
     expected = torch.from_numpy(values / 65535).expand(3, -1, -1)
     torch.testing.assert_close(encode(Image.fromarray(values)), encode_image(expected, "rgb_16x"), atol=1e-3, rtol=0)

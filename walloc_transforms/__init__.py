@@ -15,11 +15,9 @@ from .zoo import CodecInfo, available_codecs, load_codec
 
 if TYPE_CHECKING:
     from . import functional
-    from .fitting import fit_codec, fit_statistics
-    from .pretrained import load_pretrained, save_pretrained
-    from .stem_fitting import fit_stem
-    from .stems import WallocStem, replace_stem
-    from .storage import load_latents, save_latents, stored_codec
+    from .codec import fit_codec, fit_statistics
+    from .files import load_latents, save_latents, stored_codec
+    from .stems import WallocStem, fit_stem, load_pretrained, replace_stem, save_pretrained
     from .transforms import WallocDecode, WallocEncode
 
 __version__ = "0.1.0"
@@ -49,15 +47,15 @@ _LAZY = {
     "WallocDecode": "transforms",
     "WallocEncode": "transforms",
     "WallocStem": "stems",
-    "fit_codec": "fitting",
-    "fit_statistics": "fitting",
-    "fit_stem": "stem_fitting",
-    "load_latents": "storage",
-    "load_pretrained": "pretrained",
+    "fit_codec": "codec",
+    "fit_statistics": "codec",
+    "fit_stem": "stems",
+    "load_latents": "files",
+    "load_pretrained": "stems",
     "replace_stem": "stems",
-    "save_latents": "storage",
-    "save_pretrained": "pretrained",
-    "stored_codec": "storage",
+    "save_latents": "files",
+    "save_pretrained": "stems",
+    "stored_codec": "files",
 }
 
 

@@ -6,9 +6,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from .codec import Codec
-from .latents import latents_to_pil, pil_to_latents, save_mosaic
-from .signals import FLOATS, check_sample_rate, image_range, waveform_range
+from .codec import Codec, check_sample_rate
+from .files import latents_to_pil, pil_to_latents, save_mosaic
+from .signals import FLOATS, image_range, waveform_range
 from .zoo import CodecLike, embedded_names, load_codec
 
 __all__ = [
@@ -41,7 +41,7 @@ def encode_image(
         dtype: Of the result; ``torch.int8`` needs ``quantize`` and forbids ``normalize``. Default: float32.
 
     Returns:
-        Latents ``(..., D, ceil(H / stride), ceil(W / stride))``, within +-127.5 unless normalised.
+        Latents ``(..., D, ceil(H / stride), ceil(W / stride))``, within +-127.5 unless normalized.
 
     Raises:
         ValueError: Wrong shape, a side shorter than the stride, NaN, an audio codec, options at odds, or ``normalize``
@@ -103,7 +103,7 @@ def encode_waveform(
         sample_rate: Of the waveform in Hz; checked against the codec's. Default: not checked.
 
     Returns:
-        Latents ``(..., D, ceil(T / stride))``, two more for published codecs; within +-127.5 unless normalised.
+        Latents ``(..., D, ceil(T / stride))``, two more for published codecs; within +-127.5 unless normalized.
 
     Raises:
         ValueError: Wrong shape, fewer samples than the stride, NaN, another sample rate, an image codec, options at
@@ -145,8 +145,9 @@ def check_options(quantize: bool, normalize: bool, dtype: torch.dtype | None) ->
         raise ValueError(f"dtype={dtype} holds rounded latents only: set quantize=True and normalize=False")
 
 
-def _encode(x: Tensor, codec: Codec, low_high: tuple[float, float], quantize: bool, normalize: bool,
-            dtype: torch.dtype | None) -> Tensor:  # fmt: skip
+def _encode(
+    x: Tensor, codec: Codec, low_high: tuple[float, float], quantize: bool, normalize: bool, dtype: torch.dtype | None
+) -> Tensor:
     check_options(quantize, normalize, dtype)
     if dtype is torch.int8 and codec.config.latent_bits > 8:
         raise ValueError(f"latents of {codec.config.latent_bits} bits do not fit torch.int8")

@@ -1,15 +1,18 @@
 """What the values of images and waveforms mean: their ranges, by dtype as in torchvision and torchaudio, and rates."""
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from .config import CodecConfig
-
-__all__ = ["FLOATS", "check_sample_rate", "image_range", "waveform_range"]
+__all__ = ["FLOATS", "image_range", "pil_to_tensor", "waveform_range"]
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 # PCM as soundfile and torchaudio give it; 8 bits are unsigned, with silence at 128.
 _PCM = {torch.uint8: (0.0, 2.0**8), torch.int16: (-(2.0**15), 2.0**15), torch.int32: (-(2.0**31), 2.0**31)}
+_COLOR = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")  # Pillow converts these to RGB and to L
+_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's own conversion to 8 bits clips instead of scaling
 
 
 def image_range(image: Tensor) -> tuple[float, float]:
@@ -24,8 +27,9 @@ def image_range(image: Tensor) -> tuple[float, float]:
         return 0.0, 1.0
     if image.dtype in (torch.uint8, torch.uint16):
         return 0.0, float(torch.iinfo(image.dtype).max)
-    raise TypeError(f"expected an image of dtype uint8, uint16 or float, got {image.dtype} "
-                    f"of shape {tuple(image.shape)}")  # fmt: skip
+    raise TypeError(
+        f"expected an image of dtype uint8, uint16 or float, got {image.dtype} of shape {tuple(image.shape)}"
+    )
 
 
 def waveform_range(waveform: Tensor) -> tuple[float, float]:
@@ -40,23 +44,55 @@ def waveform_range(waveform: Tensor) -> tuple[float, float]:
         return -1.0, 1.0
     if waveform.dtype in _PCM:
         return _PCM[waveform.dtype]
-    raise TypeError(f"expected a waveform of dtype float, uint8, int16 or int32, got {waveform.dtype} "
-                    f"of shape {tuple(waveform.shape)}")  # fmt: skip
+    raise TypeError(
+        f"expected a waveform of dtype float, uint8, int16 or int32, got {waveform.dtype} "
+        f"of shape {tuple(waveform.shape)}"
+    )
 
 
-def check_sample_rate(config: CodecConfig, sample_rate: int | None) -> None:
-    """Compare the sample rate of a waveform, if it is given, with the codec's, if that is known.
+def pil_to_tensor(image: Image.Image, channels: int = 3) -> Tensor:
+    """Convert an image of any mode that has one meaning.
+
+    Palette, gray, bilevel, CMYK, YCbCr and HSV images become RGB (or gray) as Pillow converts them. An alpha channel is
+    dropped where it is opaque everywhere. 16-bit gray keeps its 16 bits.
+
+    Args:
+        image: The image.
+        channels: 3 for RGB, 1 for gray; another number takes only images with as many 8-bit bands, as they are.
+
+    Returns:
+        ``(channels, H, W)``, uint8 in [0, 255], or uint16 in [0, 65535] for 16-bit gray. It is laid out in memory as
+        the image is, channels last.
 
     Raises:
-        ValueError: They differ, or the codec is for images.
+        ValueError: The image has transparent pixels, or its mode has no defined range (``I``, ``F``) or no conversion.
     """
-    if sample_rate is None:
-        return
-    if config.modality != "audio":
-        raise ValueError(f"sample_rate is for audio codecs, got {sample_rate} for {config.name!r}, an image codec")
-    if sample_rate < 1:
-        raise ValueError(f"sample_rate must be positive, got {sample_rate}")
-    if config.sample_rate and sample_rate != config.sample_rate:
-        raise ValueError(f"codec {config.name!r} is for {config.sample_rate} Hz, got a waveform of {sample_rate} Hz: "
-                         f"resample it first, as torchaudio.transforms.Resample({sample_rate}, {config.sample_rate}) "
-                         "does")  # fmt: skip
+    mode = image.mode
+    if channels not in (1, 3):
+        if len(image.getbands()) != channels or mode not in _COLOR + _ALPHA:
+            raise ValueError(f"expected an image of {channels} 8-bit bands, got mode {mode!r}: pass a tensor instead")
+        return _to_tensor(image)
+    if mode in _DEEP:
+        gray = torch.from_numpy(np.asarray(image).astype(np.uint16))
+        return gray.expand(channels, *gray.shape)
+    if mode == "La":
+        image = image.convert("LA")
+    if mode in _ALPHA or "transparency" in image.info:
+        if image.convert("RGBA").getchannel("A").getextrema() != (255, 255):
+            raise ValueError(
+                f"the image (mode {mode!r}) has transparent pixels, whose color is undefined: "
+                "composite it on a background first (PIL.Image.alpha_composite)"
+            )
+        image = image.convert("RGBA")
+    elif mode not in _COLOR:
+        raise ValueError(
+            f"an image of mode {mode!r} has no defined range, or no conversion to color: expected mode "
+            f"{', '.join(_COLOR + _ALPHA + _DEEP)}, or a tensor"
+        )
+    wanted = "RGB" if channels == 3 else "L"
+    return _to_tensor(image if image.mode == wanted else image.convert(wanted))  # converting copies in any case
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    pixels = torch.from_numpy(np.array(image))
+    return pixels.view(*pixels.shape[:2], -1).permute(2, 0, 1)

@@ -16,11 +16,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from .codec import Codec
-from .config import Network
+from .codec import Codec, Network, check_sample_rate
 from .functional import check_options, decode_image, decode_waveform, encode_image, encode_waveform
-from .images import pil_to_tensor
-from .signals import check_sample_rate
+from .signals import pil_to_tensor
 from .zoo import CodecLike, load_codec
 
 __all__ = ["WallocDecode", "WallocEncode"]
@@ -40,7 +38,7 @@ class WallocEncode(v2.Transform):
         codec: A codec, the name of an embedded one, a folder, or a hub repository.
         quantize: Round the latents to integers.
         normalize: Zero mean and unit variance per channel, by the statistics kept with the codec: for networks that do
-            not normalise their input themselves.
+            not normalize their input themselves.
         dtype: Of the latents; ``torch.int8`` needs ``quantize=True``. Default: float32.
         targets: What happens to bounding boxes, key points and masks: ``"pass"`` leaves them in pixels; ``"latent"``
             brings them to the latent grid: coordinates are divided by the codec's stride, in float, and a mask keeps
@@ -104,8 +102,9 @@ class WallocEncode(v2.Transform):
         device = self.codec.latent_mean.device
         if inpt.device != device:
             where = "in a DataLoader worker " if get_worker_info() is not None else ""
-            raise ValueError(f"{where}the codec is on {device} and its input on {inpt.device}: "
-                             "move the transform with .to(device)")  # fmt: skip
+            raise ValueError(
+                f"{where}the codec is on {device} and its input on {inpt.device}: move the transform with .to(device)"
+            )
         encode = encode_image if c.modality == "image" else encode_waveform
         with torch.no_grad():
             return encode(inpt, self.codec, quantize=self.quantize, normalize=self.normalize, dtype=self.dtype)
@@ -151,8 +150,10 @@ class WallocDecode(v2.Transform):
         self.codec = load_codec(codec)
         self.decoder = self.codec.config.check_decoder(decoder)
         if tile is not None and (self.codec.config.modality != "image" or self.decoder == "linear"):
-            raise ValueError(f"tile is for images and decoders that are networks, here {self.codec.config.name!r} is "
-                             f"decoded by {self.decoder!r}")  # fmt: skip
+            raise ValueError(
+                f"tile is for images and decoders that are networks, here {self.codec.config.name!r} is "
+                f"decoded by {self.decoder!r}"
+            )
         size = (size,) if isinstance(size, int) else size
         self.size, self.tile = None if size is None else tuple(size), tile
 
@@ -179,8 +180,10 @@ def _to_grid(target: Any, stride: int) -> Any:
     wrap: Any = tv_tensors.wrap  # its decorator hides the signature from type checkers
     plain = target.as_subclass(Tensor)
     if isinstance(target, tv_tensors.Mask):
-        middles = [torch.arange(stride // 2, n + stride // 2, stride, device=plain.device).clamp(max=n - 1)
-                   for n in plain.shape[-2:]]  # fmt: skip
+        middles = [
+            torch.arange(stride // 2, n + stride // 2, stride, device=plain.device).clamp(max=n - 1)
+            for n in plain.shape[-2:]
+        ]
         return wrap(plain[..., middles[0], :][..., middles[1]], like=target)
     plain = plain if plain.is_floating_point() else plain.float()
     cells = tuple(-(-n // stride) for n in target.canvas_size)

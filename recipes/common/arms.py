@@ -5,7 +5,7 @@ token grid are the same for all and only the values differ:
 
     resize   thumbnail of S/4 or S/2 pixels, its 2x2 or 4x4 patches         12 or 48 values per token
     patch    all pixels, 8x8 patches                                        192
-    dct      8x8 block DCT per colour, lowest frequencies in zigzag order   12 or 48
+    dct      8x8 block DCT per color, lowest frequencies in zigzag order   12 or 48
     walloc   latents                                                        12 or 48
 """
 
@@ -45,7 +45,7 @@ class Patch(nn.Module):
 
 
 class BlockDCT(nn.Module):
-    """The lowest frequencies of an orthonormal 8x8 DCT-II of every colour, as JPEG orders them."""
+    """The lowest frequencies of an orthonormal 8x8 DCT-II of every color, as JPEG orders them."""
 
     basis: Tensor
 
@@ -54,16 +54,18 @@ class BlockDCT(nn.Module):
         n = torch.arange(STRIDE, dtype=torch.float64)
         cosines = torch.cos(math.pi * (n + 0.5) * n[:, None] / STRIDE) * math.sqrt(2 / STRIDE)
         cosines[0] /= math.sqrt(2)
-        zigzag = sorted(((u, v) for u in range(STRIDE) for v in range(STRIDE)),
-                        key=lambda f: (sum(f), f[1 - sum(f) % 2]))  # fmt: skip
+        zigzag = sorted(
+            ((u, v) for u in range(STRIDE) for v in range(STRIDE)), key=lambda f: (sum(f), f[1 - sum(f) % 2])
+        )
         kept = torch.stack([torch.outer(cosines[u], cosines[v]) for u, v in zigzag[: values // 3]])
         self.register_buffer("basis", kept.repeat(3, 1, 1)[:, None].float())
 
     def forward(self, image: Tensor) -> Tensor:
         """Transform; float32."""
         pixels = image.reshape(-1, *image.shape[-3:]).float() / 255 - 0.5
-        return F.conv2d(pixels, self.basis, stride=STRIDE, groups=3).reshape(*image.shape[:-3], -1, *(
-            n // STRIDE for n in image.shape[-2:]))  # fmt: skip
+        return F.conv2d(pixels, self.basis, stride=STRIDE, groups=3).reshape(
+            *image.shape[:-3], -1, *(n // STRIDE for n in image.shape[-2:])
+        )
 
 
 # "KIND_Nx" gives N times fewer values than there are in the pixels

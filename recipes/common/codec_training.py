@@ -3,7 +3,7 @@
     signal --projection--> z --compand, round or noise--> latents --linear decoder [+ refiner]--> packets' ~ packets
 
 The error is measured in packets, each weighted by the energy of its synthesis filter: nearly that in the signal, which
-need not be synthesised. Losses are in dB, so that a step does not depend on how hard its batch is.
+need not be synthesized. Losses are in dB, so that a step does not depend on how hard its batch is.
 """
 
 import copy
@@ -20,9 +20,9 @@ import walloc_transforms as wt
 from recipes.common.schedules import PaperSchedule
 from recipes.common.steps import train_steps
 from recipes.common.training import Ranks
-from walloc_transforms.filters import analysis_bank, band_positions, synthesis_bank
-from walloc_transforms.folded import FoldedAnalysis
-from walloc_transforms.refiners import Refiner
+from walloc_transforms.codec.refiner import Refiner
+from walloc_transforms.wavelets.filters import analysis_bank, band_positions, synthesis_bank
+from walloc_transforms.wavelets.folded import FoldedAnalysis
 
 _UNCUT = 4  # one batch in so many shows the ends of signals
 _SCALE_BATCHES = 16
@@ -72,7 +72,7 @@ class Training:
     held_out: int = 6
     """Signals to validate on, evenly spread over the sorted files; none of them is trained on."""
     seed: int = 0
-    """Of initialisation, crops, channels and noise."""
+    """Of initialization, crops, channels and noise."""
 
     def __post_init__(self) -> None:
         if self.steps and not (self.projection or self.refiner_blocks):
@@ -80,11 +80,15 @@ class Training:
         if min(self.batch_size, self.crop, self.checkpoint_every, self.refiner_width) < 1 or self.steps < 0:
             raise ValueError("batch_size, crop, checkpoint_every and refiner_width must be at least 1, steps 0")
         if not (0 <= self.ema < 1 and 0 <= self.prefixes <= 1 and 0 <= self.linear_weight <= 1):
-            raise ValueError("expected 0 <= ema < 1, 0 <= prefixes <= 1 and 0 <= linear_weight <= 1, got "
-                             f"{self.ema}, {self.prefixes} and {self.linear_weight}")  # fmt: skip
+            raise ValueError(
+                "expected 0 <= ema < 1, 0 <= prefixes <= 1 and 0 <= linear_weight <= 1, got "
+                f"{self.ema}, {self.prefixes} and {self.linear_weight}"
+            )
         if self.rate_weight < 0 or self.projection_lr <= 0:
-            raise ValueError("rate_weight must be at least 0 and projection_lr above 0, got "
-                             f"{self.rate_weight} and {self.projection_lr}")  # fmt: skip
+            raise ValueError(
+                "rate_weight must be at least 0 and projection_lr above 0, got "
+                f"{self.rate_weight} and {self.projection_lr}"
+            )
 
 
 class Crops:
@@ -113,8 +117,9 @@ class Crops:
         least = (side + 2 * self.margin) * c.stride
         self.signals = [signal for signal in signals if min(signal.shape[1:]) >= least]
         if not self.signals:
-            raise ValueError(f"none of {len(signals)} training signals has {least} samples per side: set a smaller "
-                             "--training.crop")  # fmt: skip
+            raise ValueError(
+                f"none of {len(signals)} training signals has {least} samples per side: set a smaller --training.crop"
+            )
         sizes = np.array([signal[0].numel() for signal in self.signals], np.float64)
         self.shares = np.sqrt(sizes) / np.sqrt(sizes).sum()
 
@@ -164,8 +169,9 @@ class Trained(nn.Module):
         self.codec, self.refiner, self.projection, self.amp = codec, refiner, projection, amp
         for part in (codec.weight, codec.bias, codec.decoder.weight, codec.decoder.bias):
             part.requires_grad_(projection)
-        self.analysis = FoldedAnalysis(torch.eye(c.packets), torch.zeros(c.packets), wavelet=c.wavelet,
-                                       levels=c.levels, dims=c.dims)  # fmt: skip
+        self.analysis = FoldedAnalysis(
+            torch.eye(c.packets), torch.zeros(c.packets), wavelet=c.wavelet, levels=c.levels, dims=c.dims
+        )
         norms = torch.from_numpy(synthesis_bank(c.wavelet, c.levels).filters).square().sum(1).sqrt()
         gains = norms[torch.from_numpy(band_positions(c.levels, c.dims))].prod(0)
         self.register_buffer("gains", gains.repeat(c.signal_channels).float(), persistent=False)
@@ -214,7 +220,7 @@ class Trained(nn.Module):
 
     @torch.no_grad()
     def _follow(self, latents: Tensor) -> None:
-        """Keep the statistics of the latents, by which the refiner's input is normalised, up to date."""
+        """Keep the statistics of the latents, by which the refiner's input is normalized, up to date."""
         values = latents.transpose(0, 1).flatten(1)
         self.codec.latent_mean.lerp_(values.mean(1), 0.01)
         self.codec.latent_std.lerp_(values.std(1), 0.01)
@@ -254,8 +260,16 @@ def groups(model: Trained, settings: Training) -> list[dict[str, Any]]:
     return made
 
 
-def train(codec: wt.Codec, signals: Sequence[Tensor], settings: Training, folder: Path, *, ranks: Ranks, resume: bool,
-          validate: Callable[[wt.Codec], dict[str, float]]) -> tuple[wt.Codec, dict[str, Any]]:  # fmt: skip
+def train(
+    codec: wt.Codec,
+    signals: Sequence[Tensor],
+    settings: Training,
+    folder: Path,
+    *,
+    ranks: Ranks,
+    resume: bool,
+    validate: Callable[[wt.Codec], dict[str, float]],
+) -> tuple[wt.Codec, dict[str, Any]]:
     """Train; see recipes/common/steps.py for what is written.
 
     Args:
@@ -297,8 +311,19 @@ def train(codec: wt.Codec, signals: Sequence[Tensor], settings: Training, folder
     optimizer = torch.optim.AdamW(groups(model, s), s.lr, betas=(0.9, 0.99))
     paper = (lambda optimizer: PaperSchedule(optimizer, s.steps)) if s.schedule == "paper" else None
     record = train_steps(
-        model, optimizer, batches_from, loss, steps=s.steps, checkpoint_every=s.checkpoint_every, folder=folder,
-        ranks=ranks, resume=resume, description="train", ema=s.ema, clip=s.clip, schedule=paper,
+        model,
+        optimizer,
+        batches_from,
+        loss,
+        steps=s.steps,
+        checkpoint_every=s.checkpoint_every,
+        folder=folder,
+        ranks=ranks,
+        resume=resume,
+        description="train",
+        ema=s.ema,
+        clip=s.clip,
+        schedule=paper,
         validate=lambda: validate(model.snapshot()),
-    )  # fmt: skip
+    )
     return model.snapshot(), record

@@ -11,7 +11,7 @@ from torch import Tensor
 import walloc_transforms as wt
 from recipes.common import image_quality, sound_quality
 from recipes.common.image_report import draw_sheet
-from walloc_transforms.storage import save_latents
+from walloc_transforms.files.stored import save_latents
 
 _SHOWN = 3
 

@@ -1,4 +1,4 @@
-"""Labelled images: the demo, folders of classes and torchvision's datasets, as features of an arm.
+"""Labeled images: the demo, folders of classes and torchvision's datasets, as features of an arm.
 
 A file that cannot be read is named and becomes a blank image of class ``IGNORE``, which the loss and the accuracy leave
 out and the training loop counts: batches keep their size, on every rank.
@@ -64,8 +64,9 @@ def load_task(data: str, root: Path, *, demo_crops: tuple[int, int], seed: int) 
         ValueError: No such torchvision dataset, or it has no training and validation part.
     """
     if data == "demo":
-        train, validation = (DigitsOnPhotographs(n, training=t, seed=seed)
-                             for n, t in zip(demo_crops, (True, False), strict=True))  # fmt: skip
+        train, validation = (
+            DigitsOnPhotographs(n, training=t, seed=seed) for n, t in zip(demo_crops, (True, False), strict=True)
+        )
         return Task(train, validation, [str(d) for d in range(10)], fixed=True)
     if not Path(data).exists() and data.isidentifier():
         return _torchvision(data, root)
@@ -134,7 +135,7 @@ class Features(Dataset[tuple[Tensor, int]]):
 def cuts(size: int, *, fixed: bool) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
     """Training and validation cut to ``size`` pixels; images of a fixed task are cut already.
 
-    Validation shows the centre of the whole image, the same for every arm.
+    Validation shows the center of the whole image, the same for every arm.
     """
     if fixed:
         return v2.Identity(), v2.Identity()
@@ -148,8 +149,9 @@ def batches(dataset: Any, indices: Sequence[int], batch_size: int, *, workers: i
     if isinstance(dataset, TensorDataset):  # already in memory: a batch is one indexing
         chunks = [list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size)]
         return DataLoader(dataset, batch_size=None, sampler=chunks, generator=generator)
-    return DataLoader(dataset, batch_size, sampler=indices, num_workers=workers, generator=generator,
-                      worker_init_fn=_one_thread)  # fmt: skip
+    return DataLoader(
+        dataset, batch_size, sampler=indices, num_workers=workers, generator=generator, worker_init_fn=_one_thread
+    )
 
 
 def _one_thread(worker: int) -> None:

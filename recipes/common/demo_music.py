@@ -15,7 +15,7 @@ from torch.fft import irfft, rfft
 
 STEMS = ("vocals", "drums", "bass", "other")
 
-# Centre frequencies of the first five formants in Hz (Peterson and Barney 1952 for the lower three), and bandwidths.
+# Center frequencies of the first five formants in Hz (Peterson and Barney 1952 for the lower three), and bandwidths.
 _VOWELS = (
     (730, 1090, 2440, 3400, 4500),  # a
     (530, 1840, 2480, 3500, 4500),  # e
@@ -103,8 +103,8 @@ class _Band:
         sung = torch.zeros(self.samples)
         for formants, weight in zip(_VOWELS, vowels, strict=True):
             damping = torch.ones_like(delay)
-            for centre, width in zip(formants, _BANDWIDTHS, strict=True):
-                damping *= self._damping(delay, centre * shorter, width)
+            for center, width in zip(formants, _BANDWIDTHS, strict=True):
+                damping *= self._damping(delay, center * shorter, width)
             sung += irfft(source / damping, n=size)[: self.samples] * weight
         return self._room(sung, pan=self.choice.uniform(-0.15, 0.15), wet=self.choice.uniform(0.05, 0.2))
 
@@ -125,8 +125,11 @@ class _Band:
             for name, hit in hits.items():
                 if hit:
                     self._add(played[name], lines[name] * self.choice.uniform(0.6, 1), eighth * self.beat / 2)
-        return (self._room(played["kick"], pan=0, wet=0.02) + self._room(played["snare"], pan=0.1, wet=0.1)
-                + self._room(played["hat"], pan=-0.4, wet=0.02))  # fmt: skip
+        return (
+            self._room(played["kick"], pan=0, wet=0.02)
+            + self._room(played["snare"], pan=0.1, wet=0.1)
+            + self._room(played["hat"], pan=-0.4, wet=0.02)
+        )
 
     def bass(self) -> Tensor:
         """A plucked sawtooth with few harmonics on the roots."""
@@ -190,10 +193,10 @@ class _Band:
         smooth = irfft(rfft(padded, n=size) * rfft(window / window.sum(), n=size), n=size)
         return smooth[:, 2 * half : 2 * half + x.shape[-1]].reshape(x.shape)
 
-    def _damping(self, delay: Tensor, centre: float, width: float) -> Tensor:
+    def _damping(self, delay: Tensor, center: float, width: float) -> Tensor:
         """Inverse of the response of a two-pole digital resonator of gain 1 at 0 Hz (Klatt 1980)."""
         radius = math.exp(-math.pi * width / self.rate)
-        b, c = 2 * radius * math.cos(2 * math.pi * centre / self.rate), -(radius**2)
+        b, c = 2 * radius * math.cos(2 * math.pi * center / self.rate), -(radius**2)
         return (1 - (b + c * delay) * delay) / (1 - b - c)
 
     def _faded(self, tone: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 It asks for the detail that resizing destroys. Crops are 128x128 pixels of the photographs that scikit-image and
 scikit-learn install; training crops come from the left 70 % of every photograph, validation crops from the rest. One
-digit 14 to 22 px high, in Pillow's own font and a contrasting colour, stands near the centre; the class is the digit.
+digit 14 to 22 px high, in Pillow's own font and a contrasting color, stands near the center; the class is the digit.
 """
 
 import numpy as np
@@ -44,10 +44,10 @@ class DigitsOnPhotographs(Dataset[tuple[Image.Image, int]]):
         x, y = (int(random.integers(n - SIDE + 1)) for n in photograph.size)
         crop = photograph.crop((x, y, x + SIDE, y + SIDE))
         digit = int(random.integers(10))
-        centre = SIDE / 2 + random.uniform(-8, 8, 2)
-        under = crop.crop((*(int(c) - 11 for c in centre), *(int(c) + 11 for c in centre))).convert("L")
+        center = SIDE / 2 + random.uniform(-8, 8, 2)
+        under = crop.crop((*(int(c) - 11 for c in center), *(int(c) + 11 for c in center))).convert("L")
         dark = np.asarray(under).mean() > 127
-        colour = tuple(int(v) for v in (random.integers(0, 60, 3) if dark else random.integers(195, 256, 3)))
+        color = tuple(int(v) for v in (random.integers(0, 60, 3) if dark else random.integers(195, 256, 3)))
         font = ImageFont.load_default(float(random.uniform(14, 22)) / DIGIT_HEIGHT)
-        ImageDraw.Draw(crop).text(tuple(centre), str(digit), fill=colour, font=font, anchor="mm")
+        ImageDraw.Draw(crop).text(tuple(center), str(digit), fill=color, font=font, anchor="mm")
         return crop, digit

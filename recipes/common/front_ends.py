@@ -1,8 +1,8 @@
 """What a separation network may read instead of a waveform, at one frame per 256 samples: the arms of the comparison.
 
     front = make_front_end("walloc_5x")
-    carrier = front.analyse(mixture)          # what the masks multiply: linear in the waveform
-    waveform = front.synthesise(carrier)      # the way back, linear and differentiable
+    carrier = front.analyze(mixture)          # what the masks multiply: linear in the waveform
+    waveform = front.synthesize(carrier)      # the way back, linear and differentiable
 
 Per frame, that is for 512 values of a stereo waveform at 44.1 kHz:
 
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchaudio.functional import resample
 
 import walloc_transforms as wt
-from walloc_transforms.companding import compand
+from walloc_transforms.codec.companding import compand
 
 HOP = 256
 """Samples per frame."""
@@ -45,11 +45,11 @@ class FrontEnd(nn.Module):
     fixed = True
     linear = True
 
-    def analyse(self, waveform: Tensor) -> Tensor:
+    def analyze(self, waveform: Tensor) -> Tensor:
         """Map to the carrier, ``(batch, values * group, frames / group)``."""
         raise NotImplementedError
 
-    def synthesise(self, carrier: Tensor) -> Tensor:
+    def synthesize(self, carrier: Tensor) -> Tensor:
         """Map a carrier back to a waveform."""
         raise NotImplementedError
 
@@ -66,13 +66,13 @@ class Resampled(FrontEnd):
         self.values = values
         self.group = 1 + values % 2  # an odd number of values is no whole number of samples per channel
 
-    def analyse(self, waveform: Tensor) -> Tensor:
+    def analyze(self, waveform: Tensor) -> Tensor:
         """Resample, cut into frames."""
         low = resample(waveform, UNIT, self.values, lowpass_filter_width=_ZERO_CROSSINGS)
         samples = self.values * self.group // 2
         return low.unflatten(-1, (-1, samples)).transpose(-1, -2).flatten(1, 2)
 
-    def synthesise(self, carrier: Tensor) -> Tensor:
+    def synthesize(self, carrier: Tensor) -> Tensor:
         """Join the frames, resample."""
         low = carrier.unflatten(1, (2, -1)).transpose(-1, -2).flatten(2)
         return resample(low, self.values, UNIT, lowpass_filter_width=_ZERO_CROSSINGS)
@@ -97,13 +97,13 @@ class Convolution(FrontEnd):
         self.analysis = nn.Parameter(basis.float().repeat(2, 1, 1))
         self.synthesis = nn.Parameter(basis.float().repeat(2, 1, 1))
 
-    def analyse(self, waveform: Tensor) -> Tensor:
+    def analyze(self, waveform: Tensor) -> Tensor:
         """Convolve; the last frame wraps around to the first samples, so that there is one per 256 samples."""
         wrapped = torch.cat([waveform, waveform[..., :HOP]], -1)
         # A product of matrices: on a CPU, strided convolutions take several times as long.
         return (self.analysis @ wrapped.unfold(-1, 2 * HOP, HOP).transpose(-1, -2)).flatten(1, 2)
 
-    def synthesise(self, carrier: Tensor) -> Tensor:
+    def synthesize(self, carrier: Tensor) -> Tensor:
         """Overlap and add."""
         frames = carrier.unflatten(1, (2, -1)).transpose(-1, -2) @ self.synthesis
         first, second = frames.chunk(2, -1)
@@ -121,12 +121,12 @@ class Spectrum(FrontEnd):
         super().__init__()
         self.register_buffer("window", torch.hann_window(2 * HOP), persistent=False)
 
-    def analyse(self, waveform: Tensor) -> Tensor:
-        """Transform; one frame more than other arms have, as they are centred on the first and last sample."""
+    def analyze(self, waveform: Tensor) -> Tensor:
+        """Transform; one frame more than other arms have, as they are centered on the first and last sample."""
         spectrum = torch.stft(waveform.flatten(0, 1), 2 * HOP, HOP, window=self.window, return_complex=True)
         return spectrum.unflatten(0, waveform.shape[:2]).flatten(1, 2)
 
-    def synthesise(self, carrier: Tensor) -> Tensor:
+    def synthesize(self, carrier: Tensor) -> Tensor:
         """Transform back."""
         spectrum = carrier.unflatten(1, (2, -1)).flatten(0, 1)
         waveform = torch.istft(spectrum, 2 * HOP, HOP, window=self.window)
@@ -163,11 +163,11 @@ class Latents(FrontEnd):
         waveforms = 2 * self.codec.synthesis(F.conv1d(impulses, self.codec.decoder.weight[..., None]))
         return waveforms.unflatten(-1, (frames, HOP)).permute(1, 3, 0, 2).flatten(0, 1).flip(-1).contiguous()
 
-    def analyse(self, waveform: Tensor) -> Tensor:
+    def analyze(self, waveform: Tensor) -> Tensor:
         """Encode and expand."""
         return self.codec.expand(self.codec.encode(waveform, input_range=(-1, 1))) - self.silence
 
-    def synthesise(self, carrier: Tensor) -> Tensor:
+    def synthesize(self, carrier: Tensor) -> Tensor:
         """Decode, periodic as the codec is."""
         blocks = F.conv1d(torch.cat([carrier[..., -_REACH:], carrier, carrier[..., :_REACH]], -1), self.decoder)
         return blocks.unflatten(1, (2, HOP)).transpose(-1, -2).flatten(2)

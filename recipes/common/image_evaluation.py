@@ -24,7 +24,7 @@ from recipes.common.image_measures import (
     measure_resizing,
 )
 from recipes.common.image_quality import METRICS, Networks
-from walloc_transforms.images import pil_to_tensor
+from walloc_transforms.signals import pil_to_tensor
 
 RESIZING = "resize"
 
@@ -51,9 +51,13 @@ class Results:
 
 @torch.no_grad()
 def evaluate(
-    images: Iterable[tuple[str, Image.Image]], codecs: Sequence[wt.Codec], coder: str, formats: Sequence[str],
-    networks: Networks = NO_NETWORKS, sheet_images: int = 0,
-) -> Results:  # fmt: skip
+    images: Iterable[tuple[str, Image.Image]],
+    codecs: Sequence[wt.Codec],
+    coder: str,
+    formats: Sequence[str],
+    networks: Networks = NO_NETWORKS,
+    sheet_images: int = 0,
+) -> Results:
     """Measure codecs on all images.
 
     Args:
@@ -95,8 +99,15 @@ def _compare(
     height, width = photo.size
     pictures: list[tuple[str, Tensor]] = []
     for method, decoder, record, picture in measured:
-        row = {"image": photo.name, "width": width, "height": height, "codec": c.name, "method": method,
-               "decoder": decoder, **record}  # fmt: skip
+        row = {
+            "image": photo.name,
+            "width": width,
+            "height": height,
+            "codec": c.name,
+            "method": method,
+            "decoder": decoder,
+            **record,
+        }
         results.records.append(row)
         rate = f"{record['bpp']:.2f} bpp" if "bpp" in record else f"{c.dimensionality_reduction:.3g}x fewer values"
         if picture is not None:
@@ -107,7 +118,7 @@ def _compare(
     return pictures
 
 
-def summarise(records: Sequence[Record]) -> list[Record]:
+def summarize(records: Sequence[Record]) -> list[Record]:
     """Average over images, a row per codec, method and decoder; dB are averaged as such, CR is that of the mean bpp.
 
     What a method has for some images only is averaged over those, and ``images`` or the note counts them.

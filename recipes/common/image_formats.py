@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from walloc_transforms.images import pil_to_tensor
+from walloc_transforms.signals import pil_to_tensor
 
 HIGHEST = 100
 """The best quality of Pillow's formats; the worst is 0."""
 
 
 def to_pil(image: Tensor) -> Image.Image:
-    """Convert a uint8 image ``(3, H, W)``; it carries no colour profile or Exif data that a file would hold too."""
+    """Convert a uint8 image ``(3, H, W)``; it carries no color profile or Exif data that a file would hold too."""
     return Image.fromarray(image.permute(1, 2, 0).contiguous().numpy())
 
 

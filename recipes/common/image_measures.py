@@ -18,8 +18,8 @@ import walloc_transforms as wt
 from recipes.common.evaluation import Record, decoders_of
 from recipes.common.image_formats import FORMATS, HIGHEST, LossyImage, resize
 from recipes.common.image_quality import Networks, measure_quality, to_8_bits
-from walloc_transforms.coders import CODERS
-from walloc_transforms.storage import load_latents, save_latents
+from walloc_transforms.files.coders import CODERS
+from walloc_transforms.files.stored import load_latents, save_latents
 
 MOSAIC = "mosaic"
 """The coder that is not one of latent files: a lossless WebP image of all channels side by side, as in the paper."""
@@ -124,8 +124,13 @@ def measure(photo: Photo, codec: wt.Codec, coder: str) -> tuple[list[tuple[str, 
     for decoder, (read, decoded, seconds) in zip(decoders, passes, strict=True):
         if not torch.equal(read, latents):
             raise RuntimeError(f"the file of {photo.name} did not give the latents back")
-        record = {"reduction": c.dimensionality_reduction, **photo.rate(length), **photo.quality(decoded),
-                  "encode_mps": photo.speed(encoding), "decode_mps": photo.speed(seconds)}  # fmt: skip
+        record = {
+            "reduction": c.dimensionality_reduction,
+            **photo.rate(length),
+            **photo.quality(decoded),
+            "encode_mps": photo.speed(encoding),
+            "decode_mps": photo.speed(seconds),
+        }
         measured.append((decoder, record, decoded))
     return measured, latents
 
@@ -141,8 +146,12 @@ def _decode_file(file: Path, photo: Photo, codec: wt.Codec, coder: str, decoder:
 def measure_resizing(photo: Photo, reduction: float) -> tuple[Record, Tensor]:
     """Resize an image to ``1 / reduction`` as many pixels and back; encoding is reducing, decoding enlarging."""
     decoded, reducing, enlarging = resize(photo.image, reduction)
-    return {"reduction": reduction, **photo.quality(decoded), "encode_mps": photo.speed(reducing),
-            "decode_mps": photo.speed(enlarging)}, decoded  # fmt: skip
+    return {
+        "reduction": reduction,
+        **photo.quality(decoded),
+        "encode_mps": photo.speed(reducing),
+        "decode_mps": photo.speed(enlarging),
+    }, decoded
 
 
 def measure_format(photo: Photo, name: str, size: int) -> tuple[Record, Tensor | None]:
@@ -159,9 +168,15 @@ def measure_format(photo: Photo, name: str, size: int) -> tuple[Record, Tensor |
     off = len(coded.content) / size - 1
     ends = {0: "lowest rate", HIGHEST: "highest rate"}
     note = ends.get(coded.quality, "") if abs(off) > 0.05 else ""
-    return {"reduction": 1.0, **photo.rate(len(coded.content)), **photo.quality(decoded),
-            "encode_mps": photo.speed(coded.seconds), "decode_mps": photo.speed(seconds),
-            "quality": coded.quality, "note": note}, decoded  # fmt: skip
+    return {
+        "reduction": 1.0,
+        **photo.rate(len(coded.content)),
+        **photo.quality(decoded),
+        "encode_mps": photo.speed(coded.seconds),
+        "decode_mps": photo.speed(seconds),
+        "quality": coded.quality,
+        "note": note,
+    }, decoded
 
 
 def prefix_lengths(channels: int) -> list[int]:
@@ -186,8 +201,16 @@ def measure_prefixes(photo: Photo, codec: wt.Codec, latents: Tensor, coder: str)
             start = "refiner_" if decoder == "refiner" else ""
             quality |= {f"{start}{figure}": value for figure, value in bare.quality(to_8_bits(decoded)).items()}
         reduction = prefix.config.dimensionality_reduction
-        rows.append({"codec": codec.config.name, "channels": n, "reduction": reduction, **photo.rate(length),
-                     **quality, "resize_psnr": measure_resizing(bare, reduction)[0]["psnr"]})  # fmt: skip
+        rows.append(
+            {
+                "codec": codec.config.name,
+                "channels": n,
+                "reduction": reduction,
+                **photo.rate(length),
+                **quality,
+                "resize_psnr": measure_resizing(bare, reduction)[0]["psnr"],
+            }
+        )
     return rows
 
 
@@ -201,6 +224,12 @@ def measure_rates(photo: Photo, name: str) -> list[Record]:
             coded = lossy.encode(quality)
         except (OSError, ValueError):
             return []  # measure_format says why
-        rows.append({"format": name, "quality": quality, **photo.rate(len(coded.content)),
-                     **bare.quality(lossy.decode(coded)[0])})  # fmt: skip
+        rows.append(
+            {
+                "format": name,
+                "quality": quality,
+                **photo.rate(len(coded.content)),
+                **bare.quality(lossy.decode(coded)[0]),
+            }
+        )
     return rows

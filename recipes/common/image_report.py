@@ -13,15 +13,28 @@ from recipes.common.image_formats import FORMATS
 from recipes.common.image_measures import MOSAIC
 from recipes.common.reports import number, table
 
-_COLUMNS = {"DR": ("reduction", 4), "CR": ("compression_ratio", 1), "bpp": ("bpp", 3), "PSNR, dB": ("psnr", 2),
-            "MS-SSIM": ("ms_ssim", 4), "LPIPS, dB": ("lpips_db", 2), "DISTS, dB": ("dists_db", 2),
-            "encode, MP/s": ("encode_mps", None), "decode, MP/s": ("decode_mps", None)}  # fmt: skip
+_COLUMNS = {
+    "DR": ("reduction", 4),
+    "CR": ("compression_ratio", 1),
+    "bpp": ("bpp", 3),
+    "PSNR, dB": ("psnr", 2),
+    "MS-SSIM": ("ms_ssim", 4),
+    "LPIPS, dB": ("lpips_db", 2),
+    "DISTS, dB": ("dists_db", 2),
+    "encode, MP/s": ("encode_mps", None),
+    "decode, MP/s": ("decode_mps", None),
+}
 
 
 def markdown(
-    summary: Sequence[Record], curve: Sequence[Record], *, coder: str, threads: int, missing: Mapping[str, str],
+    summary: Sequence[Record],
+    curve: Sequence[Record],
+    *,
+    coder: str,
+    threads: int,
+    missing: Mapping[str, str],
     remark: str,
-) -> str:  # fmt: skip
+) -> str:
     """Lay everything out as Markdown.
 
     Args:
@@ -49,9 +62,17 @@ def markdown(
         parts.append("\n".join(f"No weights for {names}: {why}" for names, why in zip(named, reasons, strict=True)))
     heads = ["method", "decoder", "images", *_COLUMNS, "note"]
     for codec in dict.fromkeys(r["codec"] for r in summary):
-        rows = [[f"`{codec}`" if r["method"] == codec else r["method"], r["decoder"] or "-", str(r["images"]),
-                 *(_cell(r, key, digits, missing) for key, digits in _COLUMNS.values()), r["note"]]
-                for r in summary if r["codec"] == codec]  # fmt: skip
+        rows = [
+            [
+                f"`{codec}`" if r["method"] == codec else r["method"],
+                r["decoder"] or "-",
+                str(r["images"]),
+                *(_cell(r, key, digits, missing) for key, digits in _COLUMNS.values()),
+                r["note"],
+            ]
+            for r in summary
+            if r["codec"] == codec
+        ]
         parts.append(f"## `{codec}`\n\n{table(heads, rows, text_columns=2)}")
     if curve:
         columns = {"channels": ("channels", 0), **{k: _COLUMNS[k] for k in ("DR", "bpp", "PSNR, dB", "MS-SSIM")}}
@@ -87,22 +108,40 @@ def draw_rates(summary: Sequence[Record], curve: Sequence[Record], rates: Sequen
     import matplotlib.pyplot as plt
 
     points = [r for r in summary if r["method"] == r["codec"]]
-    figures = {key: title for key, title in (("psnr", "PSNR, dB"), ("ms_ssim", "MS-SSIM"))
-               if any(not math.isnan(r[key]) for r in points)}  # fmt: skip
-    figure, panels = plt.subplots(1, len(figures), figsize=(5.6 * len(figures), 4.4), layout="constrained",
-                                  squeeze=False)  # fmt: skip
+    figures = {
+        key: title
+        for key, title in (("psnr", "PSNR, dB"), ("ms_ssim", "MS-SSIM"))
+        if any(not math.isnan(r[key]) for r in points)
+    }
+    figure, panels = plt.subplots(
+        1, len(figures), figsize=(5.6 * len(figures), 4.4), layout="constrained", squeeze=False
+    )
     for axes, (key, title) in zip(panels[0], figures.items(), strict=True):
         for index, name in enumerate(FORMATS):
             rows = [r for r in rates if r["format"] == name]
             if rows:
-                axes.plot([r["bpp"] for r in rows], [r[key] for r in rows], ".-", color=f"C{7 + index}", lw=1, ms=4,
-                          label=name)  # fmt: skip
+                axes.plot(
+                    [r["bpp"] for r in rows],
+                    [r[key] for r in rows],
+                    ".-",
+                    color=f"C{7 + index}",
+                    lw=1,
+                    ms=4,
+                    label=name,
+                )
         for index, codec in enumerate(dict.fromkeys(r["codec"] for r in points)):
             rows = [r for r in curve if r["codec"] == codec]
             for figure_key, style, name in ((key, "o--", codec), (f"refiner_{key}", "^-", f"{codec}, refiner")):
                 if any(figure_key in r for r in rows):
-                    axes.plot([r["bpp"] for r in rows], [r[figure_key] for r in rows], style, color=f"C{index}", lw=1,
-                              ms=4, label=f"{name}, first channels")  # fmt: skip
+                    axes.plot(
+                        [r["bpp"] for r in rows],
+                        [r[figure_key] for r in rows],
+                        style,
+                        color=f"C{index}",
+                        lw=1,
+                        ms=4,
+                        label=f"{name}, first channels",
+                    )
             for r in (r for r in points if r["codec"] == codec):
                 label = codec if r["decoder"] == "linear" else f"{codec}, {r['decoder']}"
                 marker, size = ("^", 10) if r["decoder"] == "refiner" else ("*", 13)

@@ -61,7 +61,7 @@ class ImageFiles:
 
 
 def demo_photographs() -> list[Image.Image]:
-    """Return the colour photographs that scikit-image and scikit-learn carry in their wheels."""
+    """Return the color photographs that scikit-image and scikit-learn carry in their wheels."""
     import skimage.data
     from sklearn.datasets import load_sample_images
 

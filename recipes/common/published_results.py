@@ -36,8 +36,14 @@ class Published:
     notebooks: Mapping[str, float] = field(default_factory=dict)
 
 
-MEASURES = {"accuracy": ("accuracy", "%", 1), "lpips_db": ("LPIPS", "dB", 2), "psnr": ("PSNR", "dB", 1),
-            "ms_ssim": ("MS-SSIM", "", 3), "ssdr": ("SSDR", "dB", 1), "srdr": ("SRDR", "dB", 1)}  # fmt: skip
+MEASURES = {
+    "accuracy": ("accuracy", "%", 1),
+    "lpips_db": ("LPIPS", "dB", 2),
+    "psnr": ("PSNR", "dB", 1),
+    "ms_ssim": ("MS-SSIM", "", 3),
+    "ssdr": ("SSDR", "dB", 1),
+    "srdr": ("SRDR", "dB", 1),
+}
 """Name, unit and digits; LPIPS is -10 log10, so that more is better."""
 
 HEADLINE = {"classification": "accuracy", "colorization": "lpips_db", "separation": "psnr"}
@@ -53,35 +59,93 @@ RESULTS: tuple[Published, ...] = (
     Published("classification", "latents", "latents 4x of 256 px", 49152, 64, {"accuracy": 64.3}),
     Published("classification", "patch", "256 px, patches of 32", 196608, 64, {}, {"accuracy": 64.1}),
     Published("classification", "pixels", "256 px", 196608, 256, {"accuracy": 71.1}),
-    Published("colorization", "pixels", "image resized to 128 px", 49152, 256, {"lpips_db": 1.76},
-              {"psnr": 17.6553, "ms_ssim": 0.7133}),
-    Published("colorization", "pixels", "256 px", 196608, 256, {"lpips_db": 2.33},
-              {"psnr": 18.3363, "ms_ssim": 0.8058}),
-    Published("colorization", "latents", "latents 4x of 256 px", 49152, 256, {"lpips_db": 2.47},
-              {"psnr": 18.3785, "ms_ssim": 0.8168}),
-    Published("colorization", "latents", "latents 16x of 256 px", 12288, 256, {},
-              {"lpips_db": 2.0205, "psnr": 17.9995, "ms_ssim": 0.7542}),
-    Published("colorization", "pixels", "512 px", 786432, 256, {"lpips_db": 2.43},
-              {"psnr": 18.5048, "ms_ssim": 0.8259}),
-    Published("colorization", "latents", "latents 4x of 512 px", 196608, 256, {},
-              {"lpips_db": 2.4567, "psnr": 18.3988, "ms_ssim": 0.8275}),
-    Published("colorization", "latents", "latents 16x of 512 px", 49152, 256, {"lpips_db": 2.83},
-              {"psnr": 18.8515, "ms_ssim": 0.8438}),
-    Published("separation", "waveform", "waveform at 44.1 kHz", 524288, 256, {"psnr": 31.8},
-              {"psnr": 31.0949, "ssdr": 4.2244, "srdr": -1.5627}),
-    Published("separation", "waveform", "waveform at 11 kHz", 131072, 256, {"psnr": 32.0},
-              {"ssdr": 7.2344, "srdr": 0.6237}),
-    Published("separation", "latents", 'latents "5x", of the waveform at 11 kHz', 27648, 256, {"psnr": 34.4},
-              {"ssdr": 3.7553, "srdr": -15.8359}),
-    Published("separation", "waveform", "waveform at 2.45 kHz", 28672, 256, {"psnr": 31.1},
-              {"psnr": 31.5943, "ssdr": 5.4661, "srdr": -0.1821}),
-    Published("separation", "latents", "latents 20x", 27648, 256, {"psnr": 34.2},
-              {"ssdr": 4.2656, "srdr": -16.356}),
-)  # fmt: skip
+    Published(
+        "colorization",
+        "pixels",
+        "image resized to 128 px",
+        49152,
+        256,
+        {"lpips_db": 1.76},
+        {"psnr": 17.6553, "ms_ssim": 0.7133},
+    ),
+    Published(
+        "colorization", "pixels", "256 px", 196608, 256, {"lpips_db": 2.33}, {"psnr": 18.3363, "ms_ssim": 0.8058}
+    ),
+    Published(
+        "colorization",
+        "latents",
+        "latents 4x of 256 px",
+        49152,
+        256,
+        {"lpips_db": 2.47},
+        {"psnr": 18.3785, "ms_ssim": 0.8168},
+    ),
+    Published(
+        "colorization",
+        "latents",
+        "latents 16x of 256 px",
+        12288,
+        256,
+        {},
+        {"lpips_db": 2.0205, "psnr": 17.9995, "ms_ssim": 0.7542},
+    ),
+    Published(
+        "colorization", "pixels", "512 px", 786432, 256, {"lpips_db": 2.43}, {"psnr": 18.5048, "ms_ssim": 0.8259}
+    ),
+    Published(
+        "colorization",
+        "latents",
+        "latents 4x of 512 px",
+        196608,
+        256,
+        {},
+        {"lpips_db": 2.4567, "psnr": 18.3988, "ms_ssim": 0.8275},
+    ),
+    Published(
+        "colorization",
+        "latents",
+        "latents 16x of 512 px",
+        49152,
+        256,
+        {"lpips_db": 2.83},
+        {"psnr": 18.8515, "ms_ssim": 0.8438},
+    ),
+    Published(
+        "separation",
+        "waveform",
+        "waveform at 44.1 kHz",
+        524288,
+        256,
+        {"psnr": 31.8},
+        {"psnr": 31.0949, "ssdr": 4.2244, "srdr": -1.5627},
+    ),
+    Published(
+        "separation", "waveform", "waveform at 11 kHz", 131072, 256, {"psnr": 32.0}, {"ssdr": 7.2344, "srdr": 0.6237}
+    ),
+    Published(
+        "separation",
+        "latents",
+        'latents "5x", of the waveform at 11 kHz',
+        27648,
+        256,
+        {"psnr": 34.4},
+        {"ssdr": 3.7553, "srdr": -15.8359},
+    ),
+    Published(
+        "separation",
+        "waveform",
+        "waveform at 2.45 kHz",
+        28672,
+        256,
+        {"psnr": 31.1},
+        {"psnr": 31.5943, "ssdr": 5.4661, "srdr": -0.1821},
+    ),
+    Published("separation", "latents", "latents 20x", 27648, 256, {"psnr": 34.2}, {"ssdr": 4.2656, "srdr": -16.356}),
+)
 
 DEFECTS = {
     "classification": (
-        "The rows of 64 and 128 px were validated on a centre crop of that many pixels from images of 288, about 5 % "
+        "The rows of 64 and 128 px were validated on a center crop of that many pixels from images of 288, about 5 % "
         "and 20 % of their area, after a training on images shrunk to that size; all others saw 256 of the 288. That "
         "crop is most of what latents gain there: with the same view and as many tokens, pixels through larger patches "
         "come within 0.35 points of latents.",

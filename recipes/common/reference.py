@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import walloc_transforms as wt
-from walloc_transforms.companding import compand, expand
-from walloc_transforms.packets import WaveletPacketAnalysis, conv1x1
+from walloc_transforms.codec.companding import compand, expand
+from walloc_transforms.wavelets.packets import WaveletPacketAnalysis, conv1x1
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -19,7 +19,7 @@ Transform = Callable[[Tensor], Tensor]
 def reference_encoder(codec: wt.Codec) -> Transform:
     """Encode float images in [0, 1] or waveforms in [-1, 1] with ``pytorch_wavelets``, a 1x1 convolution, companding.
 
-    The wavelet transform is periodised; every band is split again at every level.
+    The wavelet transform is periodized; every band is split again at every level.
     """
     c = codec.config
     analysis = WaveletPacketAnalysis(c.wavelet, c.levels, c.dims, backend="pytorch_wavelets").to(codec.weight.device)
@@ -61,8 +61,16 @@ def published_network(codec: wt.Codec) -> wt.Codec | None:
     if importlib.util.find_spec("diffusers") is None:
         return None
     c = codec.config
-    made = wt.Codec(dataclasses.replace(c, name=f"network for {c.name}", decoder="autoencoder_kl", decoder_width=768,
-                                        refiner_width=0, refiner_blocks=0)).to(codec.weight.device)  # fmt: skip
+    made = wt.Codec(
+        dataclasses.replace(
+            c,
+            name=f"network for {c.name}",
+            decoder="autoencoder_kl",
+            decoder_width=768,
+            refiner_width=0,
+            refiner_blocks=0,
+        )
+    ).to(codec.weight.device)
     made.load_decoder()
     return made
 
@@ -70,7 +78,7 @@ def published_network(codec: wt.Codec) -> wt.Codec | None:
 def ptwt_encoder(codec: wt.Codec) -> Transform | None:
     """Encode float images as :func:`reference_encoder` does, but with ``ptwt``; None where that is not installed.
 
-    ``ptwt`` has no periodised mode. Its ``periodic`` one gives the same coefficients and a few of the next period on
+    ``ptwt`` has no periodized mode. Its ``periodic`` one gives the same coefficients and a few of the next period on
     either side, which are cut off after every level; so this is not its own ``WaveletPacket2D``, which keeps them.
     """
     if importlib.util.find_spec("ptwt") is None:

@@ -46,18 +46,40 @@ def _image(records: Records) -> str:
 
 def _encoding(records: Records) -> str:
     has_ptwt = "ptwt encode" in records[0]["rates"]
-    heads = ["codec", "batch", "input", "threads", "encode", "reference encode", "encode / reference",
-             *["ptwt encode"] * has_ptwt, "resize", "patch convolution"]  # fmt: skip
+    heads = [
+        "codec",
+        "batch",
+        "input",
+        "threads",
+        "encode",
+        "reference encode",
+        "encode / reference",
+        *["ptwt encode"] * has_ptwt,
+        "resize",
+        "patch convolution",
+    ]
     rows = []
     for r in records:
         rates, ptwt = r["rates"], ["ptwt encode"] * has_ptwt
         for kind in INPUTS:
             mine, reference = rates[f"encode {kind}"], rates["reference encode"]
             others = [*(rates[name] for name in ptwt), rates[f"resize {kind}"], rates["patch convolution"]]
-            rows.append([f"`{r['codec']}`", _size(r["batch"]), kind, str(r["threads"]), number(mine),
-                         number(reference), number(mine / reference), *map(number, others)])  # fmt: skip
-    caption = ("The reference, ptwt and the strided 8x8 patch convolution to as many channels read contiguous float32, "
-               "converted beforehand, whatever the input; they were measured once for every four rows. ")  # fmt: skip
+            rows.append(
+                [
+                    f"`{r['codec']}`",
+                    _size(r["batch"]),
+                    kind,
+                    str(r["threads"]),
+                    number(mine),
+                    number(reference),
+                    number(mine / reference),
+                    *map(number, others),
+                ]
+            )
+    caption = (
+        "The reference, ptwt and the strided 8x8 patch convolution to as many channels read contiguous float32, "
+        "converted beforehand, whatever the input; they were measured once for every four rows. "
+    )
     caption += (
         "ptwt gives the same latents: its periodic mode, cut to one period after every level."
         if has_ptwt
@@ -68,9 +90,17 @@ def _encoding(records: Records) -> str:
 
 def _decoding(records: Records) -> str:
     heads = ["codec", "batch", "threads", "decode", "reference decode", "decode / reference"]
-    rows = [[f"`{r['codec']}`", _size(r["batch"]), str(r["threads"]), number(r["rates"]["decode"]),
-             number(r["rates"]["reference decode"]), number(r["rates"]["decode"] / r["rates"]["reference decode"])]
-            for r in records]  # fmt: skip
+    rows = [
+        [
+            f"`{r['codec']}`",
+            _size(r["batch"]),
+            str(r["threads"]),
+            number(r["rates"]["decode"]),
+            number(r["rates"]["reference decode"]),
+            number(r["rates"]["decode"] / r["rates"]["reference decode"]),
+        ]
+        for r in records
+    ]
     return table(heads, rows, text_columns=2)
 
 
@@ -80,8 +110,9 @@ def _decoders(records: Records) -> str:
     for r in records:
         rates = [r["rates"].get(call) for call in calls]
         ratio = "" if None in rates else number(rates[1] / rates[2])
-        rows.append([f"`{r['codec']}`", str(r["threads"]), *("" if rate is None else _rate(rate) for rate in rates),
-                     ratio])  # fmt: skip
+        rows.append(
+            [f"`{r['codec']}`", str(r["threads"]), *("" if rate is None else _rate(rate) for rate in rates), ratio]
+        )
     caption = "One image of 768x512 pixels, from rounded latents. " + (
         "The published network has the shape of the paper's decoders, and random weights."
         if any("published network" in r["rates"] for r in records)
@@ -96,9 +127,18 @@ def _rate(value: float) -> str:
 
 
 def _gpu(records: Records) -> str:
-    rows = [[f"`{r['codec']}`", _size(r["batch"]), call, "on" if r["tf32"] else "off", number(rate),
-             number(r["bytes_per_second"][call] / 1e9)]
-            for r in records for call, rate in r["rates"].items()]  # fmt: skip
+    rows = [
+        [
+            f"`{r['codec']}`",
+            _size(r["batch"]),
+            call,
+            "on" if r["tf32"] else "off",
+            number(rate),
+            number(r["bytes_per_second"][call] / 1e9),
+        ]
+        for r in records
+        for call, rate in r["rates"].items()
+    ]
     heads = ["codec", "batch", "call", "TF32", "MP/s", "GB/s"]
     caption = (
         "One call at a time, its launch included; GB/s counts the bytes of the input and of the output, once each."
@@ -107,8 +147,17 @@ def _gpu(records: Records) -> str:
 
 
 def _audio(records: Records) -> str:
-    heads = ["codec", "batch", "threads", "encode", "reference encode", "encode / reference", "decode",
-             "reference decode", "decode / reference"]  # fmt: skip
+    heads = [
+        "codec",
+        "batch",
+        "threads",
+        "encode",
+        "reference encode",
+        "encode / reference",
+        "decode",
+        "reference decode",
+        "decode / reference",
+    ]
     rows = []
     for r in records:
         cells = [f"`{r['codec']}`", _size(r["batch"]), str(r["threads"])]
@@ -120,21 +169,45 @@ def _audio(records: Records) -> str:
 
 
 def _loader(records: Records) -> str:
-    heads = ["codec", "workers", "crop of 256, latents", "crop of as many values", "latents / as many values",
-             "crop of 256, pixels"]  # fmt: skip
+    heads = [
+        "codec",
+        "workers",
+        "crop of 256, latents",
+        "crop of as many values",
+        "latents / as many values",
+        "crop of 256, pixels",
+    ]
     rows = []
     for r in records:
         for name, side in r["sides"].items():
             latents, small, pixels = (r["rates"][key] for key in (f"latents {name}", f"crop {side}", "crop 256"))
-            rows.append([f"`{name}`", str(r["workers"]), number(latents), f"{number(small)} ({side} px)",
-                         f"{latents / small:.2f}", number(pixels)])  # fmt: skip
+            rows.append(
+                [
+                    f"`{name}`",
+                    str(r["workers"]),
+                    number(latents),
+                    f"{number(small)} ({side} px)",
+                    f"{latents / small:.2f}",
+                    number(pixels),
+                ]
+            )
     caption = "JPEG files of 500x375 pixels, decoded, RandomResizedCrop, batches of 32; one thread per worker."
     return f"## Loading: samples per second\n\n{caption}\n\n{table(heads, rows)}"
 
 
 def _memory(records: Records) -> str:
-    rows = [[f"`{r['codec']}`", r["call"], r["dtype"], _size(r["size"]), number(r["signal_bytes"] / 1e6),
-             number(r["rise_bytes"] / 1e6), f"{r['ratio']:.2f}"] for r in records]  # fmt: skip
+    rows = [
+        [
+            f"`{r['codec']}`",
+            r["call"],
+            r["dtype"],
+            _size(r["size"]),
+            number(r["signal_bytes"] / 1e6),
+            number(r["rise_bytes"] / 1e6),
+            f"{r['ratio']:.2f}",
+        ]
+        for r in records
+    ]
     heads = ["codec", "call", "input", "signal", "signal in float32, MB", "rise, MB", "rise / signal"]
     caption = (
         "How much higher the resident memory of a process is at most during one call than before, result included."
@@ -152,10 +225,14 @@ def draw(records: Records, file: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    bars = {"reference encode": "reference encode", "encode": f"encode {INPUTS[0]}",
-            "resize to as many values": f"resize {INPUTS[0]}", "reference decode": "reference decode",
-            "decode": "decode"}  # fmt: skip
-    colours = ["#9ecae1", "#2171b5", "#bdbdbd", "#fdae6b", "#d94801"]
+    bars = {
+        "reference encode": "reference encode",
+        "encode": f"encode {INPUTS[0]}",
+        "resize to as many values": f"resize {INPUTS[0]}",
+        "reference decode": "reference decode",
+        "decode": "decode",
+    }
+    colors = ["#9ecae1", "#2171b5", "#bdbdbd", "#fdae6b", "#d94801"]
     devices = sorted({r["device"] for r in records})
     groups = [[r for r in records if r["device"] == device and not r["tf32"]] for device in devices]
     most = [max(r["threads"] for r in group) for group in groups]
@@ -164,9 +241,9 @@ def draw(records: Records, file: Path) -> None:
     figure, panels = plt.subplots(len(groups), figsize=size, layout="constrained", squeeze=False)
     for axes, device, group, threads in zip(panels[:, 0], devices, groups, most, strict=True):
         places = np.arange(len(group))
-        for i, ((label, call), colour) in enumerate(zip(bars.items(), colours, strict=True)):
+        for i, ((label, call), color) in enumerate(zip(bars.items(), colors, strict=True)):
             heights = [r["rates"][call] for r in group]
-            drawn = axes.bar(places + (i - 2) * 0.17, heights, 0.16, label=label, color=colour)
+            drawn = axes.bar(places + (i - 2) * 0.17, heights, 0.16, label=label, color=color)
             axes.bar_label(drawn, [f"{height:,.0f}" for height in heights], fontsize=7)
         axes.set_xticks(places, [f"{r['codec']}\n{_size(r['batch'])}" for r in group], fontsize=8)
         where = "GPU" if device == "cuda" else f"CPU, {threads} thread{'s' * (threads > 1)}"

@@ -16,17 +16,24 @@ from recipes.common.evaluation import Record
 from recipes.common.reports import table as lay_out
 
 MEASURES = {
-    "accuracy": ("spread", "accuracy, %", 1), "psnr": ("psnr_sd", "PSNR, dB", 2),
-    "ms_ssim": ("ms_ssim_sd", "MS-SSIM", 4), "lpips_db": ("lpips_db_sd", "LPIPS, dB", 2),
-    "sdr": ("sdr_sd", "SDR, dB", 1), "si_sdr": ("si_sdr_sd", "SI-SDR, dB", 1),
-}  # fmt: skip
+    "accuracy": ("spread", "accuracy, %", 1),
+    "psnr": ("psnr_sd", "PSNR, dB", 2),
+    "ms_ssim": ("ms_ssim_sd", "MS-SSIM", 4),
+    "lpips_db": ("lpips_db_sd", "LPIPS, dB", 2),
+    "sdr": ("sdr_sd", "SDR, dB", 1),
+    "si_sdr": ("si_sdr_sd", "SI-SDR, dB", 1),
+}
 """Key of the standard deviation over seeds, label and digits of every measure."""
 
 _FAMILIES = {"resize": "C0", "resample": "C0", "patch": "C1", "conv": "C1", "dct": "C2", "stft": "C2", "walloc": "C3"}
 _DASHES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
-_TRIVIAL = "0.35"  # grey of the lines of what takes no training
-_THEIRS = {"pixels": ("o", "pixels"), "waveform": ("o", "waveform"), "patch": ("s", "pixels, larger patches"),
-           "latents": ("D", "latents")}  # fmt: skip
+_TRIVIAL = "0.35"  # gray of the lines of what takes no training
+_THEIRS = {
+    "pixels": ("o", "pixels"),
+    "waveform": ("o", "waveform"),
+    "patch": ("s", "pixels, larger patches"),
+    "latents": ("D", "latents"),
+}
 
 
 @dataclass
@@ -65,8 +72,9 @@ def markdown(rows: Sequence[Record]) -> str:
         for key, (sd, _, digits) in MEASURES.items():
             if key in used:
                 spread = row.get(sd, math.nan)
-                cells.append(_number(row, key, form=f".{digits}f") + ("" if spread != spread else
-                                                                      f" ± {spread:.{digits}f}"))  # fmt: skip
+                cells.append(
+                    _number(row, key, form=f".{digits}f") + ("" if spread != spread else f" ± {spread:.{digits}f}")
+                )
         cells.append(str(row["seeds"] or "-"))
         cells += [_number(row, "pipeline_rate", form=",.0f")] * ("pipeline_rate" in used)
         cells.append(_number(row, "step_rate", form=",.0f"))
@@ -100,28 +108,37 @@ def as_csv(rows: Sequence[Record]) -> str:
 def caption(parts: Sequence[Part]) -> str:
     """Say what the figures of the table are."""
     samples = "; ".join(f"{part.task}, {part.data}: {part.sample}" for part in parts)
-    return (f"Means over seeds; after ±: standard deviation. Rows without seeds take no training. A sample is, of "
-            f"{samples}. Separation is scored on the first source. The folders of colorization and separation hold "
-            "tables of their own, with further scores and what each arm could reach at best.\n\n")  # fmt: skip
+    return (
+        f"Means over seeds; after ±: standard deviation. Rows without seeds take no training. A sample is, of "
+        f"{samples}. Separation is scored on the first source. The folders of colorization and separation hold "
+        "tables of their own, with further scores and what each arm could reach at best.\n\n"
+    )
 
 
 def markdown_published(tasks: Iterable[str]) -> str:
     """Lay the published figures of some tasks out as a Markdown section that says whose they are."""
     tasks = list(tasks)
-    rows = [[r.task, r.reads, f"{r.values:,}", str(r.tokens), _figures(r.paper), _figures(r.notebooks)]
-            for r in published.RESULTS if r.task in tasks]  # fmt: skip
+    rows = [
+        [r.task, r.reads, f"{r.values:,}", str(r.tokens), _figures(r.paper), _figures(r.notebooks)]
+        for r in published.RESULTS
+        if r.task in tasks
+    ]
     heads = ["task", "what their network read", "values per sample", "tokens", published.PAPER, published.NOTEBOOKS]
     data = "; ".join(f"{task}: {published.DATA[task]}" for task in tasks)
     notes = "\n".join(f"* {task}: {note}" for task in tasks for note in published.DEFECTS[task])
-    return (f"\n## Theirs: {published.PAPER}\n\nNot our figures, and not to be compared with those above: other data "
-            f"({data}), networks, training and scoring. LPIPS is -10 log10.\n\n{lay_out(heads, rows, text_columns=2)}"
-            f"\n\nWhat is known to be wrong with them:\n\n{notes}\n")  # fmt: skip
+    return (
+        f"\n## Theirs: {published.PAPER}\n\nNot our figures, and not to be compared with those above: other data "
+        f"({data}), networks, training and scoring. LPIPS is -10 log10.\n\n{lay_out(heads, rows, text_columns=2)}"
+        f"\n\nWhat is known to be wrong with them:\n\n{notes}\n"
+    )
 
 
 def _figures(figures: Mapping[str, float]) -> str:
     measures = {key: published.MEASURES[key] for key in figures}
-    return ", ".join(f"{name} {figures[key]:.{digits}f} {unit}".rstrip()
-                     for key, (name, unit, digits) in measures.items()) or "-"  # fmt: skip
+    return (
+        ", ".join(f"{name} {figures[key]:.{digits}f} {unit}".rstrip() for key, (name, unit, digits) in measures.items())
+        or "-"
+    )
 
 
 def draw(parts: Sequence[Part], file: Path, *, theirs: bool) -> None:
@@ -146,8 +163,10 @@ def draw(parts: Sequence[Part], file: Path, *, theirs: bool) -> None:
     if theirs:
         rows[0].suptitle("Ours", fontsize=10)
         rows[1].set_facecolor("0.95")
-        rows[1].suptitle(f"Theirs: {published.PAPER}\nother data and protocols, not comparable with ours; "
-                         "more is better", fontsize=10)  # fmt: skip
+        rows[1].suptitle(
+            f"Theirs: {published.PAPER}\nother data and protocols, not comparable with ours; more is better",
+            fontsize=10,
+        )
         for axes, part in zip(rows[1].subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
             _draw_published(axes, part.task)
             _legend(axes, 1)
@@ -160,14 +179,25 @@ def _draw_part(axes: Any, part: Part, heading: str) -> None:
     for kind in dict.fromkeys(row["arm"].split("_")[0] for row in trained):
         own = sorted((r for r in trained if r["arm"].split("_")[0] == kind), key=lambda r: r["values"])
         spreads = [0 if r["seeds"] == 1 else r[MEASURES[part.measure][0]] for r in own]
-        axes.errorbar([r["values"] for r in own], [r[part.measure] for r in own], spreads, marker="o", capsize=3,
-                      color=_FAMILIES[kind], label=kind)  # fmt: skip
+        axes.errorbar(
+            [r["values"] for r in own],
+            [r[part.measure] for r in own],
+            spreads,
+            marker="o",
+            capsize=3,
+            color=_FAMILIES[kind],
+            label=kind,
+        )
     trivial = [row for row in part.rows if not row["seeds"]]
     for row, dashes in zip(trivial, _DASHES, strict=False):
         axes.axhline(row[part.measure], color=_TRIVIAL, lw=1.2, ls=dashes, label=row["arm"])
     seeds, tokens = trained[0]["seeds"], trained[0]["tokens"]
-    axes.set(xscale="log", xlabel="values per sample", ylabel=part.axis,
-             title=f"{heading}{part.data}: {tokens} tokens, same trunk, {seeds} seed{'s' * (seeds > 1)}")  # fmt: skip
+    axes.set(
+        xscale="log",
+        xlabel="values per sample",
+        ylabel=part.axis,
+        title=f"{heading}{part.data}: {tokens} tokens, same trunk, {seeds} seed{'s' * (seeds > 1)}",
+    )
     _mark(axes, [row["values"] for row in trained])
 
 
@@ -181,14 +211,24 @@ def _draw_published(axes: Any, task: str) -> None:
         marker, label = _THEIRS[r.family]
         figure = (r.paper or r.notebooks)[measure]
         label = f"{label} ({source})"
-        axes.plot(r.values, figure, ls="", marker=marker, ms=8, mfc="none", mec=edge,
-                  label=None if label in named else label)  # fmt: skip
+        axes.plot(
+            r.values, figure, ls="", marker=marker, ms=8, mfc="none", mec=edge, label=None if label in named else label
+        )
         named.add(label)
         if len({other.tokens for other in results}) > 1:
-            axes.annotate(f"{r.tokens} tokens", (r.values, figure), (0, -9), textcoords="offset points", fontsize=7,
-                          color="0.3", ha="center", va="top")  # fmt: skip
-    axes.set(xscale="log", xlabel="values per sample", ylabel=f"{name} ({unit})",
-             title=f"{task}, {published.DATA[task]}")  # fmt: skip
+            axes.annotate(
+                f"{r.tokens} tokens",
+                (r.values, figure),
+                (0, -9),
+                textcoords="offset points",
+                fontsize=7,
+                color="0.3",
+                ha="center",
+                va="top",
+            )
+    axes.set(
+        xscale="log", xlabel="values per sample", ylabel=f"{name} ({unit})", title=f"{task}, {published.DATA[task]}"
+    )
     axes.margins(0.14, 0.14)
     _mark(axes, [r.values for r in results])
 

@@ -53,6 +53,6 @@ class PaperSchedule:
         return {"steps": self.steps, "loss": self.loss, "plateau": self._plateau.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a state; the rate is the optimiser's."""
+        """Go on from a state; the rate is the optimizer's."""
         self.steps, self.loss = state["steps"], state["loss"]
         self._plateau.load_state_dict(state["plateau"])

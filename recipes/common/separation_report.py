@@ -25,14 +25,28 @@ def draw_spectrograms(sounds: Mapping[str, Tensor], file: Path, sample_rate: int
 
     columns = min(4, len(sounds))
     rows = -(-len(sounds) // columns)
-    figure, panels = plt.subplots(rows, columns, figsize=(3.4 * columns, 2.6 * rows + 0.4), layout="constrained",
-                                  squeeze=False, sharex=True, sharey=True)  # fmt: skip
+    figure, panels = plt.subplots(
+        rows,
+        columns,
+        figsize=(3.4 * columns, 2.6 * rows + 0.4),
+        layout="constrained",
+        squeeze=False,
+        sharex=True,
+        sharey=True,
+    )
     image = None
     for axes in panels.flat[len(sounds) :]:
         axes.axis("off")
     for axes, (name, sound) in zip(panels.flat, sounds.items(), strict=False):
-        image = axes.imshow(spectrogram(sound).numpy(), origin="lower", aspect="auto", vmin=_FLOOR, vmax=-20,
-                            extent=(0, sound.shape[-1] / sample_rate, 0, sample_rate / 2000), cmap="magma")  # fmt: skip
+        image = axes.imshow(
+            spectrogram(sound).numpy(),
+            origin="lower",
+            aspect="auto",
+            vmin=_FLOOR,
+            vmax=-20,
+            extent=(0, sound.shape[-1] / sample_rate, 0, sample_rate / 2000),
+            cmap="magma",
+        )
         axes.set_title(name, fontsize=9)
         axes.set_ylim(0, min(12.0, sample_rate / 2000))
     for axes in panels[:, 0]:
@@ -57,8 +71,10 @@ def spectrogram(waveform: Tensor) -> Tensor:
 def caption(sources: Sequence[str], segment_seconds: float, total: int, scored: Mapping[str, int]) -> str:
     """Say what the table's figures were measured on."""
     counts = ", ".join(f"{scored[source]} with {source}" for source in sources)
-    return (f"Means over segments of {segment_seconds:.2f} s, the same for every row: {total} in all, {counts}; where "
-            "a source is silent it is not scored. After ±: standard deviation over seeds. Multiply-adds are per second "
-            "of audio, Fourier transforms excluded. PSNR is against a peak-to-peak of 1. `source through ...` "
-            "is the true source after that front end and back: no estimate of that arm can be better than about "
-            "that.\n\n")  # fmt: skip
+    return (
+        f"Means over segments of {segment_seconds:.2f} s, the same for every row: {total} in all, {counts}; where "
+        "a source is silent it is not scored. After ±: standard deviation over seeds. Multiply-adds are per second "
+        "of audio, Fourier transforms excluded. PSNR is against a peak-to-peak of 1. `source through ...` "
+        "is the true source after that front end and back: no estimate of that arm can be better than about "
+        "that.\n\n"
+    )

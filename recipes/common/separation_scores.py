@@ -41,8 +41,11 @@ def score(estimate: Tensor, truth: Tensor) -> dict[str, float]:
     undefined = not bool(estimate.any())
     ratio = scale_invariant_signal_distortion_ratio(estimate.flatten(), truth.flatten())
     si_sdr = math.nan if undefined else float(ratio)
-    return {"sdr": 10 * math.log10(float(truth.square().mean()) / error), "si_sdr": si_sdr,
-            "psnr": -10 * math.log10(error / 4)}  # fmt: skip
+    return {
+        "sdr": 10 * math.log10(float(truth.square().mean()) / error),
+        "si_sdr": si_sdr,
+        "psnr": -10 * math.log10(error / 4),
+    }
 
 
 def is_silent(source: Tensor) -> bool:
@@ -66,7 +69,7 @@ def best_gains(stems: Tensor) -> list[float]:
     return gains.tolist()
 
 
-def summarise(rows: Iterable[Row], sources: Sequence[str]) -> list[Row]:
+def summarize(rows: Iterable[Row], sources: Sequence[str]) -> list[Row]:
     """Average over segments, then over seeds: a row per arm with ``"SCORE SOURCE"`` and ``"SCORE SOURCE sd"``.
 
     The standard deviation is over seeds. What is undefined is NaN.
@@ -89,8 +92,15 @@ def summarise(rows: Iterable[Row], sources: Sequence[str]) -> list[Row]:
 
 def markdown(table: Sequence[Row], sources: Sequence[str]) -> str:
     """Lay the table out as Markdown; arms carry ``values``, ``trunk_macs``, ``macs`` and ``step_rate`` as well."""
-    heads = ["arm", "values per frame", "trunk, MMAC/s", "in all, MMAC/s", "training steps/s", "seeds",
-             *(f"{source}: {label}, dB" for source in sources for label in ("SDR", "SI-SDR", "PSNR"))]  # fmt: skip
+    heads = [
+        "arm",
+        "values per frame",
+        "trunk, MMAC/s",
+        "in all, MMAC/s",
+        "training steps/s",
+        "seeds",
+        *(f"{source}: {label}, dB" for source in sources for label in ("SDR", "SI-SDR", "PSNR")),
+    ]
     lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
     for row in table:
         figures = (("values", 1, 0), ("trunk_macs", 1e6, 0), ("macs", 1e6, 0), ("step_rate", 1, 1))

@@ -35,8 +35,9 @@ class Schedule:
     checkpoint_every: int
 
 
-def train(model: Separator, crops: Crops, schedule: Schedule, folder: Path, *, ranks: Ranks, resume: bool,
-          description: str) -> dict[str, Any]:  # fmt: skip
+def train(
+    model: Separator, crops: Crops, schedule: Schedule, folder: Path, *, ranks: Ranks, resume: bool, description: str
+) -> dict[str, Any]:
     """Train, writing ``metrics.jsonl`` and ``checkpoint.pt`` into a folder; see recipes/common/steps.py.
 
     Args:
@@ -57,10 +58,18 @@ def train(model: Separator, crops: Crops, schedule: Schedule, folder: Path, *, r
     def batches_from(first: int) -> Iterator[Tensor]:
         return (crops.batch(step, s.batch_size, ranks.rank, ranks.world) for step in range(first, s.steps))
 
-    return train_steps(model, torch.optim.Adam(groups(model, s.lr)), batches_from,
-                       lambda parallel, stems, _: _loss(parallel, model, stems, s.loss), steps=s.steps,
-                       checkpoint_every=s.checkpoint_every, folder=folder, ranks=ranks, resume=resume,
-                       description=description)  # fmt: skip
+    return train_steps(
+        model,
+        torch.optim.Adam(groups(model, s.lr)),
+        batches_from,
+        lambda parallel, stems, _: _loss(parallel, model, stems, s.loss),
+        steps=s.steps,
+        checkpoint_every=s.checkpoint_every,
+        folder=folder,
+        ranks=ranks,
+        resume=resume,
+        description=description,
+    )
 
 
 def groups(model: Separator, lr: float) -> list[dict[str, Any]]:
@@ -86,13 +95,14 @@ def _loss(parallel: Any, model: Separator, stems: Tensor, kind: str) -> Tensor:
     if kind == "waveform":
         return (estimates - stems).abs().mean()
     with torch.no_grad():
-        truth = model.front.analyse(stems.flatten(0, 1)).unflatten(0, stems.shape[:2])
+        truth = model.front.analyze(stems.flatten(0, 1)).unflatten(0, stems.shape[:2])
     return ((carriers - truth) / model.carrier_scale).abs().mean()
 
 
 @torch.no_grad()
-def separate(model: Separator, pieces: Sequence[tuple[Track, int]], samples: int, batch_size: int,
-             device: torch.device) -> Iterator[tuple[int, Tensor, Tensor]]:  # fmt: skip
+def separate(
+    model: Separator, pieces: Sequence[tuple[Track, int]], samples: int, batch_size: int, device: torch.device
+) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Apply a network to segments; yields number, estimates and truth, ``(sources, 2, samples)``, on the CPU."""
     model.to(device).eval()
     for first in range(0, len(pieces), batch_size):

@@ -2,7 +2,7 @@
 
     waveform -> carrier --lift--> mask features --x masks--lower--> carrier of every source -> waveforms
                    |                                  ^
-                   +--> features, normalised --read---+ trunk: Conv-TasNet's mask generator, or a transformer
+                   +--> features, normalized --read---+ trunk: Conv-TasNet's mask generator, or a transformer
 
 ``read``, ``lift`` and ``lower`` are one learned matrix per frame each. ``lower`` starts as the inverse of ``lift``:
 masks of ones reproduce the mixture as far as the front end carries it.
@@ -62,7 +62,10 @@ class TransformerTrunk(nn.Module):
         heads = max(1, width // 16)
         self.layers = nn.TransformerEncoder(
             nn.TransformerEncoderLayer(width, heads, 4 * width, 0.0, F.gelu, batch_first=True, norm_first=True),
-            layers, norm=nn.LayerNorm(width), enable_nested_tensor=False)  # fmt: skip
+            layers,
+            norm=nn.LayerNorm(width),
+            enable_nested_tensor=False,
+        )
         self.exit = nn.Conv1d(width, features * sources, 1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,8 +119,9 @@ class Separator(nn.Module):
             with torch.no_grad():
                 self.lower.weight.copy_(self.lift.weight.transpose(0, 1))
         if trunk == "conv_tasnet":
-            self.trunk: nn.Module = MaskGenerator(masked, sources, 3, size.width, size.hidden, size.layers,
-                                                  size.stacks, "sigmoid")  # fmt: skip
+            self.trunk: nn.Module = MaskGenerator(
+                masked, sources, 3, size.width, size.hidden, size.layers, size.stacks, "sigmoid"
+            )
         elif trunk == "transformer":
             self.trunk = TransformerTrunk(masked, sources, size, frames)
         else:
@@ -127,8 +131,8 @@ class Separator(nn.Module):
 
     @torch.no_grad()
     def measure(self, waveforms: Tensor) -> None:
-        """Set the statistics by which features and carrier are normalised, from mixtures ``(batch, 2, time)``."""
-        carrier = self.front.analyse(waveforms)
+        """Set the statistics by which features and carrier are normalized, from mixtures ``(batch, 2, time)``."""
+        carrier = self.front.analyze(waveforms)
         features = self.front.features(carrier)
         self.mean.copy_(features.mean((0, 2))[:, None])
         # A channel that is silent in the sample must not blow up when it speaks.
@@ -146,12 +150,12 @@ class Separator(nn.Module):
         Returns:
             Waveforms ``(batch, sources, 2, time)``, and their carriers ``(batch, sources, ...)``.
         """
-        carrier = self.front.analyse(mixture)
+        carrier = self.front.analyze(mixture)
         features = (self.front.features(carrier) - self.mean) / self.scale
         with torch.autocast(mixture.device.type, torch.bfloat16, enabled=mixture.device.type == "cuda"):
             masks = self.trunk(self._ungroup(self.read(features)))
         estimates = self.apply_masks(carrier, masks.float())
-        return self.front.synthesise(estimates.flatten(0, 1)).unflatten(0, estimates.shape[:2]), estimates
+        return self.front.synthesize(estimates.flatten(0, 1)).unflatten(0, estimates.shape[:2]), estimates
 
     def apply_masks(self, carrier: Tensor, masks: Tensor) -> Tensor:
         """Mask a carrier: ``(batch, sources, ...)`` from masks ``(batch, sources, mask features, frames)``."""

@@ -24,7 +24,7 @@ from recipes.common.demo_music import demo_track
 from recipes.common.evaluation import Record, decoders_of
 from recipes.common.sound_quality import FORMATS, RESAMPLERS, LossyFile, psnr, si_sdr
 from recipes.common.sounds import SoundFiles, full_scale
-from walloc_transforms.storage import load_latents, save_latents
+from walloc_transforms.files.stored import load_latents, save_latents
 
 DEFAULT_RATE = 44100
 """Hz, for codecs that do not say theirs."""
@@ -82,8 +82,12 @@ class Piece:
         decoded = RESAMPLERS[name](self.sound, share)
         speed = self.values / 1e6 / (time.perf_counter() - start)
         quality = psnr(self.sound, decoded)
-        return {"reduction": float(1 / share), "psnr_unrounded": quality, "si_sdr": si_sdr(self.sound, decoded),
-                "encode_msps": speed}  # fmt: skip
+        return {
+            "reduction": float(1 / share),
+            "psnr_unrounded": quality,
+            "si_sdr": si_sdr(self.sound, decoded),
+            "encode_msps": speed,
+        }
 
     def best_resampling(self, share: Fraction) -> float:
         """PSNR in dB of the better resampler."""
@@ -112,18 +116,30 @@ def measure(piece: Piece, codec: wt.Codec, coder: str) -> tuple[list[tuple[str, 
             start = time.perf_counter()
             decoded = wt.functional.decode_waveform(load_latents(file).latents, codec, size=samples, decoder=decoder)
             decode_msps = piece.values / 1e6 / (time.perf_counter() - start)
-            measured.append((decoder, {
-                "reduction": c.dimensionality_reduction, **_rate(piece, length), "psnr_unrounded": unrounded[decoder],
-                "psnr": psnr(sound, decoded), "si_sdr": si_sdr(sound, decoded), "encode_msps": encode_msps,
-                "decode_msps": decode_msps}))  # fmt: skip
+            measured.append(
+                (
+                    decoder,
+                    {
+                        "reduction": c.dimensionality_reduction,
+                        **_rate(piece, length),
+                        "psnr_unrounded": unrounded[decoder],
+                        "psnr": psnr(sound, decoded),
+                        "si_sdr": si_sdr(sound, decoded),
+                        "encode_msps": encode_msps,
+                        "decode_msps": decode_msps,
+                    },
+                )
+            )
     return measured, length
 
 
 def _decode_all(piece: Piece, codec: wt.Codec, latents: Tensor) -> dict[str, float]:
     """PSNR in dB of latents ``(D, t)`` by each of a codec's decoders."""
     decode, samples = wt.functional.decode_waveform, piece.sound.shape[-1]
-    return {decoder: psnr(piece.sound, decode(latents, codec, size=samples, decoder=decoder))
-            for decoder in decoders_of(codec)}  # fmt: skip
+    return {
+        decoder: psnr(piece.sound, decode(latents, codec, size=samples, decoder=decoder))
+        for decoder in decoders_of(codec)
+    }
 
 
 def _rate(piece: Piece, length: int) -> Record:
@@ -144,9 +160,17 @@ def measure_format(piece: Piece, name: str, size: int) -> Record:
     off = len(coded.content) / size - 1
     note = "lowest rate" if off > 0.05 else "highest rate" if off < -0.05 else ""
     million = piece.values / 1e6
-    return {"reduction": 1.0, **_rate(piece, len(coded.content)), "psnr": psnr(piece.sound, decoded),
-            "si_sdr": si_sdr(piece.sound, decoded), "encode_msps": million / coded.seconds,
-            "decode_msps": million / seconds, "delay": delay, "level": coded.level, "note": note}  # fmt: skip
+    return {
+        "reduction": 1.0,
+        **_rate(piece, len(coded.content)),
+        "psnr": psnr(piece.sound, decoded),
+        "si_sdr": si_sdr(piece.sound, decoded),
+        "encode_msps": million / coded.seconds,
+        "decode_msps": million / seconds,
+        "delay": delay,
+        "level": coded.level,
+        "note": note,
+    }
 
 
 def prefix_lengths(channels: int) -> list[int]:
@@ -163,9 +187,15 @@ def measure_prefixes(piece: Piece, codec: wt.Codec) -> list[Record]:
     rows: list[Record] = []
     for n in prefix_lengths(codec.config.channels):
         decibels = _decode_all(piece, codec.prefix(n), latents[:n])
-        rows.append({"codec": codec.config.name, "channels": n, "reduction": codec.config.packets / n,
-                     **{"refiner_psnr" if d == "refiner" else "psnr": value for d, value in decibels.items()},
-                     "resampling_psnr": piece.best_resampling(Fraction(n, codec.config.packets))})  # fmt: skip
+        rows.append(
+            {
+                "codec": codec.config.name,
+                "channels": n,
+                "reduction": codec.config.packets / n,
+                **{"refiner_psnr" if d == "refiner" else "psnr": value for d, value in decibels.items()},
+                "resampling_psnr": piece.best_resampling(Fraction(n, codec.config.packets)),
+            }
+        )
     return rows
 
 
@@ -190,8 +220,13 @@ def evaluate(
     curve: list[Record] = []
     shortest = max(codec.config.stride for codec in codecs)
     for name, sound in tqdm(sounds, desc="pieces", unit="piece"):
-        why = ("silent" if not (sound != sound[0, 0]).any() else
-               f"shorter than {shortest} samples" if sound.shape[-1] < shortest else "")  # fmt: skip
+        why = (
+            "silent"
+            if not (sound != sound[0, 0]).any()
+            else f"shorter than {shortest} samples"
+            if sound.shape[-1] < shortest
+            else ""
+        )
         if why:
             tqdm.write(f"skipped {name}: {why}")
             sounds.skipped += 1
@@ -238,15 +273,22 @@ def _less(own: Sequence[Record], name: str, decoder: str) -> Record:
     ours = {r.get("decoder", ""): r for r in own if r["method"] == name}
     resampling = max(r["psnr_unrounded"] for r in own if r["method"] in RESAMPLERS)
     unrounded, rounded = ours[decoder]["psnr_unrounded"], ours[decoder]["psnr"]
-    row: Record = {"resampling": resampling, "psnr_unrounded": unrounded, "psnr": rounded,
-                   "unrounded_less": unrounded - resampling, "rounded_less": rounded - resampling}  # fmt: skip
+    row: Record = {
+        "resampling": resampling,
+        "psnr_unrounded": unrounded,
+        "psnr": rounded,
+        "unrounded_less": unrounded - resampling,
+        "rounded_less": rounded - resampling,
+    }
     if decoder == "refiner":
-        row |= {"unrounded_gain": unrounded - ours["linear"]["psnr_unrounded"],
-                "rounded_gain": rounded - ours["linear"]["psnr"]}  # fmt: skip
+        row |= {
+            "unrounded_gain": unrounded - ours["linear"]["psnr_unrounded"],
+            "rounded_gain": rounded - ours["linear"]["psnr"],
+        }
     return row
 
 
-def summarise(records: Sequence[Record]) -> list[Record]:
+def summarize(records: Sequence[Record]) -> list[Record]:
     """Average over pieces, a row per codec, method and decoder; the compression ratio is that of the mean rate.
 
     What a method has for some pieces only is averaged over those, and ``pieces`` counts them.
@@ -255,8 +297,12 @@ def summarise(records: Sequence[Record]) -> list[Record]:
     for codec, method, decoder in dict.fromkeys((r["codec"], r["method"], r.get("decoder", "")) for r in records):
         own = [r for r in records if (r["codec"], r["method"], r.get("decoder", "")) == (codec, method, decoder)]
         measured = [r for r in own if "reduction" in r]
-        row: Record = {"codec": codec, "method": method, **({"decoder": decoder} if decoder else {}),
-                       "pieces": len(measured)}  # fmt: skip
+        row: Record = {
+            "codec": codec,
+            "method": method,
+            **({"decoder": decoder} if decoder else {}),
+            "pieces": len(measured),
+        }
         for key in ("reduction", "bits_per_sample", "psnr_unrounded", "psnr", "si_sdr", "encode_msps", "decode_msps"):
             known = [r[key] for r in measured if not math.isnan(r.get(key, math.nan))]
             row[key] = statistics.fmean(known) if known else math.nan
@@ -275,8 +321,13 @@ def mean_curve(curve: Sequence[Record]) -> list[Record]:
     for codec, channels in dict.fromkeys((r["codec"], r["channels"]) for r in curve):
         own = [r for r in curve if (r["codec"], r["channels"]) == (codec, channels)]
         means = {key: statistics.fmean(r[key] for r in own) for key in own[0] if key.endswith("psnr")}
-        row = {"codec": codec, "channels": channels, "reduction": own[0]["reduction"], **means,
-               "difference": means["psnr"] - means["resampling_psnr"]}  # fmt: skip
+        row = {
+            "codec": codec,
+            "channels": channels,
+            "reduction": own[0]["reduction"],
+            **means,
+            "difference": means["psnr"] - means["resampling_psnr"],
+        }
         if "refiner_psnr" in means:
             row["refiner_difference"] = means["refiner_psnr"] - means["resampling_psnr"]
         rows.append(row)

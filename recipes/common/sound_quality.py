@@ -175,8 +175,16 @@ class LossyFile:
             start = time.perf_counter()
             samples = self._resample(self.sound, self.sample_rate, self.file_rate).T.numpy()
             content, f = io.BytesIO(), self.format
-            with soundfile.SoundFile(content, "w", self.file_rate, samples.shape[1], f.subtype, format=f.container,
-                                     compression_level=level, bitrate_mode=f.mode) as file:  # fmt: skip
+            with soundfile.SoundFile(
+                content,
+                "w",
+                self.file_rate,
+                samples.shape[1],
+                f.subtype,
+                format=f.container,
+                compression_level=level,
+                bitrate_mode=f.mode,
+            ) as file:
                 for first in range(0, len(samples), _BLOCK):
                     file.write(samples[first : first + _BLOCK])
             self._coded[level] = Coded(content.getvalue(), level, time.perf_counter() - start)

@@ -30,18 +30,40 @@ def markdown(
         f"megasamples of both channels per second, {threads} thread{'s' * (threads > 1)}, one call each; for "
         "resampling, encoding is there and back."
     )
-    heads = ["method", "pieces", "reduction", "CR", "bits per sample", "PSNR unrounded, dB", "PSNR, dB", "SI-SDR, dB",
-             "encode, MS/s", "decode, MS/s", "delay", "note"]  # fmt: skip
+    heads = [
+        "method",
+        "pieces",
+        "reduction",
+        "CR",
+        "bits per sample",
+        "PSNR unrounded, dB",
+        "PSNR, dB",
+        "SI-SDR, dB",
+        "encode, MS/s",
+        "decode, MS/s",
+        "delay",
+        "note",
+    ]
     refined = any(ending(r) for r in summary)
     if refined:
         caption += " A refiner decodes the same files as the linear decoder, which were encoded once."
     parts = [caption]
     for codec in dict.fromkeys(r["codec"] for r in summary):
-        rows = [[f"`{codec}`{ending(r)}" if r["method"] == codec else r["method"], str(r["pieces"]),
-                 _figure(r["reduction"], 2), _figure(r["compression_ratio"], 1), _figure(r["bits_per_sample"], 3),
-                 *(_figure(r[key], 2) for key in ("psnr_unrounded", "psnr", "si_sdr")),
-                 *(_figure(r[key]) for key in ("encode_msps", "decode_msps")), r["delay"] or "-", r["note"]]
-                for r in summary if r["codec"] == codec]  # fmt: skip
+        rows = [
+            [
+                f"`{codec}`{ending(r)}" if r["method"] == codec else r["method"],
+                str(r["pieces"]),
+                _figure(r["reduction"], 2),
+                _figure(r["compression_ratio"], 1),
+                _figure(r["bits_per_sample"], 3),
+                *(_figure(r[key], 2) for key in ("psnr_unrounded", "psnr", "si_sdr")),
+                *(_figure(r[key]) for key in ("encode_msps", "decode_msps")),
+                r["delay"] or "-",
+                r["note"],
+            ]
+            for r in summary
+            if r["codec"] == codec
+        ]
         parts.append(f"## `{codec}`\n\n{table(heads, rows)}")
     parts.append(_differences(less, refined))
     if curve:
@@ -55,17 +77,32 @@ def _differences(less: Sequence[Record], refined: bool) -> str:
     if refined:
         signed |= {"unrounded - linear": "unrounded_gain", "rounded - linear": "rounded_gain"}
     heads = ["codec", "piece", "resampling, dB", "unrounded, dB", "rounded, dB", *signed]
-    rows = [[f"`{r['codec']}`{ending(r)}", r["piece"].replace("|", "\\|"),
-             *(_figure(r[key], 2) for key in ("resampling", "psnr_unrounded", "psnr")),
-             *(_signed(r.get(key, math.nan)) for key in signed.values())] for r in less]  # fmt: skip
+    rows = [
+        [
+            f"`{r['codec']}`{ending(r)}",
+            r["piece"].replace("|", "\\|"),
+            *(_figure(r[key], 2) for key in ("resampling", "psnr_unrounded", "psnr")),
+            *(_signed(r.get(key, math.nan)) for key in signed.values()),
+        ]
+        for r in less
+    ]
     return f"## PSNR beside the better resampling to as many values\n\n{table(heads, rows, text_columns=2)}"
 
 
 def _prefixes(curve: Sequence[Record], refined: bool) -> str:
     """Lay out the mean prefix curve, with columns of refiners if some codecs are ``refined``."""
     heads = ["codec", "channels", "reduction", "PSNR, dB", "resampling, dB", "difference"]
-    rows = [[f"`{r['codec']}`", str(r["channels"]), _figure(r["reduction"], 2), _figure(r["psnr"], 2),
-             _figure(r["resampling_psnr"], 2), _signed(r["difference"])] for r in curve]  # fmt: skip
+    rows = [
+        [
+            f"`{r['codec']}`",
+            str(r["channels"]),
+            _figure(r["reduction"], 2),
+            _figure(r["psnr"], 2),
+            _figure(r["resampling_psnr"], 2),
+            _signed(r["difference"]),
+        ]
+        for r in curve
+    ]
     if refined:
         heads += ["refiner: PSNR, dB", "refiner: difference"]
         for cells, r in zip(rows, curve, strict=True):
@@ -94,10 +131,18 @@ def draw_prefixes(curve: Sequence[Record], file: Path) -> None:
         places = [100 / r["reduction"] for r in rows]
         for key, style, name in (("psnr", "o-", codec), ("refiner_psnr", "^:", f"{codec}, refiner")):
             if key in rows[0]:
-                axes.plot(places, [r[key] for r in rows], style, ms=4, color=f"C{index}",
-                          label=f"{name}, first channels")  # fmt: skip
-        axes.plot(places, [r["resampling_psnr"] for r in rows], "x--", ms=4, color=f"C{index}", alpha=0.6,
-                  label="resampling to as many values")  # fmt: skip
+                axes.plot(
+                    places, [r[key] for r in rows], style, ms=4, color=f"C{index}", label=f"{name}, first channels"
+                )
+        axes.plot(
+            places,
+            [r["resampling_psnr"] for r in rows],
+            "x--",
+            ms=4,
+            color=f"C{index}",
+            alpha=0.6,
+            label="resampling to as many values",
+        )
     axes.set(xlabel="values kept, % of the samples", ylabel="PSNR, dB", xlim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchaudio.functional import resample
 from tqdm import tqdm
 
-from walloc_transforms.media import READ_ERRORS, SOUND_SUFFIXES, read_signal
+from walloc_transforms.files.media import READ_ERRORS, SOUND_SUFFIXES, read_signal
 
 
 def sound_files(folder: str | Path) -> list[Path]:
@@ -76,8 +76,9 @@ class SoundFiles:
                 continue
             above = int((sound.abs() > 1).sum())
             if above and not self.clipped:
-                warnings.warn(f"{file} has {above} samples beyond full scale; so may others, which are counted",
-                              stacklevel=2)  # fmt: skip
+                warnings.warn(
+                    f"{file} has {above} samples beyond full scale; so may others, which are counted", stacklevel=2
+                )
             self.clipped += above
             yield file.relative_to(folder).as_posix(), sound
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from recipes.common.demo_music import demo_track
 from recipes.common.sounds import read_sound
-from walloc_transforms.media import READ_ERRORS, SOUND_SUFFIXES
+from walloc_transforms.files.media import READ_ERRORS, SOUND_SUFFIXES
 
 RATE = 44100
 SOURCES = (("vocals", "accompaniment"), ("vocals", "drums", "bass", "other"))
@@ -80,9 +80,17 @@ class Track:
         return F.pad(part, (0, length - part.shape[-1]))
 
 
-def load_tracks(data: str, root: Path, sources: Sequence[str], *, test_tracks: str = "", memory: float = 2e9,
-                demo_tracks: tuple[int, int] = (12, 4), demo_seconds: float = 16,
-                show: bool = True) -> tuple[list[Track], list[Track]]:  # fmt: skip
+def load_tracks(
+    data: str,
+    root: Path,
+    sources: Sequence[str],
+    *,
+    test_tracks: str = "",
+    memory: float = 2e9,
+    demo_tracks: tuple[int, int] = (12, 4),
+    demo_seconds: float = 16,
+    show: bool = True,
+) -> tuple[list[Track], list[Track]]:
     """Open training and test tracks.
 
     Args:
@@ -110,8 +118,10 @@ def load_tracks(data: str, root: Path, sources: Sequence[str], *, test_tracks: s
         raise ValueError(f"sources must be {' or '.join(' '.join(s) for s in SOURCES)}, got {' '.join(sources)!r}")
     if data == "demo":
         count = sum(demo_tracks)
-        tracks = [_demo(i, demo_seconds, sources) for i in tqdm(range(count), desc="demo", unit="track", leave=False,
-                                                                disable=not show)]  # fmt: skip
+        tracks = [
+            _demo(i, demo_seconds, sources)
+            for i in tqdm(range(count), desc="demo", unit="track", leave=False, disable=not show)
+        ]
         return tracks[: demo_tracks[0]], tracks[demo_tracks[0] :]
     if data == "MUSDB_HQ":
         folder = root / "musdb18hq"
@@ -129,8 +139,10 @@ def load_tracks(data: str, root: Path, sources: Sequence[str], *, test_tracks: s
     if not any(halves):
         raise FileNotFoundError(f"there are no folders of stems, TRACK/STEM.wav, in {str(folder)!r}")
     reader = _Reader(sources, memory, show)
-    train, test = ([track for track in map(reader.open, tqdm(half, desc="tracks", leave=False, disable=not show))
-                    if track] for half in halves)  # fmt: skip
+    train, test = (
+        [track for track in map(reader.open, tqdm(half, desc="tracks", leave=False, disable=not show)) if track]
+        for half in halves
+    )
     for name, tracks in (("training", train), ("test", test)):
         if not tracks:
             raise ValueError(f"no {name} track is left in {str(folder)!r}: {reader.skipped} were skipped")
@@ -149,8 +161,9 @@ def _folders(folder: Path) -> list[Path]:
     """Folders with sound in them, sorted."""
     if not folder.is_dir():
         return []
-    return sorted(d for d in folder.iterdir()
-                  if d.is_dir() and any(f.suffix.lower() in SOUND_SUFFIXES for f in d.iterdir()))  # fmt: skip
+    return sorted(
+        d for d in folder.iterdir() if d.is_dir() and any(f.suffix.lower() in SOUND_SUFFIXES for f in d.iterdir())
+    )
 
 
 def _split(folders: list[Path], test_tracks: str) -> list[list[Path]]:
@@ -190,9 +203,12 @@ class _Reader:
         length = max(lengths.values())
         if length < SHORTEST:
             raise ValueError(f"its {length} samples are fewer than {SHORTEST}")
-        samples = torch.stack([
-            sum((F.pad(sounds[file], (0, length - lengths[file])) for file in part), torch.zeros(2, length))
-            for part in parts])  # fmt: skip
+        samples = torch.stack(
+            [
+                sum((F.pad(sounds[file], (0, length - lengths[file])) for file in part), torch.zeros(2, length))
+                for part in parts
+            ]
+        )
         beyond = sum(int((sound.abs() > 1).sum()) for sound in sounds.values())
         if self.show:
             self._warn(folder, beyond, min(lengths.values()), length)
@@ -202,11 +218,16 @@ class _Reader:
 
     def _warn(self, folder: Path, beyond: int, shortest: int, longest: int) -> None:
         if shortest < longest:
-            warnings.warn(f"the stems of {folder.name} last from {shortest / RATE:.3f} to {longest / RATE:.3f} s: the "
-                          "shorter are continued with silence", stacklevel=2)  # fmt: skip
+            warnings.warn(
+                f"the stems of {folder.name} last from {shortest / RATE:.3f} to {longest / RATE:.3f} s: the "
+                "shorter are continued with silence",
+                stacklevel=2,
+            )
         if beyond and not self.warned:
-            warnings.warn(f"{folder.name} has {beyond} samples beyond full scale; so may other tracks, which are "
-                          "counted", stacklevel=2)  # fmt: skip
+            warnings.warn(
+                f"{folder.name} has {beyond} samples beyond full scale; so may other tracks, which are counted",
+                stacklevel=2,
+            )
             self.warned = True
 
 

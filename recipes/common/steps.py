@@ -75,8 +75,15 @@ def train_steps(
         scheduler.load_state_dict(state["scheduler"])
         first, log, average = state["step"], state["log"], state.get("average", [])
     sums, seconds = torch.zeros(2, dtype=torch.float64), 0.0
-    bar = tqdm(batches_from(first), desc=description, initial=first, total=steps, unit="step", leave=False,
-               disable=not ranks.first)  # fmt: skip
+    bar = tqdm(
+        batches_from(first),
+        desc=description,
+        initial=first,
+        total=steps,
+        unit="step",
+        leave=False,
+        disable=not ranks.first,
+    )
     for done, batch in enumerate(bar, first + 1):
         batch = batch.to(ranks.device)
         start = time.perf_counter()
@@ -105,8 +112,17 @@ def train_steps(
         if save and ranks.first:
             write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in log))
             partial = checkpoint.with_suffix(".partial")
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": done, "log": log,
-                        "scheduler": scheduler.state_dict(), "average": average}, partial)  # fmt: skip
+            torch.save(
+                {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "step": done,
+                    "log": log,
+                    "scheduler": scheduler.state_dict(),
+                    "average": average,
+                },
+                partial,
+            )
             os.replace(partial, checkpoint)
     exchange(average, trained)
     return {**log[-1], "step_rate": statistics.median(r["step_rate"] for r in log)}

@@ -72,7 +72,7 @@ class Schedule:
         lr: Peak learning rate of AdamW; linear warm-up over the first tenth, then a half cosine to zero.
         weight_decay: Of AdamW.
         workers: Processes that load and encode, per training process.
-        seed: Of initialisation, order and random cuts.
+        seed: Of initialization, order and random cuts.
     """
 
     epochs: int
@@ -108,8 +108,10 @@ def save_config(folder: Path, config: Any, *, resume: bool = False, file: str = 
         now = _flat(settings)
         for name, before in _flat(yaml.safe_load((folder / file).read_text("utf-8"))).items():
             if name.split(".")[-1] not in _NOT_OF_A_RUN and now.get(name, before) != before:
-                raise ValueError(f"{folder} holds a run with {name} {before}, and is to be resumed with {now[name]}: "
-                                 "resume it with the same settings, or start in another folder")  # fmt: skip
+                raise ValueError(
+                    f"{folder} holds a run with {name} {before}, and is to be resumed with {now[name]}: "
+                    "resume it with the same settings, or start in another folder"
+                )
     folder.mkdir(parents=True, exist_ok=True)
     if not resume:
         for old in ("result.json", "checkpoint.pt"):
@@ -132,8 +134,16 @@ def _flat(settings: dict[str, Any], group: str = "") -> dict[str, Any]:
     return flat
 
 
-def train(model: nn.Module, train_set: Any, validation_set: Any, schedule: Schedule, folder: Path, *,
-          ranks: Ranks, resume: bool) -> dict[str, Any]:  # fmt: skip
+def train(
+    model: nn.Module,
+    train_set: Any,
+    validation_set: Any,
+    schedule: Schedule,
+    folder: Path,
+    *,
+    ranks: Ranks,
+    resume: bool,
+) -> dict[str, Any]:
     """Train a classifier and return the last epoch's record, also in ``folder/metrics.jsonl``.
 
     Args:
@@ -172,8 +182,9 @@ def train(model: nn.Module, train_set: Any, validation_set: Any, schedule: Sched
         order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(s.seed * 10007 + epoch))
         indices = ranks.share(order, even=True)
         indices = indices[: max(own_batch, len(indices) // own_batch * own_batch)]
-        loader = batches(train_set, indices, own_batch, workers=s.workers,
-                         seed=(s.seed * 10007 + epoch) * ranks.world + ranks.rank)  # fmt: skip
+        loader = batches(
+            train_set, indices, own_batch, workers=s.workers, seed=(s.seed * 10007 + epoch) * ranks.world + ranks.rank
+        )
         torch.manual_seed(s.seed * 10007 + epoch)  # random cuts when there are no workers
         sums, seconds = torch.zeros(3, dtype=torch.float64), 0.0
         parallel.train()
@@ -195,8 +206,15 @@ def train(model: nn.Module, train_set: Any, validation_set: Any, schedule: Sched
         if ranks.first:
             write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in log))
             partial = checkpoint.with_suffix(".partial")
-            torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(),
-                        "scheduler": scheduler.state_dict(), "log": log}, partial)  # fmt: skip
+            torch.save(
+                {
+                    "model": model.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "scheduler": scheduler.state_dict(),
+                    "log": log,
+                },
+                partial,
+            )
             os.replace(partial, checkpoint)
     return log[-1]
 

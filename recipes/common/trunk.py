@@ -25,7 +25,7 @@ class Block(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Normalise the input channels, project them, residual stages of halving grid and doubling width, classify.
+    """Normalize the input channels, project them, residual stages of halving grid and doubling width, classify.
 
     Args:
         values: Input channels: values per token.

@@ -1,0 +1,153 @@
+"""Color photographs to learn colors from and to be scored on: the demo, folders and torchvision's datasets.
+
+train, test = load_photographs("PATH/TO/PHOTOS", Path("data"))
+crop = Crops(train, 128, seed=0)[17]        # (3, 128, 128) uint8, the same whenever it is asked for
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms.v2.functional import pil_to_tensor
+from tqdm import tqdm
+
+from recipes.common.datasets import load_task
+from recipes.common.photographs import demo_photographs, image_files, read_image
+
+DEMO_PART = 0.6
+"""Of the width of a demo photograph, from the left, that is trained on; the rest is scored."""
+_TESTS = ("test", "val", "validation")
+
+
+@dataclass
+class Photograph:
+    """A color image: its pixels ``(3, H, W)`` uint8 where they are kept in memory, or how to read them."""
+
+    name: str
+    open: Callable[[], Image.Image | None]
+    kept: Tensor | None = None
+
+    def pixels(self) -> Tensor | None:
+        """Return the pixels, or None where they cannot be read (which is told)."""
+        if self.kept is not None:
+            return self.kept
+        image = self.open()
+        return None if image is None else pil_to_tensor(image.convert("RGB"))
+
+
+def load_photographs(
+    data: str, root: Path, *, test_images: int | None = None, memory: float = 2e9, show: bool = True
+) -> tuple[list[Photograph], list[Photograph]]:
+    """Open training and test photographs.
+
+    Args:
+        data: ``demo``; a folder, with all that is below it, of which every fifth image of the sorted list is for
+            testing (or its subfolder ``test``, ``val`` or ``validation``, if it has one and ``train``); or the name of
+            a torchvision dataset.
+        root: Where torchvision's datasets are, or are downloaded to.
+        test_images: Take only so many for testing, evenly spread.
+        memory: Bytes of training pixels to keep; images beyond are read crop by crop.
+        show: Show progress.
+
+    Returns:
+        Training and test photographs. Those that cannot be read, or are shorter than 8 pixels, are left out of the
+        test, as are those without color, at which there is nothing to score.
+
+    Raises:
+        FileNotFoundError: The folder is missing or holds no image.
+        ValueError: No such torchvision dataset, or no image is left.
+    """
+    if data == "demo":
+        train, test = _demo()
+    elif not Path(data).exists() and data.isidentifier():
+        task = load_task(data, root, demo_crops=(1, 1), seed=0)
+        train, test = (_of_dataset(part) for part in (task.train, task.validation))
+    else:
+        train, test = _of_folder(Path(data))
+    left = memory
+    for photograph in tqdm(train, desc="photographs", unit="image", disable=not show, leave=False):
+        if left <= 0:
+            break
+        photograph.kept = photograph.pixels()
+        left -= 0 if photograph.kept is None else photograph.kept.numel()
+    count = min(len(test), test_images or len(test))
+    test = [test[i * len(test) // count] for i in range(count)]
+    test = [p for p in tqdm(test, desc="test photographs", unit="image", disable=not show, leave=False) if _scored(p)]
+    if not train or not test:
+        raise ValueError(
+            f"{data!r} has {len(train)} training images and {len(test)} test images with color: "
+            "at least one of each is needed"
+        )
+    return train, test
+
+
+def _scored(photograph: Photograph) -> bool:
+    pixels = photograph.pixels()
+    return pixels is not None and min(pixels.shape[-2:]) >= 8 and bool((pixels != pixels[:1]).any())
+
+
+def _demo() -> tuple[list[Photograph], list[Photograph]]:
+    parts: tuple[list[Photograph], list[Photograph]] = ([], [])
+    for i, image in enumerate(demo_photographs()):
+        border = round(image.width * DEMO_PART)
+        for part, (left, right) in zip(parts, ((0, border), (border, image.width)), strict=True):
+            cut = image.crop((left, 0, right, image.height))
+            part.append(Photograph(f"demo {i}", lambda cut=cut: cut))
+    return parts
+
+
+def _of_folder(folder: Path) -> tuple[list[Photograph], list[Photograph]]:
+    tests = [folder / name for name in _TESTS if (folder / name).is_dir()]
+    if (folder / "train").is_dir() and tests:
+        halves = [image_files(folder / "train"), image_files(tests[0])]
+    else:
+        files = image_files(folder)
+        halves = [[f for i, f in enumerate(files) if i % 5], files[::5]]
+    train, test = ([Photograph(str(f.relative_to(folder)), lambda f=f: read_image(f)) for f in half] for half in halves)
+    return train, test
+
+
+def _of_dataset(dataset: Any) -> list[Photograph]:
+    return [Photograph(str(i), lambda i=i: dataset[i][0]) for i in range(len(dataset))]
+
+
+class Crops(Dataset[Tensor]):
+    """Random crops, mirrored or not; the same index gives the same crop, on every process and after every resume.
+
+    Args:
+        photographs: To cut from. Those that cannot be read or are smaller than the crop are passed over.
+        side: Of the crops in pixels.
+        seed: Another seed, other crops.
+    """
+
+    def __init__(self, photographs: Sequence[Photograph], side: int, seed: int) -> None:
+        self.photographs, self.side, self.seed = photographs, side, seed
+
+    def __getitem__(self, index: int) -> Tensor:
+        """Cut ``(3, side, side)``, uint8.
+
+        Raises:
+            ValueError: No photograph is large enough.
+        """
+        random = np.random.default_rng((self.seed, index))
+        first = int(random.integers(len(self.photographs)))
+        for i in range(len(self.photographs)):
+            pixels = self.photographs[(first + i) % len(self.photographs)].pixels()
+            if pixels is not None and min(pixels.shape[-2:]) >= self.side:
+                y, x = (int(random.integers(n - self.side + 1)) for n in pixels.shape[-2:])
+                crop = pixels[:, y : y + self.side, x : x + self.side]
+                return crop.flip(-1) if random.integers(2) else crop.clone()
+        raise ValueError(
+            f"none of {len(self.photographs)} training images is at least {self.side}x{self.side} "
+            "pixels: set a smaller --crop"
+        )
+
+    def batch(self, start: int, count: int) -> Tensor:
+        """Cut ``count`` crops from number ``start`` on, float in [0, 1]."""
+        return torch.stack([self[i] for i in range(start, start + count)]) / 255

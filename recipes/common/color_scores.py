@@ -1,0 +1,126 @@
+"""How near colored images come to the true ones: scores per image, trivial rivals, and the table over arms and seeds.
+
+Every image is scored at its own size and twice: as it is, and (``luma kept``) with the brightness of the gray image put
+in place of its own. The gray image is known to whoever colors it; put back, it makes good what an arm loses of detail,
+and only the colors are compared.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from recipes.common.color_arms import gray, keep_luma, luma
+from recipes.common.evaluation import Record, mean_known
+from recipes.common.image_quality import NETWORK_SIDE, Networks, ms_ssim, psnr, to_8_bits
+from recipes.common.reports import table as markdown_table
+
+SCORES = ("psnr", "psnr_kept", "ms_ssim", "ms_ssim_kept", "lpips_db")
+_LEVELS = 16  # of brightness
+
+
+def score(image: Tensor, truth: Tensor, networks: Networks) -> dict[str, float]:
+    """Score an image, both ``(3, H, W)`` in [0, 1], rounded to 8 bits; NaN where it is too small or a network missing.
+
+    ``lpips_db`` is ``-10 log10`` of LPIPS, of the image as it is.
+    """
+    target, own = to_8_bits(truth), to_8_bits(image)
+    kept = to_8_bits(keep_luma(image, gray(truth)))
+    distance = networks.distances.get("lpips") if min(truth.shape[-2:]) >= NETWORK_SIDE else None
+    lpips = math.nan
+    if distance is not None:
+        # Not below 1e-6: equal images have no finite figure.
+        lpips = -10 * float(distance(own[None] / 255, target[None] / 255).clamp(min=1e-6).log10())
+    return {
+        "psnr": psnr(target, own),
+        "psnr_kept": psnr(target, kept),
+        "ms_ssim": ms_ssim(target, own),
+        "ms_ssim_kept": ms_ssim(target, kept),
+        "lpips_db": lpips,
+    }
+
+
+class ColorOfBrightness:
+    """What takes no network: the mean color that pixels of a brightness have in the training crops.
+
+    Args:
+        images: Color images ``(batch, 3, H, W)`` in [0, 1].
+        levels: Of brightness that are told apart, interpolated between; one gives all pixels the same tint.
+    """
+
+    def __init__(self, images: Tensor, levels: int = _LEVELS) -> None:
+        brightness = luma(images)
+        which = (brightness * levels).long().clamp(0, levels - 1).flatten()
+        counts = torch.bincount(which, minlength=levels)
+        seen = counts > 0
+        self.places = ((torch.arange(levels) + 0.5) / levels)[seen].numpy()
+        sums = [torch.bincount(which, plane.flatten(), levels) for plane in (images - brightness).unbind(1)]
+        self.colors = [(total[seen] / counts[seen]).numpy() for total in sums]
+
+    def __call__(self, gray_image: Tensor) -> Tensor:
+        """Color a gray image ``(3, H, W)``."""
+        brightness = gray_image[0].numpy()
+        colors = [np.interp(brightness, self.places, color) for color in self.colors]
+        return (gray_image + torch.from_numpy(np.stack(colors)).float()).clamp(0, 1)
+
+
+def summarize(rows: Iterable[Record]) -> list[Record]:
+    """Average over images, then over seeds: a row per arm with every score and ``SCORE sd``, over seeds."""
+    rows = list(rows)
+    table: list[Record] = []
+    for arm in dict.fromkeys(row["arm"] for row in rows):
+        own = [row for row in rows if row["arm"] == arm]
+        seeds = sorted({row["seed"] for row in own}, key=str)
+        line: Record = {"arm": arm, "seeds": len(seeds) if seeds != [""] else 0}
+        for name in SCORES:
+            means = [mean_known(float(row[name]) for row in own if row["seed"] == seed) for seed in seeds]
+            line[name] = statistics.fmean(means)
+            known = len(means) > 1 and all(math.isfinite(mean) for mean in means)
+            line[f"{name} sd"] = statistics.stdev(means) if known else math.nan
+        table.append(line)
+    return table
+
+
+def markdown(table: Sequence[Record], crop: int, missing: str = "") -> str:
+    """Lay the table out; arms carry ``values``, ``trunk_macs``, ``macs`` and ``step_rate`` as well.
+
+    Args:
+        table: From :func:`summarize`.
+        crop: Side in pixels of the crops that multiply-adds were counted for.
+        missing: What the LPIPS column says where there is none.
+    """
+    labels = {
+        "psnr": ("PSNR, dB", 2),
+        "psnr_kept": ("PSNR, luma kept, dB", 2),
+        "ms_ssim": ("MS-SSIM", 4),
+        "ms_ssim_kept": ("MS-SSIM, luma kept", 4),
+        "lpips_db": ("LPIPS, dB", 2),
+    }
+    heads = [
+        "",
+        "values per token",
+        f"trunk, MMAC per {crop}² px",
+        "in all",
+        "training steps/s",
+        "seeds",
+        *(label for label, _ in labels.values()),
+    ]
+    rows: list[list[str]] = []
+    for row in table:
+        figures = (("values", 1, 0), ("trunk_macs", 1e6, 0), ("macs", 1e6, 0), ("step_rate", 1, 1))
+        cells = [row["arm"], *(_number(row.get(key, math.nan) / unit, digits) for key, unit, digits in figures)]
+        cells.append(str(row["seeds"] or "-"))
+        for name, (_, digits) in labels.items():
+            sd = row[f"{name} sd"]
+            cells.append(_number(row[name], digits) + ("" if sd != sd else f" ± {sd:.{digits}f}"))
+            if name == "lpips_db" and missing and cells[-1] == "-":
+                cells[-1] = missing
+        rows.append(cells)
+    return markdown_table(heads, rows) + "\n"
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if value != value else f"{value:,.{digits}f}"

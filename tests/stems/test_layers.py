@@ -1,0 +1,147 @@
+"""``WallocStem`` by itself; ``test_stems.py`` puts it into models."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.helpers import pixels, stem_codec
+from walloc_transforms.codec import Codec, CodecConfig
+from walloc_transforms.stems.replace import WallocStem
+
+INPUTS = ["pixels", "latents"]
+
+
+@pytest.fixture(scope="module")
+def codec() -> Codec:
+    return stem_codec()
+
+
+# the layer
+
+
+@pytest.mark.parametrize("stride", [8, 16, 24])
+@pytest.mark.parametrize(
+    ("layout", "order"), [("NCHW", lambda y: y), ("NHWC", lambda y: y.permute(0, 2, 3, 1)), ("NLC", lambda y: y)]
+)
+def test_stem_is_a_projection_of_normalized_latents(
+    codec: Codec, stride: int, layout: Any, order: Callable[[Tensor], Tensor]
+) -> None:
+    stem = WallocStem(codec, 5, stride=stride, layout=layout)
+    x = pixels(96)[:, :, :48]
+    z = (codec.encode(x) - codec.latent_mean[:, None, None]) / codec.latent_std[:, None, None]
+    k = stride // 8
+    cells = z.unfold(2, k, k).unfold(3, k, k)
+    expected = torch.einsum("ndhwij,odij->nohw", cells, stem.proj.weight) + stem.proj.bias[:, None, None]  # pyright: ignore[reportOptionalSubscript]
+    expected = expected.flatten(2).transpose(1, 2) if layout == "NLC" else order(expected)
+    torch.testing.assert_close(stem(x), expected, rtol=1e-4, atol=1e-4)
+    assert stem.grid_size((48, 96)) == (48 // stride, 96 // stride)
+
+
+def test_stem_inputs_agree(codec: Codec) -> None:
+    from_pixels = WallocStem(codec, 5, stride=16)
+    from_latents = WallocStem(codec, 5, stride=16, input="latents")
+    from_latents.load_state_dict(from_pixels.state_dict())
+    levels = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
+    x = levels / 255 - 0.5
+    assert torch.equal(from_pixels(x), from_latents(codec.encode(x)))
+    torch.testing.assert_close(from_pixels(levels), from_pixels(x), rtol=1e-4, atol=1e-4)
+    codes = codec.encode(x, quantize="round").to(torch.int8)
+    assert torch.equal(from_latents(codes), from_latents(codes.float()))
+    assert from_latents(codes[:0]).shape == (0, 5, 2, 3)
+    assert from_latents.input_size((30, 48)) == (4, 6) and from_pixels.input_size((30, 48)) == (30, 48)
+
+
+def test_sides_are_filled_up_to_whole_latents(codec: Codec) -> None:
+    stem = WallocStem(codec, 5, stride=16)
+    assert stem(pixels(60)).shape == (2, 5, 4, 4)
+    assert stem.grid_size((60, 60)) == (4, 4)
+    with pytest.raises(
+        ValueError, match=r"reads 2x2 latents per cell.*multiples of 2, got \(9, 9\) latents from pixels"
+    ):
+        stem(pixels(72))
+
+
+def test_bias_and_embedded_names() -> None:
+    stem = WallocStem("rgb_16x", 5, stride=8, bias=False)
+    assert stem.proj.bias is None
+    assert stem(pixels(16)).shape == (2, 5, 2, 2)
+    assert "input='pixels', stride=8, layout='NCHW'" in repr(stem)
+
+
+def test_stem_is_deterministic_and_its_codec_apart(codec: Codec) -> None:
+    before = {k: v.clone() for k, v in codec.state_dict().items()}
+    trainable = copy.deepcopy(codec).requires_grad_(True)
+    stem = WallocStem(trainable, 5, stride=8).train()
+    assert all(p.requires_grad for p in trainable.parameters())
+    assert not any(p.requires_grad for p in stem.codec.parameters())
+    x = pixels(32)
+    assert torch.equal(stem(x), stem(x))
+    assert torch.equal(stem.train()(x), stem.eval()(x))
+    stem.train().requires_grad_(True)  # as code that unfreezes everything does
+    optimizer = torch.optim.AdamW(stem.parameters(), lr=0.1, weight_decay=0.1)
+    stem(x).square().sum().backward()
+    assert {name for name, p in stem.named_parameters() if p.grad is not None} == {"proj.weight", "proj.bias"}
+    optimizer.step()
+    assert all(torch.equal(v, before[k]) for k, v in stem.codec.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_codec_stays_float32(codec: Codec, dtype: torch.dtype) -> None:
+    x = pixels(32)
+    expected = codec.normalize(codec.encode(x))
+    for move in (lambda s: s.to(dtype), lambda s: s.to(torch.float64).to(dtype), lambda s: s.half().to(dtype)):
+        stem = move(WallocStem(codec, 5, stride=8))
+        assert [t.dtype for t in stem.codec.parameters()] == [torch.float32] * 4
+        assert [t.dtype for t in stem.codec.buffers()] == [t.dtype for t in codec.buffers()]
+        assert torch.equal(stem.codec.encode(x), codec.encode(x))
+        assert stem(x).dtype == stem.proj.weight.dtype == dtype
+        seen: list[Tensor] = []
+        stem.proj.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+        stem(x)
+        assert torch.equal(seen[0], expected.to(dtype))
+
+
+def test_autocast_reaches_only_the_projection(codec: Codec) -> None:
+    x, seen = pixels(32), []
+    stem = WallocStem(codec, 5, stride=8)
+    stem.proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert stem(x).dtype == torch.bfloat16
+    assert seen[0].dtype == torch.float32
+    assert torch.equal(seen[0], codec.normalize(codec.encode(x)))
+
+
+def test_stem_options_are_checked(codec: Codec) -> None:
+    for stride in (0, -8, 3, 12):
+        with pytest.raises(ValueError, match=f"multiple or a divisor of 8, the stride of codec 'test', got {stride}"):
+            WallocStem(codec, 5, stride=stride)
+    with pytest.raises(ValueError, match="input must be one of 'pixels', 'latents', got 'image'"):
+        WallocStem(codec, 5, stride=8, input="image")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="layout must be one of 'NCHW', 'NHWC', 'NLC', got 'NCL'"):
+        WallocStem(codec, 5, stride=8, layout="NCL")  # pyright: ignore[reportArgumentType]
+    audio = Codec(CodecConfig("sound", "audio", 2, 4, 3))
+    with pytest.raises(ValueError, match="needs an image codec, 'sound' is for audio"):
+        WallocStem(audio, 5, stride=8)
+    with pytest.raises(ValueError, match="unknown codec 'rgb_17x'"):
+        WallocStem("rgb_17x", 5, stride=8)
+
+
+def test_stem_inputs_are_checked(codec: Codec) -> None:
+    from_pixels = WallocStem(codec, 5, stride=8)
+    from_latents = WallocStem(codec, 5, stride=8, input="latents")
+    with pytest.raises(ValueError, match=r"12 channels of codec 'test'.*got 3 channels: pixels\?.*input='pixels'"):
+        from_latents(pixels(32))
+    with pytest.raises(ValueError, match=r"3 channels for codec 'test'.*got 12 channels: latents\?.*input='latents'"):
+        from_pixels(torch.zeros(1, 12, 4, 4))
+    with pytest.raises(ValueError, match=r"got 4 channels$"):
+        from_pixels(torch.zeros(1, 4, 16, 16))
+    with pytest.raises(ValueError, match=r"a batch of four dimensions; got shape \(3, 16, 16\)$"):
+        from_pixels(torch.zeros(3, 16, 16))
+    with pytest.raises(TypeError, match=r"pixels as float or torch.uint8, got torch.int8"):
+        from_pixels(torch.zeros(1, 3, 16, 16, dtype=torch.int8))
+    with pytest.raises(TypeError, match=r"latents as float or torch.int8, got torch.uint8"):
+        from_latents(torch.zeros(1, 12, 4, 4, dtype=torch.uint8))

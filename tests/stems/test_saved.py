@@ -1,0 +1,164 @@
+"""Saving and loading models; test_stem_families.py does it for every family."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+import safetensors.torch
+import timm
+import torch
+from torch import nn
+
+import walloc_transforms as wt
+from tests.helpers import make_codec, stem_codec
+from walloc_transforms.stems.layers import find_stem, swap_stem
+
+ARGS: dict[str, Any] = {"layers": (1, 1, 1, 1), "channels": (16, 24, 32, 40)}
+
+
+def make(**options: Any) -> Any:
+    torch.manual_seed(2)
+    return wt.replace_stem(timm.create_model("resnet18", num_classes=7, **ARGS), stem_codec(), **options).eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    wt.save_pretrained(make(), tmp_path / "model", model_args=ARGS)
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("kind", ["pixels", "latents"])
+@pytest.mark.parametrize("match", ["grid", "entry", "resolution"])
+def test_there_and_back(tmp_path: Path, kind: Any, match: Any) -> None:
+    model = make(input=kind, match=match)
+    x = torch.rand(2, *model.walloc.input_shape)
+    wt.save_pretrained(model, tmp_path, model_args=ARGS)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    random = torch.get_rng_state()
+    again = wt.load_pretrained(tmp_path)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert torch.equal(again(x), model(x))
+    assert again.walloc == model.walloc
+    assert not again.training
+    trained = {key for key, parameter in model.named_parameters() if parameter.requires_grad}
+    assert {key for key, parameter in again.named_parameters() if parameter.requires_grad} == trained
+
+
+def test_options_of_the_stem(tmp_path: Path) -> None:
+    model = make(input="latents")
+    stem = find_stem(model)
+    swap_stem(model, wt.WallocStem(stem.codec, stem.out_channels, stride=4, input="latents", neighbors=1, expand=True))
+    wt.save_pretrained(model, tmp_path, model_args=ARGS)
+    again = wt.load_pretrained(tmp_path)
+    x = torch.randn(1, *model.walloc.input_shape) * 20
+    assert torch.equal(again(x), model(x))
+    assert find_stem(again).proj.kernel_size == (3, 3)
+
+
+def test_half_precision(tmp_path: Path) -> None:
+    model = make().to(torch.bfloat16)
+    wt.save_pretrained(model, tmp_path, model_args=ARGS)
+    again = wt.load_pretrained(tmp_path)
+    x = torch.rand(1, 3, 64, 64) - 0.5
+    assert torch.equal(again(x), model(x))
+    assert again.fc.weight.dtype == torch.bfloat16
+    assert find_stem(again).codec.weight.dtype == torch.float32
+
+
+def test_codec_with_a_network_decoder(tmp_path: Path) -> None:
+    pytest.importorskip("diffusers")
+    codec = make_codec(12, decoder="autoencoder_kl", decoder_width=32)
+    codec.load_decoder()
+    model = wt.replace_stem(timm.create_model("resnet18", **ARGS), codec).eval()
+    assert find_stem(model).codec.decoder is None  # the model does not carry it along
+    wt.save_pretrained(model, tmp_path, model_args=ARGS)
+    x = torch.rand(1, 3, 64, 64) - 0.5
+    assert torch.equal(wt.load_pretrained(tmp_path)(x), model(x))
+
+
+def test_repository(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(repo: str, file: str, revision: str | None = None) -> str:
+        asked.append((repo, file, revision))
+        return str(folder / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    x = torch.rand(1, 3, 64, 64) - 0.5
+    assert torch.equal(wt.load_pretrained("owner/name", revision="v1")(x), wt.load_pretrained(folder)(x))
+    assert asked == [("owner/name", "config.json", "v1"), ("owner/name", "model.safetensors", "v1")]
+
+
+@pytest.mark.parametrize(
+    ("model_args", "match"),
+    [
+        ({}, r"model_args=\{\} makes another model: missing tensors \['layer1.1"),
+        ({**ARGS, "channels": (16, 24, 32, 48)}, r"makes another model: .* has shape"),
+        ({**ARGS, "act_layer": nn.GELU}, "model_args must be plain values"),
+    ],
+)
+def test_wrong_arguments(tmp_path: Path, model_args: dict[str, Any], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        wt.save_pretrained(make(), tmp_path, model_args=model_args)
+    assert not any(tmp_path.iterdir())
+
+
+def test_other_models(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has 0 WaLLoC stems, expected one"):
+        wt.save_pretrained(timm.create_model("resnet18"), tmp_path)
+    with pytest.raises(ValueError, match=r"was not made by timm\.create_model and replace_stem"):
+        wt.save_pretrained(nn.Sequential(wt.WallocStem("rgb_16x", 4, stride=8)), tmp_path)
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    fields = json.loads((folder / "config.json").read_text())
+    change(fields)
+    (folder / "config.json").write_text(json.dumps(fields))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda f: f.update(format="x"), "does not describe a model"),
+        (lambda f: f.update(version=2), "of version 2: this release reads version 1"),
+        (lambda f: f.pop("codec"), "expected the fields"),
+        (lambda f: f.update(more=1), "expected the fields"),
+        (lambda f: f.update(sha256="0" * 64), "is damaged or belongs to another config"),
+        (lambda f: f.update(architecture="hf-hub:owner/evil"), "timm has no model 'hf-hub:owner/evil'"),
+        (lambda f: f.update(architecture=5), "architecture must be of type str, got 5"),
+        (lambda f: f["model_args"].update(checkpoint_path="/etc/passwd"), r"other weights: \['checkpoint_path'\]"),
+        (lambda f: f["model_args"].update(pretrained=True), "other weights"),
+        (lambda f: f["model_args"].update(nonsense=1), "no such model can be built"),
+        (lambda f: f["model_args"].update(num_classes=8), "makes another model: fc.weight has shape"),
+        (lambda f: f["codec"].update(channels=11), "makes another model"),
+        (lambda f: f["codec"].pop("levels"), "the codec must have the fields"),
+        (lambda f: f["stem"].update(neighbors=1), "makes another model: conv1.proj.weight"),
+        (lambda f: f["stem"].update(other=1), "unknown options of the stem"),
+        (lambda f: f.update(input="sound"), "input must be one of"),
+        (lambda f: f.update(match="size"), "match must be one of"),
+    ],
+)
+def test_damaged_config(folder: Path, change: Callable[[dict[str, Any]], Any], match: str) -> None:
+    edit(folder, change)
+    with pytest.raises(ValueError, match=match):
+        wt.load_pretrained(folder)
+
+
+def test_damaged_files(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no folder of a model: it has no config\.json"):
+        wt.load_pretrained(tmp_path)
+    weights = folder / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1])
+    with pytest.raises(ValueError, match="is damaged"):
+        wt.load_pretrained(folder)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError, match=r"it has no model\.safetensors"):
+        wt.load_pretrained(folder)
+    (folder / "config.json").write_text("{")
+    weights.write_bytes(safetensors.torch.save({}))
+    with pytest.raises(ValueError, match="is no JSON file"):
+        wt.load_pretrained(folder)

@@ -1,0 +1,85 @@
+"""Companding by the Gaussian distribution function, and the three ways to quantize.
+
+A latent ``z`` of the linear projection is roughly bell-shaped. ``compand`` squeezes it into the range of a signed
+integer of ``bits`` bits, so that rounding to integers is the quantizer; ``expand`` undoes it (WaLLoC, section 3):
+
+    compand: u = 2 M (Phi(z / s) - 1/2)                      range (-M, M)
+    expand:  z = s Phi^-1(clip(v / (2 M) + 1/2, 1e-4, 1 - 1e-4))
+
+with ``q = 2**(bits - 1) - 1``, ``M = q + 0.5 - 0.001``, ``s = q / 1.85`` and ``Phi`` the standard normal distribution
+function. Beyond ``3.72 s`` the expansion saturates.
+"""
+
+import math
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+__all__ = ["Quantize", "clip", "compand", "expand", "quantize", "saturation", "slope"]
+
+Quantize = Literal["none", "noise", "round"]
+
+_TAIL = 1e-4  # probability at which the expansion saturates
+
+
+def _constants(bits: int) -> tuple[float, float]:
+    largest_code = 2 ** (bits - 1) - 1
+    return largest_code + 0.5 - 0.001, largest_code / 1.85
+
+
+def compand(z: Tensor, bits: int = 8) -> Tensor:
+    """Map projected latents to the range of ``bits``-bit codes, ``(-M, M)``; differentiable.
+
+    Args:
+        z: Float tensor of any shape.
+        bits: Width of a code; 8 gives ``M = 127.499`` and ``s = 68.65``.
+    """
+    limit, scale = _constants(bits)
+    return torch.erf(z * (1 / (scale * math.sqrt(2)))) * limit
+
+
+def expand(v: Tensor, bits: int = 8) -> Tensor:
+    """Undo :func:`compand` for values or codes ``v``; exact to about 1e-3 within 3 s, saturating at 3.72 s."""
+    limit, scale = _constants(bits)
+    most = 1 - 2 * _TAIL
+    return torch.erfinv((v * (1 / limit)).clamp(-most, most)) * (scale * math.sqrt(2))
+
+
+def clip(z: Tensor, bits: int = 8) -> Tensor:
+    """Limit to ``[-M, M]`` and do nothing else: what the codecs before companding did; nothing undoes it."""
+    limit, _ = _constants(bits)
+    return z.clamp(-limit, limit)
+
+
+def slope(bits: int = 8) -> float:
+    """Derivative of :func:`compand` at 0: how many codes one unit of the projection spans there (1.482 for 8 bits)."""
+    limit, scale = _constants(bits)
+    return 2 * limit / (scale * math.sqrt(2 * math.pi))
+
+
+def saturation(bits: int = 8) -> float:
+    """Magnitude at which :func:`expand` saturates, ``3.719 s`` (255.3 for 8 bits)."""
+    limit, _ = _constants(bits)
+    return float(expand(torch.tensor(limit, dtype=torch.float64), bits))
+
+
+def quantize(u: Tensor, mode: Quantize) -> Tensor:
+    """Quantize companded latents.
+
+    Args:
+        u: Companded latents.
+        mode: ``"none"`` leaves them as they are; ``"round"`` rounds to integers, half to even; ``"noise"`` adds noise
+            uniform in [-0.5, 0.5), the differentiable stand-in for rounding while a codec is trained.
+
+    Raises:
+        ValueError: ``mode`` is none of the three.
+    """
+    match mode:
+        case "none":
+            return u
+        case "round":
+            return torch.round(u)
+        case "noise":
+            return u + torch.rand_like(u) - 0.5
+    raise ValueError(f"quantize must be one of {get_args(Quantize)}, got {mode!r}")

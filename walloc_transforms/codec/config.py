@@ -1,0 +1,196 @@
+"""The geometry of a codec."""
+
+import dataclasses
+from typing import Literal, get_args
+
+__all__ = ["CodecConfig", "Network", "check_sample_rate"]
+
+Network = Literal["linear", "autoencoder_kl", "oobleck"]
+Companding = Literal["gaussian", "clip"]
+
+_CHOICES = {
+    "modality": ("image", "audio"),
+    "encoder": get_args(Network),
+    "decoder": get_args(Network),
+    "companding": get_args(Companding),
+}
+_RANGES = {
+    "levels": (1, 16),
+    "latent_bits": (2, 16),
+    "signal_channels": (1, 4096),
+    "encoder_width": (0, 8192),
+    "decoder_width": (0, 8192),
+    "decoder_layers": (1, 64),
+    "stages": (1, 64),
+    "pad": (0, 1),
+    "sample_rate": (0, 2**32 - 1),
+    "refiner_width": (0, 4096),
+    "refiner_blocks": (0, 64),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class CodecConfig:
+    """The geometry of a codec.
+
+    Attributes:
+        name: What the codec is called.
+        modality: ``"image"`` or ``"audio"``.
+        signal_channels: Channels C of the signal, 3 for RGB.
+        channels: Latent channels D.
+        levels: Wavelet levels J; a latent covers ``2**J`` samples per axis.
+        wavelet: Name of a discrete wavelet of PyWavelets.
+        latent_bits: Bits of a latent's integer code.
+        source: Where the weights come from, in a sentence.
+        encoder: ``"linear"``, one matrix per location, or a network of diffusers: ``"autoencoder_kl"`` (images) or
+            ``"oobleck"`` (audio).
+        decoder: Likewise.
+        encoder_width: Hidden channels of an encoder network; 0 for a linear encoder.
+        decoder_width: Hidden channels of a decoder network; 0 for a linear decoder.
+        decoder_layers: Layers per block of an ``"autoencoder_kl"`` decoder.
+        stages: More than 1: latents come in so many groups, each coding what the groups before it left.
+        companding: ``"gaussian"``, or ``"clip"``: latents are limited to the range of the codes and no more.
+        pad: Locations without signal that the latents have at either end.
+        post_filter: Whether an ``"oobleck"`` decoder ends in a filter on the waveform.
+        statistics: Whether the mean and spread of the latents are known; without them they cannot be normalized.
+        sample_rate: Of the waveforms that the codec is meant for, in Hz; 0 if that is not known.
+        refiner_width: Channels of the refiner, a second decoder beside the linear one; 0 if there is none.
+        refiner_blocks: Its residual blocks; 0 likewise.
+
+    Raises:
+        ValueError: A field is out of range or of the wrong type.
+    """
+
+    name: str
+    modality: Literal["image", "audio"]
+    signal_channels: int
+    channels: int
+    levels: int
+    wavelet: str = "bior4.4"
+    latent_bits: int = 8
+    source: str = ""
+    encoder: Network = "linear"
+    decoder: Network = "linear"
+    encoder_width: int = 0
+    decoder_width: int = 0
+    decoder_layers: int = 2
+    stages: int = 1
+    companding: Companding = "gaussian"
+    pad: int = 0
+    post_filter: bool = False
+    statistics: bool = True
+    sample_rate: int = 0
+    refiner_width: int = 0
+    refiner_blocks: int = 0
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            expected = field.type if field.type in (int, bool) else str
+            if type(value) is not expected:
+                raise ValueError(f"codec config: {field.name} must be of type {expected.__name__}, got {value!r}")
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(
+                    f"codec config: {name} must be {' or '.join(map(repr, choices))}, got {getattr(self, name)!r}"
+                )
+        for name, (low, high) in _RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                raise ValueError(f"codec config: {name} must be from {low} to {high}, got {getattr(self, name)}")
+        if not 1 <= self.channels <= self.packets:
+            raise ValueError(
+                f"codec config: channels must be from 1 to {self.packets} (all packets of "
+                f"{self.signal_channels} signal channels), got {self.channels}"
+            )
+        self._check_networks()
+
+    def _check_networks(self) -> None:
+        network = "autoencoder_kl" if self.modality == "image" else "oobleck"
+        for part in ("encoder", "decoder"):
+            kind, width = getattr(self, part), getattr(self, f"{part}_width")
+            if kind not in ("linear", network):
+                raise ValueError(f"codec config: {part} {kind!r} is not for modality {self.modality!r}")
+            grain = {"linear": 1, "autoencoder_kl": 32, "oobleck": self.channels}[kind]
+            if (kind == "linear") != (width == 0) or width % grain:
+                expected = "0" if kind == "linear" else f"a multiple of {grain}, at least {grain}"
+                raise ValueError(f"codec config: {part}_width of {part} {kind!r} must be {expected}, got {width}")
+        if self.stages > 1 and (self.encoder, self.decoder) != ("linear", "linear"):
+            raise ValueError("codec config: several stages need a linear encoder and decoder")
+        if self.channels % self.stages:
+            raise ValueError(f"codec config: {self.channels} channels do not make {self.stages} stages of equal size")
+        if self.pad != 0 and self.modality != "audio":
+            raise ValueError(f"codec config: pad is for audio, got {self.pad} for an image codec")
+        if self.sample_rate and self.modality != "audio":
+            raise ValueError(f"codec config: sample_rate is for audio, got {self.sample_rate} for an image codec")
+        if "oobleck" in (self.encoder, self.decoder) and self.pad != 1:
+            raise ValueError(f"codec config: an 'oobleck' network goes with pad 1, got {self.pad}")
+        if (self.refiner_width == 0) != (self.refiner_blocks == 0):
+            raise ValueError(
+                "codec config: refiner_width and refiner_blocks must both be 0, or neither, got "
+                f"{self.refiner_width} and {self.refiner_blocks}"
+            )
+        if self.refiner_width and not (self.is_linear and self.statistics):
+            raise ValueError(
+                "codec config: a refiner goes with a linear encoder and decoder, one stage, and latents "
+                "whose mean and spread are known"
+            )
+        if self.post_filter and self.decoder != "oobleck":
+            raise ValueError(f"codec config: a post filter goes with decoder 'oobleck', got {self.decoder!r}")
+
+    @property
+    def dims(self) -> int:
+        """Axes of the signal: 2 for images, 1 for audio."""
+        return 2 if self.modality == "image" else 1
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether encoder and decoder are one matrix each."""
+        return (self.encoder, self.decoder, self.stages) == ("linear", "linear", 1)
+
+    def check_decoder(self, decoder: str | None) -> str:
+        """Return which of the codec's decoders is meant: its own, ``self.decoder``, if none is named.
+
+        Raises:
+            ValueError: The codec has no such decoder.
+        """
+        choices = [self.decoder, *["refiner"] * (self.refiner_width > 0)]
+        if decoder is not None and decoder not in choices:
+            raise ValueError(
+                f"decoder of codec {self.name!r} must be {' or '.join(map(repr, choices))}, got {decoder!r}"
+            )
+        return decoder or self.decoder
+
+    @property
+    def stride(self) -> int:
+        """Samples per latent along each axis, ``2**levels``."""
+        return 2**self.levels
+
+    @property
+    def packets(self) -> int:
+        """Packet channels, ``signal_channels * stride**dims``."""
+        return self.signal_channels * self.stride**self.dims
+
+    @property
+    def dimensionality_reduction(self) -> float:
+        """How many signal values there are for one latent value."""
+        return self.packets / self.channels
+
+
+def check_sample_rate(config: CodecConfig, sample_rate: int | None) -> None:
+    """Compare the sample rate of a waveform, if it is given, with the codec's, if that is known.
+
+    Raises:
+        ValueError: They differ, or the codec is for images.
+    """
+    if sample_rate is None:
+        return
+    if config.modality != "audio":
+        raise ValueError(f"sample_rate is for audio codecs, got {sample_rate} for {config.name!r}, an image codec")
+    if sample_rate < 1:
+        raise ValueError(f"sample_rate must be positive, got {sample_rate}")
+    if config.sample_rate and sample_rate != config.sample_rate:
+        raise ValueError(
+            f"codec {config.name!r} is for {config.sample_rate} Hz, got a waveform of {sample_rate} Hz: "
+            f"resample it first, as torchaudio.transforms.Resample({sample_rate}, {config.sample_rate}) "
+            "does"
+        )

@@ -1,0 +1,178 @@
+"""Codec folders: written atomically, and checked before being believed.
+
+config.json           geometry, and the SHA-256 of the other files
+weights.safetensors   encoder, latent statistics, and the decoder if it is linear
+decoder.safetensors   the decoder if it is a network: read only when something is decoded
+refiner.safetensors   the refiner if there is one, in half precision: read only when it is asked for
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import Tensor
+
+from ..safe import check_tensors, write_atomically
+from .config import CodecConfig
+
+__all__ = [
+    "CONFIG_FILE",
+    "DECODER_FILE",
+    "REFINER_FILE",
+    "WEIGHTS_FILE",
+    "TensorFile",
+    "check_state",
+    "read_codec",
+    "write_codec",
+]
+
+FORMAT = "walloc_transforms.codec"
+FORMAT_VERSION = 1
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "weights.safetensors"
+DECODER_FILE, REFINER_FILE = "decoder.safetensors", "refiner.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorFile:
+    """A decoder network or a refiner that has not been read yet; call it for its tensors by name.
+
+    Attributes:
+        file: The safetensors file.
+        sha256: What its SHA-256 must be.
+    """
+
+    file: Path
+    sha256: str
+
+    def __call__(self) -> dict[str, Tensor]:
+        """Read the tensors.
+
+        Raises:
+            FileNotFoundError: The file is missing.
+            ValueError: It is damaged.
+        """
+        if not self.file.is_file():
+            raise FileNotFoundError(f"{self.file}, the {self.file.stem} of this codec, is missing")
+        return _read_tensors(self.file, self.sha256)
+
+
+def write_codec(
+    folder: str | os.PathLike[str],
+    config: CodecConfig,
+    state: Mapping[str, Tensor],
+    decoder: Mapping[str, Tensor] | None = None,
+    refiner: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write the files of a codec, each atomically and the config last.
+
+    Args:
+        folder: Is made if need be.
+        config: The geometry.
+        state: Tensors of the codec but for networks.
+        decoder: Tensors of a decoder network, if that is what it has.
+        refiner: Likewise of a refiner.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    header: dict[str, Any] = {"format": FORMAT, "version": FORMAT_VERSION}
+    for key, file, tensors in (("decoder_sha256", DECODER_FILE, decoder), ("refiner_sha256", REFINER_FILE, refiner)):
+        if tensors is not None:
+            header[key] = _write_tensors(folder / file, tensors)
+    header["sha256"] = _write_tensors(folder / WEIGHTS_FILE, state)
+    text = json.dumps({**header, **dataclasses.asdict(config)}, indent=2) + "\n"
+    write_atomically(folder / CONFIG_FILE, text.encode())
+
+
+def read_codec(folder: str | os.PathLike[str]) -> tuple[CodecConfig, dict[str, Tensor], dict[str, TensorFile]]:
+    """Read what :func:`write_codec` wrote; check tensors with `check_state`.
+
+    Returns:
+        Config, tensors, and the files of networks, which have not been read: ``"decoder"``, ``"refiner"``.
+
+    Raises:
+        FileNotFoundError: The folder or one of its files is missing.
+        ValueError: A file is damaged, of another format or version, or they do not belong together.
+    """
+    folder = Path(folder)
+    for file in (CONFIG_FILE, WEIGHTS_FILE):
+        if not (folder / file).is_file():
+            raise FileNotFoundError(f"{folder} is no codec folder: it has no {file}")
+    fields = _read_config(folder / CONFIG_FILE)
+    sha256 = fields.pop("sha256")
+    hashes = {part: fields.pop(f"{part}_sha256", None) for part in ("decoder", "refiner")}
+    config = CodecConfig(**fields)
+    if (hashes["decoder"] is None) != (config.decoder == "linear"):
+        raise ValueError(
+            f"{folder / CONFIG_FILE}: decoder_sha256 belongs to a decoder that is a network, "
+            f"the decoder here is {config.decoder!r}"
+        )
+    if (hashes["refiner"] is None) != (config.refiner_width == 0):
+        raise ValueError(
+            f"{folder / CONFIG_FILE}: refiner_sha256 belongs to a refiner, whose refiner_width here is "
+            f"{config.refiner_width}"
+        )
+    state = _read_tensors(folder / WEIGHTS_FILE, sha256)
+    names = {"decoder": DECODER_FILE, "refiner": REFINER_FILE}
+    files = {part: TensorFile(folder / names[part], value) for part, value in hashes.items() if value is not None}
+    return config, state, files
+
+
+def _read_config(file: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(file.read_text("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{file} is no JSON file: {error}") from error
+    if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
+        raise ValueError(f"{file} does not describe a codec: expected format {FORMAT!r}")
+    version = fields.pop("version", None)
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{file} is of version {version!r}: this release reads version {FORMAT_VERSION}")
+    names = [field.name for field in dataclasses.fields(CodecConfig)]
+    known = {*names, "sha256", "decoder_sha256", "refiner_sha256"}
+    required = {*names[: names.index("source") + 1], "sha256"}  # the rest describes published codecs
+    if not required <= fields.keys() <= known:
+        missing, unknown = sorted(required - fields.keys()), sorted(fields.keys() - known)
+        raise ValueError(f"{file}: missing fields {missing}, unknown fields {unknown}")
+    return fields
+
+
+def check_state(state: Mapping[str, Tensor], config: CodecConfig, what: str) -> None:
+    """Compare tensors with the config, before memory is taken on its word; a network is compared when it is built.
+
+    Raises:
+        ValueError: A tensor does not fit; it is named.
+    """
+    d, p = config.channels, config.packets
+    shapes: dict[str, tuple[int, ...]] = {}
+    if config.encoder == "linear":
+        shapes |= {"weight": (d, p), "bias": (d,)}
+    if config.decoder == "linear":
+        shapes |= {"decoder.weight": (p, d), "decoder.bias": (p,)}
+    shapes |= {"latent_mean": (d,), "latent_std": (d,)}
+    network = config.encoder != "linear"
+    check_tensors({k: v for k, v in state.items() if not (network and k.startswith("encoder."))}, shapes, what)
+    if not (state["latent_std"] > 0).all():
+        raise ValueError(f"{what}: latent_std must be positive")
+
+
+def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
+    content = safetensors.torch.save({k: v.cpu().contiguous() for k, v in tensors.items()})
+    write_atomically(file, content)
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read_tensors(file: Path, sha256: str) -> dict[str, Tensor]:
+    content = file.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise ValueError(
+            f"{file} is damaged or belongs to another config: its SHA-256 is not the one {CONFIG_FILE} names"
+        )
+    try:
+        return safetensors.torch.load(content)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{file} is no safetensors file: {error}") from error

@@ -1,0 +1,101 @@
+"""The encoder and decoder networks of the published codecs, built by diffusers, which is imported only here.
+
+    autoencoder_kl   conv 3x3 - residual block, global attention, residual block - residual blocks - norm - conv 3x3
+    oobleck          conv 7 - 2 blocks of (Snake, conv 2, 3 dilated residual units) - Snake - conv 7
+
+Neither changes the resolution, but an Oobleck encoder adds a location at either end and its decoder drops it again. The
+attention is ``scaled_dot_product_attention``, whose memory grows with the number of locations and not with its square.
+"""
+
+import warnings
+from collections.abc import Mapping
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..safe import check_tensors
+from .config import CodecConfig
+from .decoders import NetworkDecoder
+
+__all__ = ["build_decoder", "build_network"]
+
+
+def build_network(
+    config: CodecConfig, part: Literal["encoder", "decoder"], state: Mapping[str, Tensor] | None = None, what: str = ""
+) -> nn.Module:
+    """Build what maps packets ``(N, C * bands, ...)`` to projected latents ``(N, D, ...)``, or latents to packets.
+
+    Args:
+        config: The geometry; its ``encoder`` or ``decoder`` names a network.
+        part: Which of the two.
+        state: The network's tensors by name, without weight normalization. Default: random ones, always the same.
+        what: Where the tensors come from, for messages.
+
+    Returns:
+        The network, frozen.
+
+    Raises:
+        ImportError: diffusers is not installed.
+        ValueError: A tensor is missing, unexpected, of another shape, not float32 or not finite; it is named.
+    """
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # those of other devices are left alone
+        with torch.device("cpu" if state is None else "meta"):
+            network = _build(config, part)
+    if state is not None:
+        check_tensors(state, {name: tuple(value.shape) for name, value in network.state_dict().items()}, what)
+        network.load_state_dict(dict(state), assign=True)
+    return network.requires_grad_(False).eval()
+
+
+def build_decoder(config: CodecConfig, state: Mapping[str, Tensor] | None = None) -> NetworkDecoder:
+    """Build the decoder of a codec whose decoder is a network, with its post filter.
+
+    Args:
+        config: The geometry.
+        state: Tensors by name: ``network.*``, ``post.weight``, ``post.bias``. Default: random ones, always the same.
+
+    Raises:
+        ImportError: diffusers is not installed.
+        ValueError: A tensor does not fit the config; it is named.
+    """
+    c, what = config, f"the decoder of codec {config.name!r}"
+    inner = None
+    if state is not None:
+        inner = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # those of other devices are left alone
+        post = nn.Conv1d(c.signal_channels, c.signal_channels, 129, padding=64) if c.post_filter else None
+    decoder = NetworkDecoder(build_network(c, "decoder", inner, what), c.packets, c.dims, c.pad, post)
+    if state is not None:
+        rest = {k: v for k, v in state.items() if not k.startswith("network.")}
+        check_tensors(rest, {f"post.{k}": tuple(v.shape) for k, v in (post.state_dict() if post else {}).items()}, what)
+        decoder.load_state_dict(dict(rest), strict=False)
+    return decoder.requires_grad_(False)
+
+
+def _build(config: CodecConfig, part: Literal["encoder", "decoder"]) -> nn.Module:
+    try:
+        from diffusers.models.autoencoders import autoencoder_oobleck, vae
+    except ImportError as error:
+        raise ImportError(
+            f"the {part} of codec {config.name!r} is a network that diffusers builds, which could not be "
+            f'imported ({error}): pip install "walloc_transforms[diffusers]"'
+        ) from error
+    d, packets = config.channels, config.packets
+    if part == "encoder" and config.encoder == "autoencoder_kl":
+        return vae.Encoder(packets, d, ("DownEncoderBlock2D",), (config.encoder_width,), double_z=False)
+    if part == "decoder" and config.decoder == "autoencoder_kl":
+        layers = config.decoder_layers
+        return vae.Decoder(d, packets, ("UpDecoderBlock2D",), (config.decoder_width,), layers_per_block=layers)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*weight_norm", FutureWarning)
+        if part == "encoder":
+            network = autoencoder_oobleck.OobleckEncoder(d, packets, [1, 1], [config.encoder_width // d] * 2)
+        else:
+            network = autoencoder_oobleck.OobleckDecoder(d, d, packets, [1, 1], [config.decoder_width // d] * 2)
+    for module in network.modules():  # for training only; without it a network can be copied and runs faster
+        if hasattr(module, "weight_g"):
+            nn.utils.remove_weight_norm(module)
+    return network

@@ -1,0 +1,315 @@
+"""Encoding and decoding of audio chunk by chunk, for signals that do not fit in memory or have not ended yet.
+
+    chunks of a waveform --StreamEncoder--> frames of latents, as they become ready --StreamDecoder--> samples
+
+A frame of latents depends on a limited stretch of the waveform, and a sample on a limited stretch of latents. So a
+stream keeps what the next frames still need, hands windows to ``Codec.encode`` or ``Codec.decode``, and drops what the
+ends of the window have touched. ``Codec`` wraps a whole signal round, its end beside its beginning; a stream does not
+know the end, and takes the signal to lie between silence. So some frames at either end differ: ``edge_frames``.
+"""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..wavelets import analysis_bank, check_size, pad_to_multiple, synthesis_bank
+from .companding import Quantize
+from .decoders import _REACH as _DECODER_REACH
+
+if TYPE_CHECKING:
+    from .codec import Codec
+
+__all__ = ["StreamDecoder", "StreamEncoder"]
+
+# An Oobleck encoder looks as many frames to either side: 3 in the first convolution, 39 in each block's residual units,
+# one at the blocks' ends together, one in the last convolution.
+_ENCODER_REACH = 83
+_POST_REACH = 64  # samples, of the filter behind some decoders
+
+
+class _Stream:
+    """What both directions share.
+
+    Attributes:
+        edge_frames: So many frames at the beginning and at the end of the stream at most, ``(left, right)``, differ
+            from those that ``Codec`` makes of the whole, unless the signal is silent there.
+        latency: So many samples must be known behind a frame of ``stride`` samples before it is given out: a sample has
+            gone through encoder and decoder when ``stride + encoder.latency + decoder.latency`` samples are known.
+    """
+
+    def __init__(
+        self,
+        codec: "Codec",
+        channels: tuple[int, int],
+        silence: Tensor,
+        *,
+        unit: int,
+        before: int,
+        after: int,
+        outside: int,
+        least: int,
+    ) -> None:
+        """Take what is known of the windows.
+
+        Args:
+            codec: The codec.
+            channels: Of the chunks and of the results.
+            silence: What lies before and behind the stream, ``(channels or 1, 1)``.
+            unit: Length of a frame in values of the chunks.
+            before: Frames at the beginning of a window that it gives no result for.
+            after: Values at the end of a window, likewise.
+            outside: Frames at either end that the results have and the chunks have not; negative if it is the reverse.
+            least: Values of the shortest stream.
+        """
+        self.codec, self._channels, self._silence = codec, channels, silence
+        self._unit, self._before, self._after, self._outside, self._least = unit, before, after, outside, least
+        self.edge_frames = (before, -(-after // unit))
+        self.latency = after * codec.config.stride // unit
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, ready for another stream."""
+        self._held: list[Tensor] = []  # not joined before a frame is ready: chunks may be single samples
+        self._length = 0  # of what is held
+        self._seen = 0  # values that came in
+        self._given = 0  # frames that went out
+        self._form: tuple[tuple[int, ...], torch.dtype, torch.device] | None = None
+        self._finished = False
+
+    @property
+    def held(self) -> int:
+        """How many samples or latents the stream keeps between calls: a few frames, however long it is."""
+        return self._length
+
+    def __call__(self, chunk: Tensor) -> Tensor:
+        """Take in the next chunk.
+
+        Args:
+            chunk: Waveform ``(..., C, T)`` or latents ``(..., D, t)``, of any leading dimensions and any length, also
+                0, and of a dtype that the codec takes. All chunks of a stream are alike but for their length.
+
+        Returns:
+            What is ready by now, float32: latents ``(..., D, t)`` or waveform ``(..., C, T)``, often of length 0.
+
+        Raises:
+            ValueError: Wrong shape, a chunk unlike those before it, or a waveform with NaN or infinite values (looked
+                for on the CPU only). The chunk is not taken in.
+            TypeError: Not a tensor, or of another dtype.
+            RuntimeError: The stream is finished.
+        """
+        own = self._check(chunk)
+        if self._form is None:
+            self._form = _form(chunk)
+            self._held = [self._silent((self._before + self._outside) * self._unit, own)]
+        if own.shape[-1]:
+            self._held.append(own)
+        self._seen += own.shape[-1]
+        self._length = self._seen - (self._given - self._before - self._outside) * self._unit
+        frames = (self._length - self._after) // self._unit - self._before
+        if frames < 1:
+            return own.new_zeros(*own.shape[:-2], self._channels[1], 0)
+        window = torch.cat(self._held, -1)
+        result = self._work(window, frames)
+        self._held = [window[..., frames * self._unit :].clone()]  # a view would keep all of it
+        self._length, self._given = self._length - frames * self._unit, self._given + frames
+        return result
+
+    def _check(self, chunk: Tensor) -> Tensor:
+        """Return a copy in float32, because the caller may use the memory again."""
+        self._check_open()
+        form = f"tensor of shape (..., {self._channels[0]}, T)"
+        if not isinstance(chunk, Tensor):
+            raise TypeError(f"expected a {form}, got {type(chunk).__name__}")
+        if chunk.ndim < 2 or chunk.shape[-2] != self._channels[0]:
+            raise ValueError(f"codec {self.codec.config.name!r} expects a {form}, got {tuple(chunk.shape)}")
+        if self._form is None:
+            self._run(chunk.new_zeros(0, self._channels[0], self._least))  # checks the dtype
+        elif _form(chunk) != self._form:
+            new, old = (f"({', '.join(map(str, s))}, T) {d} on {place}" for s, d, place in (_form(chunk), self._form))
+            raise ValueError(f"the chunks of a stream must be alike: got {new} after {old}")
+        return chunk.to(torch.float32, copy=True)
+
+    def _check_open(self) -> None:
+        if self._finished:
+            raise RuntimeError("this stream is finished: reset() begins another")
+
+    def _silent(self, length: int, like: Tensor) -> Tensor:
+        return self._silence.to(like.device).expand(*like.shape[:-1], length)
+
+    def _close(self, window: Tensor) -> Tensor:
+        """Get the rest out of what is held."""
+        window = torch.cat([window, self._silent(self._outside * self._unit + self._after, window)], -1)
+        frames = -(-self._seen // self._unit) + 2 * self._outside - self._given
+        result = self._work(window, frames, last=True)
+        self._held, self._length, self._finished = [], 0, True
+        return result
+
+    def _run(self, window: Tensor) -> Tensor:
+        """Let the codec work on a window."""
+        raise NotImplementedError
+
+    def _work(self, window: Tensor, frames: int, last: bool = False) -> Tensor:
+        """Get the next ``frames`` out of a window."""
+        raise NotImplementedError
+
+
+class StreamEncoder(_Stream):
+    """Encodes a waveform chunk by chunk: call it with chunks of any length, then :meth:`finish`.
+
+    The latents of all calls together are ``Codec.encode`` of the chunks together, but for ``edge_frames`` at either
+    end: as if silence lay before and behind. Every call that yields frames encodes some on either side anew, 8 with
+    linear codecs and 170 with networks, so longer chunks are faster. Memory does not grow with the stream, unless
+    somebody differentiates.
+
+    Args:
+        codec: An audio codec.
+        quantize: As for ``Codec.encode``.
+        input_range: As for ``Codec.encode``; usual waveforms need ``(-1, 1)``.
+
+    Raises:
+        ValueError: An image codec, or an option out of range.
+    """
+
+    def __init__(self, codec: "Codec", quantize: Quantize, *, input_range: tuple[float, float]) -> None:
+        c = _check_audio(codec).config
+        self.quantize: Quantize = quantize
+        self.input_range = input_range
+        network = _ENCODER_REACH if codec.encoder is not None else 0
+        # A network sees the signal from frames beyond its ends, too; elsewhere those frames are all the same.
+        outside, self._edge = (c.pad, 0) if network else (0, c.pad)
+        left, right = analysis_bank(c.wavelet, c.levels).reach
+        before = max(1, -(-left // c.stride) + network)  # at least what the reflection at the end needs
+        super().__init__(
+            codec,
+            (c.signal_channels, c.channels),
+            torch.full((1, 1), sum(input_range) / 2),
+            unit=c.stride,
+            before=before,
+            after=right + network * c.stride,
+            outside=outside,
+            least=c.stride,
+        )
+        self.edge_frames = (self.edge_frames[0] + c.pad, self.edge_frames[1] + c.pad)
+        self._run(codec.latent_mean.new_zeros(0, c.signal_channels, c.stride))  # checks the options
+
+    def finish(self) -> Tensor:
+        """End the stream.
+
+        Returns:
+            The rest of the latents, of ``ceil(T / stride) + 2 * pad`` in all.
+
+        Raises:
+            ValueError: The stream had fewer samples than the codec's stride.
+            RuntimeError: The stream is finished.
+        """
+        self._check_open()
+        check_size((self._seen,), self._least)
+        return self._close(pad_to_multiple(torch.cat(self._held, -1), self._unit, 1))
+
+    def _check(self, chunk: Tensor) -> Tensor:
+        own = super()._check(chunk)
+        # The sum is much faster to look at; finite values, too, may add up to infinity.
+        if own.device.type == "cpu" and not (bool(own.sum().isfinite()) or bool(own.isfinite().all())):
+            raise ValueError("the signal holds NaN or infinite values: expected finite ones")
+        return own
+
+    def _run(self, window: Tensor) -> Tensor:
+        return self.codec.encode(window, self.quantize, input_range=self.input_range)
+
+    def _work(self, window: Tensor, frames: int, last: bool = False) -> Tensor:
+        latents = self._run(window)
+        edge, own = latents[..., : self._edge], latents.narrow(-1, self.codec.config.pad + self._before, frames)
+        return torch.cat([*[edge] * (self._given == 0), own, *[edge] * last], -1)
+
+
+class StreamDecoder(_Stream):
+    """Decodes latents chunk by chunk: call it with chunks of any length, then :meth:`finish`.
+
+    The samples of all calls together are ``Codec.decode`` of the chunks together, but for ``edge_frames`` at either
+    end: as if the latents of silence lay before and behind. Every call that yields samples decodes some frames on
+    either side anew, 7 with linear codecs, 18 more with a refiner of 4 blocks, 180 with networks: longer chunks are
+    faster.
+
+    Args:
+        codec: An audio codec.
+        decoder: As for ``Codec.decode``.
+        output_range: As for ``Codec.decode``; usual waveforms need ``(-1, 1)``.
+        clamp: As for ``Codec.decode``.
+
+    Raises:
+        ValueError: An image codec, or it has no such decoder.
+        ImportError: The decoder is a network, and diffusers is not installed.
+    """
+
+    def __init__(self, codec: "Codec", *, decoder: str | None, output_range: tuple[float, float], clamp: bool) -> None:
+        c = _check_audio(codec).config
+        self.decoder, self.output_range, self.clamp = decoder, output_range, clamp
+        bank = synthesis_bank(c.wavelet, c.levels)
+        network = _DECODER_REACH if c.decoder != "linear" else 0
+        network += codec.load_refiner().reach if c.check_decoder(decoder) == "refiner" else 0
+        network += -(-_POST_REACH // c.stride) if c.post_filter else 0
+        left = (bank.filters.shape[1] - 1 + bank.start) // c.stride + network
+        right = (c.stride - 1 - bank.start) // c.stride + network
+        reach = _ENCODER_REACH if codec.encoder is not None else 0
+        zeros = codec.latent_mean.new_zeros(c.signal_channels, (2 * reach + 1) * c.stride)
+        with torch.no_grad():
+            silence = codec.encode(zeros)[:, c.pad + reach, None]
+        # At least the last frame must wait for finish(), which may cut it, and those without signal are behind it.
+        super().__init__(
+            codec,
+            (c.channels, c.signal_channels),
+            silence,
+            unit=1,
+            before=max(left, c.pad),
+            after=max(right, 1 + c.pad),
+            outside=-c.pad,
+            least=1 + 2 * c.pad,
+        )
+        codec.load_decoder()
+
+    def finish(self, size: int | None = None) -> Tensor:
+        """End the stream.
+
+        Args:
+            size: Number of samples of the whole stream, to cut off what encoding added. Default: keep it.
+
+        Returns:
+            The rest of the waveform.
+
+        Raises:
+            ValueError: There were too few latents, or ``size`` does not belong to them.
+            RuntimeError: The stream is finished.
+        """
+        self._check_open()
+        c = self.codec.config
+        if self._seen < self._least:
+            raise ValueError(f"too short: codec {c.name!r} needs at least {self._least} latents, got {self._seen}")
+        most = (self._seen - 2 * c.pad) * c.stride
+        extra = 0 if size is None else most - size
+        if not 0 <= extra < c.stride:
+            raise ValueError(
+                f"size {size} does not belong to these latents: they hold {most} samples, at most "
+                f"{c.stride - 1} of them padding"
+            )
+        samples = self._close(torch.cat(self._held, -1))
+        return samples[..., : samples.shape[-1] - extra]
+
+    def _run(self, window: Tensor) -> Tensor:
+        return self.codec.decode(window, decoder=self.decoder, output_range=self.output_range, clamp=self.clamp)
+
+    def _work(self, window: Tensor, frames: int, last: bool = False) -> Tensor:
+        c = self.codec.config
+        ignored = self._silent(c.pad, window)  # stands where decode expects frames without signal
+        samples = self._run(torch.cat([ignored, window, ignored], -1))
+        return samples.narrow(-1, self._before * c.stride, frames * c.stride)
+
+
+def _form(chunk: Tensor) -> tuple[tuple[int, ...], torch.dtype, torch.device]:
+    return tuple(chunk.shape[:-1]), chunk.dtype, chunk.device
+
+
+def _check_audio(codec: "Codec") -> "Codec":
+    if codec.config.modality != "audio":
+        raise ValueError(f"streams are for audio: codec {codec.config.name!r} is for images")
+    return codec

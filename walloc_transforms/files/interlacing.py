@@ -1,0 +1,99 @@
+"""Interlaced sites of channels ``(n, h, w)``, and their neighbors among the sites of earlier passes.
+
+With one level the passes are
+
+    base        even rows, even columns
+    diagonal    odd rows, odd columns: the four diagonal neighbors are known
+    cross       all others: the four nearest neighbors are known
+
+and every further level interlaces the base in the same way. A pass is whole-array arithmetic, and neighbors lie on all
+sides, where a scan by rows has seen one half of them.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["BASE", "CROSS", "DIAGONAL", "gather", "neighbors", "passes", "scatter", "sites"]
+
+BASE, DIAGONAL, CROSS = range(3)
+
+
+def passes(levels: int) -> Iterator[tuple[int, int]]:
+    """Pairs of a kind and a step, the distance between sites of the level."""
+    yield BASE, 1 << levels
+    for level in reversed(range(levels)):
+        yield DIAGONAL, 1 << level
+        yield CROSS, 1 << level
+
+
+def sites(x: NDArray, kind: int, step: int) -> list[NDArray]:
+    """The rectangles of sites of a pass, as views of ``(n, h, w)``."""
+    if kind == BASE:
+        return [x[:, ::step, ::step]]
+    if kind == DIAGONAL:
+        return [x[:, step :: 2 * step, step :: 2 * step]]
+    return [x[:, :: 2 * step, step :: 2 * step], x[:, step :: 2 * step, :: 2 * step]]
+
+
+def gather(x: NDArray, kind: int, step: int) -> NDArray:
+    """Copy a pass's sites to ``(n, sites)``."""
+    parts = [part.reshape(len(x), -1) for part in sites(x, kind, step)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
+
+
+def scatter(x: NDArray, kind: int, step: int, values: NDArray) -> None:
+    """Set a pass's sites to ``(n, sites)``."""
+    start = 0
+    for part in sites(x, kind, step):
+        stop = start + part.shape[1] * part.shape[2]
+        part[...] = values[:, start:stop].reshape(part.shape)
+        start = stop
+
+
+def _copy(target: NDArray, source: NDArray, shift: int, axis: int) -> None:
+    """Set ``target[k] = source[k + shift]`` along an axis, by the nearest there is where ``source`` has no such."""
+    target, source = target.swapaxes(axis, 0), source.swapaxes(axis, 0)
+    first = max(-shift, 0)
+    count = min(len(target) - first, len(source) - max(shift, 0))
+    target[first : first + count] = source[max(shift, 0) : max(shift, 0) + count]
+    target[:first] = source[:1]
+    target[first + count :] = source[-1:]
+
+
+def neighbors(x: NDArray, kind: int, step: int) -> NDArray:
+    """The four neighbors of every site of a diagonal or cross pass, by the nearest there is at the border.
+
+    Returns:
+        ``(4, n, sites)``: left, right, above, below; or above left, above right, below left, below right.
+    """
+    even, odd = x[:, :: 2 * step, :: 2 * step], x[:, step :: 2 * step, step :: 2 * step]
+    shapes = [part.shape for part in sites(x, kind, step)]
+    out = np.empty((4, len(x), sum(h * w for _, h, w in shapes)), x.dtype)
+    if kind == DIAGONAL:
+        n, h, w = shapes[0]
+        corners = np.empty((n, h + 1, w + 1), x.dtype)
+        rows, columns = even.shape[1:]
+        corners[:, :rows, :columns] = even
+        corners[:, rows:] = corners[:, rows - 1 : rows]
+        corners[:, :, columns:] = corners[:, :, columns - 1 : columns]
+        near = out.reshape(4, n, h, w)
+        near[0], near[1] = corners[:, :h, :w], corners[:, :h, 1:]
+        near[2], near[3] = corners[:, 1:, :w], corners[:, 1:, 1:]
+        return out
+    start = 0
+    for place, (n, h, w) in enumerate(shapes):
+        near = out[:, :, start : start + h * w].reshape(4, n, h, w)  # a view
+        start += h * w
+        # In the first rectangle the even sites are to the left and right; in the second, above and below.
+        along, across = (2, 1) if place == 0 else (1, 2)
+        own, other = (near[:2], near[2:]) if place == 0 else (near[2:], near[:2])
+        _copy(own[0], even, 0, along)
+        _copy(own[1], even, 1, along)
+        if odd.size:
+            _copy(other[0], odd, -1, across)
+            _copy(other[1], odd, 0, across)
+        else:
+            other[...] = own
+    return out

@@ -1,0 +1,92 @@
+"""Image and sound files for the command line: found, read, and written atomically."""
+
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ..safe import write_atomically
+from ..signals import pil_to_tensor
+
+__all__ = ["IMAGE_SUFFIXES", "READ_ERRORS", "SOUND_SUFFIXES", "find_files", "read_signal", "write_signal"]
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
+
+# What a file that cannot be read raises: soundfile's error is a RuntimeError, and Pillow raises SyntaxError too.
+READ_ERRORS = (OSError, ValueError, TypeError, SyntaxError, RuntimeError, ImportError, Image.DecompressionBombError)
+
+
+def find_files(inputs: Iterable[Path], suffixes: tuple[str, ...]) -> Iterator[tuple[Path, Path]]:
+    """List files, and those of ``suffixes`` below folders, each with its path relative to what was named.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder.
+    """
+    for given in inputs:
+        if given.is_dir():
+            for file in sorted(given.rglob("*")):
+                if file.suffix.lower() in suffixes and file.is_file():
+                    yield file, file.relative_to(given)
+        elif given.exists():
+            yield given, Path(given.name)
+        else:
+            raise FileNotFoundError(f"there is no file or folder {str(given)!r}")
+
+
+def read_signal(file: Path, modality: str, channels: int = 3) -> tuple[Tensor, int | None]:
+    """Read an image, turned upright, or a sound file.
+
+    Args:
+        file: The file.
+        modality: ``"image"`` or ``"audio"``.
+        channels: Of the image: 3 for color, 1 for gray. Sound keeps its own.
+
+    Returns:
+        ``(C, H, W)``, uint8 or uint16, and None; or ``(C, T)``, float32 in [-1, 1], and the sample rate in Hz.
+    """
+    if modality == "image":
+        with Image.open(file) as image:
+            return pil_to_tensor(ImageOps.exif_transpose(image), channels), None
+    samples, rate = _soundfile().read(file, dtype="float32", always_2d=True)
+    return torch.from_numpy(samples.T.copy()), int(rate)
+
+
+def write_signal(file: Path, signal: Tensor, sample_rate: int | None) -> None:
+    """Write an image ``(C, H, W)`` in [0, 1], rounded to 8 bits, or a waveform ``(C, T)`` in [-1, 1] of 16 bits.
+
+    Raises:
+        ValueError: A suffix or number of channels of no known format, or sound without a sample rate.
+    """
+    content = io.BytesIO()
+    if signal.ndim == 3:
+        kind = Image.registered_extensions().get(file.suffix.lower())
+        if kind is None or kind not in Image.SAVE:
+            raise ValueError(f"{file.name!r} is of no image format that can be written, such as .png")
+        pixels = (signal * 255).round().clamp(0, 255).to(torch.uint8).movedim(0, -1).cpu().numpy()
+        if pixels.shape[2] not in (1, 3):
+            raise ValueError(f"an image file holds 1 or 3 colors, got {pixels.shape[2]} channels")
+        image = Image.fromarray(np.ascontiguousarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]))
+        image.save(content, kind, **({"lossless": True} if kind == "WEBP" else {}))
+    else:
+        if sample_rate is None:
+            raise ValueError("a sound file needs a sample rate")
+        kind = file.suffix[1:].upper()
+        soundfile = _soundfile()
+        if kind not in soundfile.available_formats():
+            raise ValueError(f"{file.name!r} is of no sound format that can be written, such as .wav")
+        soundfile.write(content, signal.T.cpu().numpy(), sample_rate, format=kind)
+    write_atomically(file, content.getvalue())
+
+
+def _soundfile() -> Any:
+    try:
+        import soundfile
+    except (ImportError, OSError) as error:  # OSError: its library is missing
+        raise ImportError(f"sound files need soundfile ({error}): pip install soundfile") from error
+    return soundfile

@@ -1,0 +1,346 @@
+r"""Latents as ``.wlc`` files: one image or waveform each, losslessly coded, with what is needed to decode and to check.
+
+All numbers are little endian; a *varint* has seven bits to a byte, the lowest first, in as few bytes as it takes.
+
+    8 bytes      magic, 89 57 4C 43 0D 0A 1A 0A, which no text file and no text-mode transfer has
+    1 byte       version, 1
+    1 byte       number of the coder (coders.py)
+    1 byte       bytes per code: 1 for int8, 2 for int16
+    1 byte       axes of the signal: 2 for images, 1 for audio
+    varints      channels D; sides of the latents, (h, w) or (t); sides of the signal, (H, W) or (T)
+    varint       samples per second, 0 if not given
+    1 byte, n    length of the codec's id, and the id in UTF-8
+    32 bytes     SHA-256 of the encoder
+    varints      length of every stream: as many as the coder needs for D channels of this shape
+    n bytes      the streams
+    n bytes      zeros, so that codes are never more than 2048 to a byte of streams and zeros
+    4 bytes      CRC-32 of everything before
+
+The reader checks all of it before the streams are looked at. Decoded codes are at most 2048 to a byte of the file, and
+at most ``MAX_CODES``, so what a file makes the reader allocate is bounded by its length.
+"""
+
+import dataclasses
+import os
+import struct
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..safe import write_atomically
+from .coders import CODERS, Coder, get_coder
+
+__all__ = ["DEFAULT_CODER", "LatentFile", "LatentHeader", "read_header", "read_latents", "write_latents"]
+
+MAGIC = b"\x89WLC\r\n\x1a\n"
+VERSION = 1
+DEFAULT_CODER = "zlib"
+CODES_PER_BYTE = 2048  # deflate does not reach 1033, the other coders have no limit of their own
+MAX_CODES = 2**28  # in the manner of Pillow's MAX_IMAGE_PIXELS: 1.4 gigapixels at DR 16. Set it to read more.
+
+_DTYPES = {1: np.dtype(np.int8), 2: np.dtype(np.int16)}
+_TORCH_DTYPES = {1: torch.int8, 2: torch.int16}
+_MAX_SIDE = 2**32 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentHeader:
+    """What a file says besides the latents.
+
+    Attributes:
+        shape: Of the latents, ``(D, h, w)`` or ``(D, t)``.
+        dtype: ``torch.int8`` or ``torch.int16``.
+        codec: Id of the codec.
+        fingerprint: SHA-256 of its encoder, 64 hexadecimal digits.
+        size: Of the signal, ``(H, W)`` or ``(T,)``.
+        sample_rate: Samples per second of a waveform, if known.
+        coder: Name of the coder.
+        stream_lengths: Bytes of each of the coder's streams.
+    """
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    codec: str
+    fingerprint: str
+    size: tuple[int, ...]
+    sample_rate: int | None
+    coder: str
+    stream_lengths: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentFile:
+    """The content of a file.
+
+    Attributes:
+        latents: Int8 or int16, as many channels as were asked for.
+        channels: How many there are in the file.
+
+    The others are those of :class:`LatentHeader`.
+    """
+
+    latents: Tensor
+    channels: int
+    codec: str
+    fingerprint: str
+    size: tuple[int, ...]
+    sample_rate: int | None
+    coder: str
+
+
+def write_latents(
+    file: str | os.PathLike[str],
+    latents: Tensor,
+    *,
+    codec: str,
+    fingerprint: str,
+    size: Iterable[int],
+    sample_rate: int | None = None,
+    coder: str = DEFAULT_CODER,
+) -> int:
+    """Write latents to a file, atomically.
+
+    Args:
+        file: Where to; an existing file is replaced.
+        latents: ``(D, h, w)`` or ``(D, t)``, int8 or int16; or of another real dtype with integers from -128 to 127,
+            which become int8.
+        codec: Id of the codec, up to 255 bytes in UTF-8.
+        fingerprint: SHA-256 of the encoder, 64 hexadecimal digits.
+        size: ``(H, W)`` or ``(T,)`` of the signal before encoding.
+        sample_rate: Samples per second of a waveform.
+        coder: ``"zlib"``, ``"webp"`` (int8 only), ``"jpegls"`` or ``"ans"``: see docs/coders.md.
+
+    Returns:
+        Bytes written.
+
+    Raises:
+        TypeError: ``latents`` is no tensor of real numbers.
+        ValueError: An argument is out of range, or the coder cannot hold the latents.
+        ImportError: The coder needs a package that is not installed.
+    """
+    chosen, codes = get_coder(coder), _codes(latents)
+    dims, size = codes.ndim - 1, tuple(size)
+    name = codec.encode()
+    if not 1 <= len(name) <= 255:
+        raise ValueError(f"codec must have from 1 to 255 bytes in UTF-8, got {len(name)}")
+    if len(fingerprint) != 64 or not set(fingerprint) <= set("0123456789abcdefABCDEF"):
+        raise ValueError(f"fingerprint must be 64 hexadecimal digits, got {fingerprint!r}")
+    if not all(isinstance(n, int) for n in (*size, sample_rate or 0)):
+        raise ValueError(f"size and sample_rate must be integers, got {size} and {sample_rate!r}")
+    if sample_rate is not None and sample_rate < 1:
+        raise ValueError(f"sample_rate must be positive, got {sample_rate}")
+    _check_geometry(tuple(codes.shape), size, sample_rate or 0)
+    streams = chosen.encode(_planes(codes))
+    head = MAGIC + bytes([VERSION, chosen.number, codes.itemsize, dims])
+    head += b"".join(map(_varint, (*codes.shape, *size, sample_rate or 0)))
+    head += bytes([len(name)]) + name + bytes.fromhex(fingerprint) + b"".join(_varint(len(s)) for s in streams)
+    payload = b"".join(streams)
+    content = head + payload + bytes(_padding(codes.size, len(payload)))
+    content += struct.pack("<I", zlib.crc32(content))
+    write_atomically(Path(file), content)
+    return len(content)
+
+
+def read_header(file: str | os.PathLike[str]) -> LatentHeader:
+    """Read everything but the latents; the whole file is checked against its CRC nevertheless.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no latent file, damaged, of another version or by an unknown coder.
+    """
+    return _parse(_read(Path(file)), str(file))[0]
+
+
+def read_latents(file: str | os.PathLike[str], *, channels: int | None = None) -> LatentFile:
+    """Read what :func:`write_latents` wrote.
+
+    Args:
+        file: The file.
+        channels: Read so many channels from the first on; streams that hold later ones alone are not decoded.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no latent file, damaged, of another version or by an unknown coder, or has fewer channels.
+        ImportError: Its coder needs a package that is not installed.
+    """
+    content = _read(Path(file))
+    header, start = _parse(content, str(file))
+    coder, dtype = CODERS[header.coder], np.dtype(str(header.dtype).removeprefix("torch."))
+    channels = header.shape[0] if channels is None else channels
+    if not 1 <= channels <= header.shape[0]:
+        raise ValueError(f"{file} has {header.shape[0]} channels, got channels={channels}")
+    shape = _shape3(header.shape)
+    needed = _stream_count(coder, shape, channels)
+    streams = []
+    for length in header.stream_lengths[:needed]:
+        streams.append(content[start : start + length])
+        start += length
+    try:
+        codes = coder.decode(streams, shape, dtype, channels)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    latents = torch.from_numpy(np.ascontiguousarray(codes)).view(channels, *header.shape[1:])
+    return LatentFile(
+        latents, header.shape[0], header.codec, header.fingerprint, header.size, header.sample_rate, header.coder
+    )
+
+
+def _codes(latents: Tensor) -> np.ndarray:
+    if not isinstance(latents, Tensor):
+        raise TypeError(f"expected a tensor of latents, got {type(latents).__name__}")
+    if latents.dtype is torch.bool or latents.is_complex() or latents.is_quantized:
+        raise TypeError(f"expected latents of an integer or float dtype, got {latents.dtype}")
+    if latents.ndim not in (2, 3) or not latents.numel():
+        raise ValueError(f"expected latents of shape (D, h, w) or (D, t), no side zero, got {tuple(latents.shape)}")
+    latents = latents.detach().cpu()
+    if latents.dtype not in (torch.int8, torch.int16):
+        small = latents.to(torch.int8)
+        if not torch.equal(small.to(latents.dtype), latents):
+            raise ValueError(
+                f"expected rounded latents, integers from -128 to 127 (encode with quantize) or int16, "
+                f"got other values as {latents.dtype}"
+            )
+        latents = small
+    return latents.numpy()
+
+
+def _planes(codes: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(codes.reshape(_shape3(codes.shape)))
+
+
+def _shape3(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    return (shape[0], shape[1] if len(shape) == 3 else 1, shape[-1])
+
+
+def _stream_count(coder: Coder, shape: tuple[int, int, int], channels: int) -> int:
+    return -(-channels // coder.channels_per_stream(shape))
+
+
+def _padding(codes: int, payload: int) -> int:
+    return max(0, -(-codes // CODES_PER_BYTE) - payload)
+
+
+def _check_geometry(shape: tuple[int, ...], size: tuple[int, ...], sample_rate: int) -> None:
+    """Refuse what no codec can have made, as far as that can be told without it."""
+    if len(size) != len(shape) - 1:
+        raise ValueError(f"latents of shape {shape} are of a signal with {len(shape) - 1} axes, got size {size}")
+    if not all(1 <= n <= _MAX_SIDE for n in (*shape, *size)):
+        raise ValueError(f"sides must be from 1 to {_MAX_SIDE}, got shape {shape} and size {size}")
+    for side, samples in zip(shape[1:], size, strict=True):
+        # A latent covers 2 to 2**16 samples; some audio codecs add a latent or two.
+        if not side - 2 <= samples <= side * 2**16:
+            raise ValueError(f"a signal of size {size} does not have latents of shape {shape}")
+    if sample_rate and len(size) != 1:
+        raise ValueError(f"only waveforms have a sample_rate, got {sample_rate} and a signal of size {size}")
+    if not 0 <= sample_rate <= _MAX_SIDE:
+        raise ValueError(f"sample_rate must be up to {_MAX_SIDE}, got {sample_rate}")
+    codes = 1
+    for n in shape:
+        codes *= n
+    if codes > MAX_CODES:
+        raise ValueError(
+            f"latents of shape {shape} have more than {MAX_CODES} codes (walloc_transforms.files.wlc.MAX_CODES)"
+        )
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*out, value])
+
+
+class _Cursor:
+    """Reads a header from its start, and never past its end."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.place = content, 0
+
+    def take(self, count: int) -> bytes:
+        if count > len(self.content) - self.place:
+            raise ValueError("its header is cut off")
+        self.place += count
+        return self.content[self.place - count : self.place]
+
+    def byte(self) -> int:
+        return self.take(1)[0]
+
+    def varint(self) -> int:
+        value = 0
+        for position in range(0, 35, 7):
+            byte = self.byte()
+            value |= (byte & 127) << position
+            if byte < 128:
+                if value > _MAX_SIDE or (position and not byte):
+                    break
+                return value
+        raise ValueError("a number in its header is above 2**32 - 1 or longer than it need be")
+
+
+def _read(file: Path) -> bytes:
+    size, most = file.stat().st_size, 2 * MAX_CODES + 2**20
+    if size > most:
+        raise ValueError(f"{file} has {size} bytes: a latent file has at most {most}")
+    return file.read_bytes()
+
+
+def _parse(content: bytes, file: str) -> tuple[LatentHeader, int]:
+    """Check everything but the streams; returns the header and where the streams start."""
+    if content[: len(MAGIC)] != MAGIC:
+        raise ValueError(f"{file} is no latent file: it starts with {content[: len(MAGIC)].hex() or 'nothing'}")
+    if len(content) > 8 and content[8] != VERSION:
+        raise ValueError(f"{file} is of version {content[8]}: this release reads version {VERSION}")
+    if len(content) < 16 or zlib.crc32(content[:-4]) != int.from_bytes(content[-4:], "little"):
+        raise ValueError(f"{file} is damaged or cut off: its CRC-32 is another")
+    try:
+        return _parse_checked(content[:-4])
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def _parse_checked(content: bytes) -> tuple[LatentHeader, int]:
+    cursor = _Cursor(content)
+    cursor.take(9)
+    number, itemsize, dims = cursor.byte(), cursor.byte(), cursor.byte()
+    coder = next((c for c in CODERS.values() if c.number == number), None)
+    if coder is None:
+        known = ", ".join(f"{c.number} ({c.name})" for c in CODERS.values())
+        raise ValueError(f"unknown coder {number}: this release knows {known}")
+    if itemsize not in _DTYPES or dims not in (1, 2):
+        raise ValueError(f"codes have 1 or 2 bytes and signals 1 or 2 axes, got {itemsize} and {dims}")
+    if _DTYPES[itemsize] not in coder.dtypes:
+        raise ValueError(f"coder {coder.name!r} does not store {_DTYPES[itemsize]}")
+    shape = tuple(cursor.varint() for _ in range(dims + 1))
+    size = tuple(cursor.varint() for _ in range(dims))
+    sample_rate = cursor.varint()
+    _check_geometry(shape, size, sample_rate)
+    codes, left = int(np.prod(shape, dtype=object)), len(content)
+    if codes > CODES_PER_BYTE * left:
+        raise ValueError(f"{left} bytes cannot hold latents of shape {shape}")
+    name = cursor.take(cursor.byte())
+    try:
+        codec = name.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"the codec's id is no UTF-8: {error}") from error
+    if not codec:
+        raise ValueError("the codec has no id")
+    fingerprint = cursor.take(32).hex()
+    count = _stream_count(coder, _shape3(shape), shape[0])
+    lengths = tuple(cursor.varint() for _ in range(count))
+    payload = sum(lengths)
+    padding = _padding(codes, payload)
+    if cursor.place + payload + padding != len(content):
+        raise ValueError(
+            f"streams and padding have {len(content) - cursor.place} bytes, and should have {payload + padding}"
+        )
+    if any(content[cursor.place + payload :]):
+        raise ValueError("its padding is not zero")
+    header = LatentHeader(
+        shape, _TORCH_DTYPES[itemsize], codec, fingerprint, size, sample_rate or None, coder.name, lengths
+    )
+    return header, cursor.place

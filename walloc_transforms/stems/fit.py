@@ -1,0 +1,259 @@
+"""Fit a new stem to the one that it replaces, so that a trained model reads latents without training.
+
+    model = fit_stem(timm.create_model("convnext_tiny", pretrained=True), "rgb_4x", images)
+
+Latents determine the pixels up to the codec's error, and, their companding undone, linearly. A stem that is linear too,
+as the patches of a ViT or a ConvNeXt, is then a linear function of the latents in and around a cell, plus an error; the
+best one in the mean square is found from a few hundred images, in closed form.
+"""
+
+import copy
+import dataclasses
+import os
+from collections.abc import Iterable, Sized
+from typing import Any, NamedTuple, TypeVar, get_args
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from timm.data.config import resolve_model_data_config
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ..codec import to_codec_range
+from ..zoo import CodecLike
+from .layers import Input, WallocStem, check_choice, find_stem, load_image_codec, swap_stem
+from .replace import _PLANS, Family, Match, _look, _Old, _Plan, count_stem, find_family, replace_stem
+
+__all__ = ["StemFit", "fit_stem"]
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclasses.dataclass(frozen=True)
+class StemFit:
+    """What ``fit_stem`` leaves at ``model.walloc_fit``.
+
+    Attributes:
+        residual: Part of the variance of the old stem's output, over all channels, that the new one misses on the
+            images it was fitted to: 1 - R^2. Large where the old stem is not linear, or the codec drops what it saw.
+        images: Number of images.
+        cells: Number of equations for each output channel: cells of all images.
+        regressors: Number of unknowns for each output channel, bias not counted.
+    """
+
+    residual: float
+    images: int
+    cells: int
+    regressors: int
+
+
+@torch.no_grad()
+def fit_stem(
+    model: Model,
+    codec: CodecLike,
+    images: Iterable[Tensor | Image.Image],
+    *,
+    input: Input = "pixels",
+    match: Match = "grid",
+    neighbors: int = 1,
+    ridge: float = 1e-5,
+    progress: bool = True,
+) -> Model:
+    """Replace a trained model's stem as :func:`replace_stem` does, and fit the new one to the old by least squares.
+
+    The target is what the old stem gives, in evaluation mode, for the same picture at the size the model was made for;
+    ``match="grid"`` may read a larger picture than that, which is reduced for the old stem. Of a stem of several layers
+    it is what the first convolution gives, as the others stay. With ``match="entry"`` it is the output of the last
+    stage dropped, which a linear stem comes less near: fitting gives a start for training there.
+
+    The new stem undoes the companding (``WallocStem(expand=True)``) and has a bias in any case. Where the old one is
+    not linear, least squares shrink what it gives: measure the statistics of batch norms anew then, with
+    ``torch.optim.swa_utils.update_bn`` on batches as the new model reads them.
+
+    Args:
+        model: A timm model that ``replace_stem`` takes, trained. Modified in place; where an error is raised, it is
+            left as it was.
+        codec: An image codec, or what ``load_codec`` takes.
+        images: A few hundred images like those the model was trained on: PIL, or ``(C, H, W)`` tensors, uint8 or
+            uint16 in their full range or float in [0, 1]. Of any size: each is resized to cover the size that the new
+            model reads, ``model.walloc.pixels_shape``, also upwards if it is smaller, and cut to it around its center.
+            One pass is made; memory does not grow with their number.
+        input: As for ``replace_stem``: the fit is the same for both.
+        match: As for ``replace_stem``.
+        neighbors: How many latents around its own a cell looks at, to every side. Filters of stem and wavelet reach
+            across the borders of cells.
+        ridge: Penalty on the squared weights, relative to the mean variance of the regressors times the cells.
+        progress: Show a progress bar.
+
+    Returns:
+        The same model. It carries ``walloc`` and ``walloc_fit``, a :class:`StemFit`.
+
+    Raises:
+        ValueError: As ``replace_stem``; model and codec differ in their channels; no images, or one of another number
+            of channels, not in [0, 1], or with NaN or infinite values; ``ridge=0`` where the images do not determine
+            the stem; ``neighbors`` or ``ridge`` is negative.
+        TypeError: An image is neither a tensor nor PIL's, or of an unsupported dtype.
+    """
+    check_choice("input", input, get_args(Input))
+    check_choice("match", match, get_args(Match))
+    if neighbors < 0 or not ridge >= 0:
+        raise ValueError(f"neighbors and ridge must not be negative, got {neighbors} and {ridge}")
+    if hasattr(model, "walloc"):
+        raise ValueError(
+            f"the stem of this {type(model).__name__} is replaced already, so there is nothing to fit a "
+            f"new one to: {model.walloc}"
+        )
+    family, codec = find_family(model), load_image_codec(codec)
+    old = _look(model, family)
+    plan = _PLANS[match](model, family, old, codec.config.stride)
+    channels = codec.config.signal_channels
+    if old.input_shape[0] != channels:
+        raise ValueError(
+            f"the model reads images of {old.input_shape[0]} channels, codec {codec.config.name!r} those "
+            f"of {channels}: expected as many"
+        )
+    like = next(model.parameters())
+    with torch.random.fork_rng(devices=[]):  # the weights drawn here are not used
+        stem = WallocStem(codec, plan.channels, stride=plan.stride, neighbors=neighbors, expand=True)
+    stem.to(like.device)
+    teacher = _Teacher(model, family, old, plan).to(like.device)
+    equations = _Equations()
+    total = len(images) if isinstance(images, Sized) else None
+    disable = not progress or os.environ.get("RANK", "0") != "0"
+    with torch.autocast(like.device.type, enabled=False):
+        for i, image in enumerate(tqdm(images, desc="fit stem", total=total, unit="image", disable=disable)):
+            x = _prepare(image, channels, plan.image_size, i).to(like.device)
+            targets = F.pixel_unshuffle(teacher(x), stem.shuffle)
+            regressors = _regressors(stem, x)
+            if targets[0, 0].numel() != regressors.shape[1]:
+                raise ValueError(
+                    f"the old stem gives {targets.shape[-2]}x{targets.shape[-1]} cells for images of "
+                    f"{old.image_size[0]}x{old.image_size[1]} pixels, the new one not: the model was made "
+                    "for a size that its strides do not divide"
+                )
+            equations.add(regressors, targets[0].flatten(1))
+    if equations.images == 0:
+        raise ValueError("there are no images to fit a stem to")
+    weight, bias, residual = equations.solve(ridge)
+    stem.proj.weight.copy_(weight.view_as(stem.proj.weight))
+    assert stem.proj.bias is not None
+    stem.proj.bias.copy_(bias)
+
+    with torch.random.fork_rng(devices=[]):
+        replace_stem(model, codec, input=input, match=match)
+    stem.layout = find_stem(model).layout
+    swap_stem(model, stem.to(like.dtype).train(model.training))
+    stem.requires_grad_(True).codec.requires_grad_(False)
+    stem.input = input
+    count_stem(model)
+    fit = StemFit(residual, equations.images, equations.cells, len(equations.sum_x))
+    setattr(model, "walloc_fit", fit)  # noqa: B010 (type checkers allow no plain values on a module)
+    return model
+
+
+class _Teacher(nn.Module):
+    """A copy of what is dropped, in float32: from pictures in the codec's range to what the new stem shall give."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: Any, family: Family, old: _Old, plan: _Plan) -> None:
+        super().__init__()
+        paths = ["patch_embed.proj"]
+        self.size, self.channels_last = old.image_size, False
+        if family.kind == "convolutions" or plan.dropped:
+            paths, self.channels_last = [plan.path, *plan.dropped], old.channels_last
+        self.dropped = copy.deepcopy(nn.Sequential(*map(model.get_submodule, paths))).requires_grad_(False)
+        data = resolve_model_data_config(model)
+        self.register_buffer("mean", torch.tensor(data["mean"]).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(data["std"]).view(-1, 1, 1))
+        self.float().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        if tuple(x.shape[-2:]) != tuple(self.size):
+            x = F.interpolate(x, self.size, mode="bicubic", antialias=True)
+        x = self.dropped((x + 0.5 - self.mean) / self.std)
+        return x.permute(0, 3, 1, 2) if self.channels_last else x
+
+
+def _prepare(image: Tensor | Image.Image, channels: int, size: tuple[int, int], index: int) -> Tensor:
+    """Bring an image to ``(1, C, *size)`` in the codec's range, [-0.5, 0.5]."""
+    x = to_codec_range(image, channels)
+    if x.ndim != 3 or x.shape[0] != channels or min(x.shape) == 0:
+        raise ValueError(
+            f"expected images of shape ({channels}, H, W) to fit a stem to, got {tuple(x.shape)} at image {index}"
+        )
+    if not torch.isfinite(x).all():
+        raise ValueError(f"image {index} holds NaN or infinite values")
+    if x.abs().max() > 1:  # resizing overshoots, by less than that
+        raise ValueError(
+            f"float images must be in [0, 1], got values from {x.min() + 0.5:.3g} to {x.max() + 0.5:.3g} "
+            f"at image {index}"
+        )
+    x, (height, width) = x[None], size
+    if x.shape[-2:] != size:
+        scale = max(height / x.shape[-2], width / x.shape[-1])
+        cover = (max(height, round(x.shape[-2] * scale)), max(width, round(x.shape[-1] * scale)))
+        if cover != x.shape[-2:]:
+            x = F.interpolate(x, cover, mode="bicubic", antialias=True).clamp(-0.5, 0.5)
+        top, left = (cover[0] - height) // 2, (cover[1] - width) // 2
+        x = x[..., top : top + height, left : left + width]
+    return x
+
+
+def _regressors(stem: WallocStem, x: Tensor) -> Tensor:
+    """What a stem's projection multiplies its weights with, ``(weights of an output channel, cells)``."""
+    seen: list[Tensor] = []
+    hook = stem.proj.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    try:
+        stem(x)
+    finally:
+        hook.remove()
+    proj: Any = stem.proj
+    return F.unfold(seen[0], proj.kernel_size, padding=proj.padding, stride=proj.stride)[0]
+
+
+class _Solution(NamedTuple):
+    weight: Tensor
+    bias: Tensor
+    residual: float
+
+
+class _Equations:
+    """Normal equations of a linear regression with a bias, in float64, in memory that does not grow."""
+
+    def __init__(self) -> None:
+        self.images = self.cells = 0
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        """Take up regressors ``(p, n)`` and targets ``(q, n)``."""
+        x, y = x.double(), y.double()
+        if not self.images:
+            self.sum_x, self.sum_y = x.new_zeros(len(x)), y.new_zeros(len(y))
+            self.squares_y = torch.zeros_like(self.sum_y)
+            self.gram, self.cross = x.new_zeros(len(x), len(x)), x.new_zeros(len(x), len(y))
+        self.images, self.cells = self.images + 1, self.cells + x.shape[1]
+        self.sum_x += x.sum(1)
+        self.sum_y += y.sum(1)
+        self.squares_y += y.square().sum(1)
+        self.gram.addmm_(x, x.T)
+        self.cross.addmm_(x, y.T)
+
+    def solve(self, ridge: float) -> _Solution:
+        """Minimize the squared error plus ``ridge`` times the mean variance of the regressors times the weights'."""
+        n, mean_x, mean_y = self.cells, self.sum_x / self.cells, self.sum_y / self.cells
+        gram = self.gram - n * torch.outer(mean_x, mean_x)
+        cross = self.cross - n * torch.outer(mean_x, mean_y)
+        penalized = gram + ridge * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+        factor, failed = torch.linalg.cholesky_ex(penalized)
+        if failed or not torch.isfinite(factor).all():
+            raise ValueError(
+                f"{n} cells of {self.images} images do not determine the {len(gram)} weights of the stem: "
+                "expected more images that differ, or a larger ridge"
+            )
+        weight = torch.cholesky_solve(cross, factor)
+        total = (self.squares_y - n * mean_y.square()).sum()
+        missed = total - 2 * (weight * cross).sum() + (weight * (gram @ weight)).sum()
+        residual = float((missed / total).clamp(min=0)) if total > 0 else 0.0
+        return _Solution(weight.T, mean_y - mean_x @ weight, residual)

@@ -1,0 +1,34 @@
+"""Wavelet packets: filters, transforms level by level, and the same folded into few operations.
+
+Linear algebra alone: nothing here knows a codec.
+"""
+
+from .filters import (
+    FilterBank,
+    analysis_bank,
+    analysis_taps,
+    band_frequencies,
+    band_positions,
+    library_taps,
+    synthesis_bank,
+)
+from .folded import FoldedAnalysis, FoldedSynthesis
+from .packets import WaveletPacketAnalysis, WaveletPacketSynthesis, check_size, conv1x1, crop, pad_to_multiple
+
+__all__ = [
+    "FilterBank",
+    "FoldedAnalysis",
+    "FoldedSynthesis",
+    "WaveletPacketAnalysis",
+    "WaveletPacketSynthesis",
+    "analysis_bank",
+    "analysis_taps",
+    "band_frequencies",
+    "band_positions",
+    "check_size",
+    "conv1x1",
+    "crop",
+    "library_taps",
+    "pad_to_multiple",
+    "synthesis_bank",
+]

@@ -1,0 +1,178 @@
+"""Wavelet filter arithmetic: taps, and banks that compose J levels into one strided filter per packet band.
+
+A wavelet packet transform splits *every* band at every level. Along one axis, J levels of "filter, keep every second
+sample" equal one correlation per band with a composed filter and a stride of ``2**J``:
+
+    level 1:  c[k] = sum_t h1[t] x[2k + t]
+    level 2:  d[k] = sum_s h2[s] c[2k + s] = sum_s sum_t h2[s] h1[t] x[4k + 2s + t]
+
+so the composed filter is ``h1 * upsample(h2, 2) * upsample(h3, 4) ...``. Bands come in natural (Paley) order: the first
+level is the most significant bit of a band's index, and a bit is 1 where the high-pass filter was taken.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pywt
+
+__all__ = [
+    "FilterBank",
+    "Taps",
+    "analysis_bank",
+    "analysis_taps",
+    "band_frequencies",
+    "band_positions",
+    "library_taps",
+    "synthesis_bank",
+    "synthesis_taps",
+]
+
+
+@dataclass(frozen=True)
+class Taps:
+    """The low-pass and the high-pass filter of one level, on a common support.
+
+    Attributes:
+        values: Float64 array ``(2, taps)``: row 0 low-pass, row 1 high-pass.
+        start: Position of the first tap relative to sample ``2k``.
+        length: Taps with the zeros that PyWavelets pads with, which are trimmed here.
+    """
+
+    values: np.ndarray
+    start: int
+    length: int
+
+
+@dataclass(frozen=True)
+class FilterBank:
+    """Composed filters of all ``2**levels`` packet bands along one axis.
+
+    Attributes:
+        filters: Float64 array ``(2**levels, taps)``.
+        start: Position of the first tap relative to sample ``k * stride``.
+        stride: ``2**levels``.
+    """
+
+    filters: np.ndarray
+    start: int
+    stride: int
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """How many samples before and after one block of ``stride`` samples the filters read: ``(left, right)``."""
+        return -self.start, max(0, self.start + self.filters.shape[1] - self.stride)
+
+
+def _wavelet(name: str) -> Any:
+    library: Any = pywt  # compiled, without type information
+    if name not in library.wavelist(kind="discrete"):
+        raise ValueError(f"unknown wavelet {name!r}: expected a discrete wavelet of PyWavelets, such as 'bior4.4'")
+    return library.Wavelet(name)
+
+
+def library_taps(wavelet: str) -> np.ndarray:
+    """List the taps as PyWavelets does, float64 ``(4, taps)``: ``dec_lo``, ``dec_hi``, ``rec_lo``, ``rec_hi``."""
+    return np.array(_wavelet(wavelet).filter_bank, dtype=np.float64)
+
+
+def _trim(values: np.ndarray, start: int) -> tuple[np.ndarray, int]:
+    """Drop leading and trailing taps that are zero in every row."""
+    used = np.flatnonzero(np.any(values != 0, axis=0))
+    return values[:, used[0] : used[-1] + 1], start + int(used[0])
+
+
+@lru_cache
+def analysis_taps(wavelet: str) -> Taps:
+    """Decomposition filters as correlation kernels: ``c[k] = sum_t values[t] x[2k + start + t]``.
+
+    PyWavelets' periodized transform is ``c[k] = sum_m dec[m] x[2k + L/2 - m]``, so the taps are reversed here.
+
+    Raises:
+        ValueError: ``wavelet`` is not a discrete wavelet of PyWavelets.
+    """
+    bank = _wavelet(wavelet)
+    values = np.array([bank.dec_lo[::-1], bank.dec_hi[::-1]], dtype=np.float64)
+    return Taps(*_trim(values, 1 - values.shape[1] // 2), length=values.shape[1])
+
+
+@lru_cache
+def synthesis_taps(wavelet: str) -> Taps:
+    """Reconstruction filters: ``y[2k + start + m] += values[0, m] low[k] + values[1, m] high[k]``.
+
+    Raises:
+        ValueError: ``wavelet`` is not a discrete wavelet of PyWavelets.
+    """
+    bank = _wavelet(wavelet)
+    values = np.array([bank.rec_lo, bank.rec_hi], dtype=np.float64)
+    return Taps(*_trim(values, 1 - values.shape[1] // 2), length=values.shape[1])
+
+
+def _compose(taps: Taps, levels: int) -> FilterBank:
+    if levels < 1:
+        raise ValueError(f"levels must be at least 1, got {levels}")
+    filters, start = taps.values, taps.start
+    for level in range(1, levels):
+        stride = 2**level
+        spread = np.zeros((2, (taps.values.shape[1] - 1) * stride + 1))
+        spread[:, ::stride] = taps.values
+        filters = np.array([np.convolve(coarse, fine) for coarse in filters for fine in spread])
+        start += stride * taps.start
+    return FilterBank(*_trim(filters, start), stride=2**levels)
+
+
+@lru_cache
+def analysis_bank(wavelet: str, levels: int) -> FilterBank:
+    """Compose ``levels`` analysis levels: ``c[b, k] = sum_t filters[b, t] x[k * stride + start + t]``.
+
+    For ``bior4.4`` the bank has 57 taps from -28 at 3 levels, and 121 taps from -60 at 4.
+
+    Raises:
+        ValueError: ``wavelet`` is unknown or ``levels`` is less than 1.
+    """
+    return _compose(analysis_taps(wavelet), levels)
+
+
+@lru_cache
+def synthesis_bank(wavelet: str, levels: int) -> FilterBank:
+    """Compose ``levels`` synthesis levels: ``y[k * stride + start + t] += filters[b, t] c[b, k]``.
+
+    Raises:
+        ValueError: ``wavelet`` is unknown or ``levels`` is less than 1.
+    """
+    return _compose(synthesis_taps(wavelet), levels)
+
+
+def band_positions(levels: int, dims: int) -> np.ndarray:
+    """Say which one-dimensional band each packet channel takes along each axis.
+
+    The channel of a 2-D packet band is ``sum_j f_j 4**(J-j)`` with ``f = v + 2h``, where ``v`` and ``h`` are 1 for
+    high-pass along height and width. In 1-D it is the band's own index.
+
+    Args:
+        levels: Number of levels J.
+        dims: 1 or 2.
+
+    Returns:
+        Integer array ``(dims, 2**(dims * levels))``; for 2-D, row 0 holds the band along height, row 1 along width.
+    """
+    channels = np.arange(2 ** (dims * levels))
+    bands = np.zeros((dims, channels.size), dtype=np.int64)
+    for level in range(levels):
+        digit = channels >> (dims * level)
+        for axis in range(dims):
+            bands[axis] |= ((digit >> axis) & 1) << level
+    return bands
+
+
+def band_frequencies(levels: int, dims: int) -> np.ndarray:
+    """Rank the bands of :func:`band_positions` by frequency: 0 for the lowest to ``2**levels - 1``.
+
+    Keeping every second sample of a high-pass band turns its spectrum round, so natural order is the Gray code of
+    frequency order.
+    """
+    frequencies = band_positions(levels, dims)
+    for shift in (1, 2, 4, 8):  # all prefixes of up to 16 bits, combined with exclusive or
+        frequencies ^= frequencies >> shift
+    return frequencies

@@ -1,0 +1,392 @@
+"""PyTorch checkpoints (``.pth``) of strangers: read without running their pickle, tensors only when asked for."""
+
+import dataclasses
+import io
+import math
+import os
+import pickletools
+import struct
+import zipfile
+import zlib
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["InertRecord", "LazyTensor", "read_checkpoint"]
+
+# Training logs are pickled too: the sizes of the published codecs leave 13 MB for them, 1.5 million numbers.
+MAX_PICKLE = 2**25
+MAX_WORK = 4_000_000  # opcodes, where one that is no literal counts as four: a few seconds, some hundred megabytes
+MAX_DIRECTORY = 2**21  # bytes of the zip directory, which bounds the number of entries; 20,000 tensors fit
+MAX_AXES, MAX_ELEMENTS = 64, 2**48  # sizes and strides up to here cannot overflow inside PyTorch
+
+DTYPES = {
+    "torch.DoubleStorage": torch.float64,
+    "torch.FloatStorage": torch.float32,
+    "torch.HalfStorage": torch.float16,
+    "torch.BFloat16Storage": torch.bfloat16,
+    "torch.LongStorage": torch.int64,
+    "torch.IntStorage": torch.int32,
+    "torch.ShortStorage": torch.int16,
+    "torch.CharStorage": torch.int8,
+    "torch.ByteStorage": torch.uint8,
+    "torch.BoolStorage": torch.bool,
+}
+RECORDS = {"__main__.Config", "__main__.Args", "__main__.args", "types.SimpleNamespace"}
+FUNCTIONS = {"collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"}
+# The opcodes of protocols 2 to 5 that pickling such values takes; the argument of a literal is the value.
+LITERALS = {"BINFLOAT", "BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"}
+OPERATIONS = {
+    "PROTO",
+    "FRAME",
+    "MARK",
+    "STOP",
+    "BINPUT",
+    "LONG_BINPUT",
+    "MEMOIZE",
+    "BINGET",
+    "LONG_BINGET",
+    "NONE",
+    "NEWTRUE",
+    "NEWFALSE",
+    "EMPTY_TUPLE",
+    "TUPLE",
+    "TUPLE1",
+    "TUPLE2",
+    "TUPLE3",
+    "EMPTY_LIST",
+    "APPEND",
+    "APPENDS",
+    "EMPTY_DICT",
+    "SETITEM",
+    "SETITEMS",
+    "GLOBAL",
+    "STACK_GLOBAL",
+    "BINPERSID",
+    "REDUCE",
+    "NEWOBJ",
+    "BUILD",
+}
+OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+
+
+@dataclasses.dataclass
+class InertRecord:
+    """What stands for an instance of a pickled configuration class: its fields, and no behavior."""
+
+    fields: dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Record:
+    """Where the bytes of an uncompressed zip entry lie."""
+
+    file: str
+    offset: int
+    length: int
+    crc: int
+
+    def read(self, start: int, stop: int) -> bytearray:
+        content = bytearray(stop - start)
+        with open(self.file, "rb") as stream:
+            stream.seek(self.offset + start)
+            if stream.readinto(content) != len(content):
+                raise ValueError(f"{self.file} is damaged: it ends inside a record")
+        # A zip file has one checksum per entry, so a part of an entry is read unchecked.
+        if len(content) == self.length and zlib.crc32(content) != self.crc:
+            raise ValueError(f"{self.file} is damaged: the CRC-32 of the entry at byte {self.offset} is wrong")
+        return content
+
+
+@dataclasses.dataclass(frozen=True)
+class LazyTensor:
+    """A tensor still in its file. It keeps the file's path, not the open file, and can be pickled."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    stride: tuple[int, ...]
+    storage_offset: int
+    record: _Record
+
+    def read(self) -> Tensor:
+        """Read the tensor, contiguous and in memory of its own, and no more of the file than it spans.
+
+        Raises:
+            ValueError: The file is damaged: cut off, or, where the tensor spans its whole storage, of another CRC-32.
+                Of a view of a part there is no checksum.
+        """
+        if 0 in self.shape:
+            return torch.empty(self.shape, dtype=self.dtype)
+        start, stop = self.storage_offset, self.storage_offset + _span(self.shape, self.stride)
+        content = self.record.read(start * self.dtype.itemsize, stop * self.dtype.itemsize)
+        return torch.frombuffer(content, dtype=self.dtype).as_strided(self.shape, self.stride).contiguous()
+
+
+def read_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the dict that ``torch.save`` wrote, with a :class:`LazyTensor` for each tensor or parameter.
+
+    Beside these it may hold plain containers, strings and numbers, and an :class:`InertRecord` for each instance of
+    ``__main__.Config``, ``__main__.Args``, ``__main__.args`` or ``types.SimpleNamespace``. As in any pickle, objects
+    may be shared, nested deeply, or contain themselves.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged or not written by ``torch.save`` since PyTorch 1.6, or its pickle needs anything
+            other than the above: the message says what.
+    """
+    file = os.path.abspath(file)
+    records = _read_directory(file)
+    if not {"data.pkl", "version"} <= records.keys():
+        raise ValueError(f"{file} is no PyTorch checkpoint: its folder must hold data.pkl and version")
+    for name, expected in [("version", b"3"), ("byteorder", b"little")]:
+        if name in records:  # the byte order since PyTorch 2.0
+            content = bytes(records[name].read(0, min(records[name].length, 16))).strip()
+            if content != expected:
+                raise ValueError(f"{file}: its {name} is {content!r}; only {expected!r} is read")
+    length = records["data.pkl"].length
+    if length > MAX_PICKLE:
+        raise ValueError(f"{file}: its data.pkl has {length} bytes, more than {MAX_PICKLE}")
+    pickle = bytes(records["data.pkl"].read(0, length))
+    try:
+        return _Interpreter(records).run(pickle)
+    except (ValueError, LookupError) as error:  # LookupError: the pickle takes what it never put
+        raise ValueError(f"{file}: its pickle is refused: {error}") from error
+
+
+class _BoundedReader(io.BufferedReader):
+    """A file for zipfile, which reads a directory of any length at once."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is not None and size > MAX_DIRECTORY:
+            raise ValueError(f"a zip directory of {size} bytes, more than {MAX_DIRECTORY}")
+        return super().read(size)
+
+
+def _read_directory(file: str) -> dict[str, _Record]:
+    """The entries by name within their common folder, all checked to lie uncompressed where the directory says."""
+    records, folders = {}, set()
+    with _BoundedReader(io.FileIO(file)) as stream:
+        end = os.fstat(stream.fileno()).st_size
+        if stream.read(4) != b"PK\x03\x04":
+            raise ValueError(
+                f"{file} is no zip archive, which torch.save writes since PyTorch 1.6: "
+                "its older format and plain pickles are refused"
+            )
+        try:
+            entries = zipfile.ZipFile(stream).infolist()
+        except Exception as error:  # zipfile raises some ten types for damaged files, and documents one
+            raise ValueError(f"{file} is damaged or cut off: {error}") from error
+        for entry in entries:
+            folder, *parts = entry.filename.split("/")
+            name, shown = "/".join(parts), repr(entry.filename[:200])
+            folders.add(folder)
+            if len(folders) > 1 or name in records or {"", ".", ".."} & {folder, *parts} or "\\" in name:
+                raise ValueError(f"{file} must hold one folder, and each name once: {shown} is refused")
+            stored = entry.orig_filename.encode("utf-8" if entry.flag_bits & 0x800 else "cp437")
+            stream.seek(min(max(entry.header_offset, 0), end))
+            header = stream.read(30)
+            if len(header) < 30 or header[:4] != b"PK\x03\x04" or stream.read(len(stored)) != stored:
+                raise ValueError(f"{file} is damaged: {shown} is not where its directory says")
+            flags, method, name_length, extra_length = struct.unpack("<6xHH16xHH", header)
+            if method or entry.compress_type or (flags | entry.flag_bits) & 1:
+                raise ValueError(f"{file}: {shown} is compressed or encrypted, as torch.save leaves nothing")
+            offset = entry.header_offset + 30 + name_length + extra_length
+            if entry.compress_size != entry.file_size or offset + entry.file_size > end:
+                raise ValueError(f"{file} is damaged: {shown} cannot have {entry.file_size} bytes")
+            records[name] = _Record(file, offset, entry.file_size, entry.CRC)
+    return records
+
+
+@dataclasses.dataclass(frozen=True)
+class _Global:
+    """A name that a pickle asks for, and no more than the name."""
+
+    name: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    dtype: torch.dtype
+    numel: int
+    record: _Record
+
+
+class _Interpreter:
+    """Follows the opcodes of a pickle on a stack of plain data. Nothing is imported, and nothing of the pickle called.
+
+    Not a ``pickle.Unpickler``: even with a strict ``find_class`` that calls methods of objects it has made, takes
+    classes from the registry of ``copyreg`` unasked, and allocates what opcodes claim (lengths, memo slots up to
+    2**32). From ``pickletools`` come the opcodes and the parsing of their arguments. Steps take constant time, or
+    consume what they read, so that shared references cannot multiply the work.
+    """
+
+    def __init__(self, records: dict[str, _Record]) -> None:
+        self.records = records
+        self.stack: list[Any] = []
+        self.outer: list[list[Any]] = []  # stacks below the marks
+        self.memo: dict[int, Any] = {}
+
+    def run(self, pickle: bytes) -> dict[str, Any]:
+        stream, work, name = io.BytesIO(pickle), 0, ""
+        while name != "STOP":
+            code = stream.read(1)
+            if code not in OPCODES:
+                raise ValueError(f"opcode {code!r} is unknown" if code else "it ends before its STOP")
+            opcode = OPCODES[code]
+            name, argument = opcode.name, opcode.arg
+            if name in LITERALS:
+                work += 1
+                self.stack.append(argument and argument.reader(stream))
+            elif name == "GLOBAL":  # pickletools would undo escapes, with a warning where there is no such escape
+                work += 4
+                self.step(name, [stream.readline().decode().removesuffix("\n") for _ in range(2)])
+            elif name in OPERATIONS:
+                work += 4
+                self.step(name, argument and argument.reader(stream))
+            else:  # unparsed: the arguments of protocol 0 can be slow to parse, or raise warnings
+                raise ValueError(f"its opcode {name} has no place in a checkpoint")
+            if work > MAX_WORK:
+                raise ValueError("it has too many opcodes")
+        result = self.stack.pop()
+        if not isinstance(result, dict) or not all(isinstance(key, str) for key in result):
+            raise ValueError(f"it holds a {type(result).__name__}, not a dict with names for keys")
+        _check_values(result)
+        return result
+
+    def step(self, opcode: str, argument: Any) -> None:
+        items: list[Any] = []
+        if opcode in ("APPENDS", "SETITEMS", "TUPLE"):  # whose items lie above a mark
+            items, self.stack = self.stack, self.outer.pop()
+        stack, pop = self.stack, self.stack.pop
+        match opcode:
+            case "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
+                self.memo[len(self.memo) if argument is None else argument] = stack[-1]
+            case "BINGET" | "LONG_BINGET":
+                stack.append(self.memo[argument])
+            case "NONE" | "NEWTRUE" | "NEWFALSE" | "EMPTY_TUPLE":
+                stack.append(CONSTANTS[opcode])
+            case "MARK":
+                self.outer.append(stack)
+                self.stack = []
+            case "EMPTY_DICT":
+                stack.append({})
+            case "EMPTY_LIST":
+                stack.append([])
+            case "TUPLE":
+                stack.append(tuple(items))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                stack.append(tuple([pop() for _ in range(int(opcode[-1]))][::-1]))
+            case "APPEND" | "APPENDS":
+                items = items if opcode == "APPENDS" else [pop()]
+                _check(type(stack[-1]) is list, f"it appends to a {type(stack[-1]).__name__}")
+                stack[-1].extend(items)
+            case "SETITEM" | "SETITEMS":
+                items = items if opcode == "SETITEMS" else [pop(), pop()][::-1]
+                _check(type(stack[-1]) in (dict, OrderedDict), f"it sets items of a {type(stack[-1]).__name__}")
+                # Other keys are a risk to hash: nested tuples overflow the C stack, multiples of 2**61 - 1 collide.
+                _check(
+                    all(type(key) is str or (type(key) is int and abs(key) < 2**60) for key in items[::2]),
+                    "the keys of a dict must be strings or integers",
+                )
+                stack[-1].update(zip(items[::2], items[1::2], strict=True))
+            case "GLOBAL" | "STACK_GLOBAL":
+                module, name = argument or [pop(), pop()][::-1]
+                stack.append(_name(module, name))
+            case "BINPERSID":
+                stack.append(self.storage(pop()))
+            case "REDUCE" | "NEWOBJ":
+                arguments, function = pop(), pop()
+                stack.append(_call(function, arguments))
+            case "BUILD":
+                state, target = pop(), stack[-1]
+                _check(
+                    type(state) is dict and type(target) in (InertRecord, OrderedDict),
+                    f"it sets the state of a {type(target).__name__} by a {type(state).__name__}",
+                )
+                if type(target) is InertRecord:  # a state dict's state tells versions of modules: of no use here
+                    target.fields = state
+
+    def storage(self, reference: Any) -> _Storage:
+        match reference:
+            case ("storage", _Global(name), str(key), str(), int(numel)) if name in DTYPES:
+                record = self.records.get(f"data/{key}")
+                if record is not None and record.length == numel * DTYPES[name].itemsize:
+                    return _Storage(DTYPES[name], numel, record)
+                raise ValueError(f"its storage {key[:200]!r} with {numel} elements of {name} is not in the file")
+        raise ValueError("its persistent id is no storage")
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _name(module: Any, name: Any) -> _Global:
+    _check(type(module) is type(name) is str, "a name that it asks for is no string")
+    name = f"{module}.{name}"
+    allowed = name in RECORDS or name in FUNCTIONS or name in DTYPES
+    _check(allowed, f"it asks for {name[:200]!r}, which is no part of tensors or plain containers")
+    return _Global(name)
+
+
+def _call(function: Any, arguments: Any) -> Any:
+    name = function.name if isinstance(function, _Global) else f"a {type(function).__name__}"
+    if type(arguments) is tuple and len(arguments) <= 7:
+        match name, arguments:
+            case "collections.OrderedDict", ():
+                return OrderedDict()
+            case _, () if name in RECORDS:
+                return InertRecord({})
+            case "torch._utils._rebuild_parameter", (LazyTensor() as tensor, bool(), OrderedDict() as hooks):
+                _check(not hooks, "a parameter has hooks")
+                return tensor
+            case "torch._utils._rebuild_tensor_v2", (_Storage() as storage, start, size, stride, bool(), hooks, *more):
+                _check(type(hooks) is OrderedDict and not hooks and not any(more), "a tensor has hooks or metadata")
+                return _view(storage, start, size, stride)
+    raise ValueError(f"it calls {name} with unexpected arguments")
+
+
+def _view(storage: _Storage, start: Any, size: Any, stride: Any) -> LazyTensor:
+    _check(
+        type(size) is type(stride) is tuple
+        and len(size) == len(stride) <= MAX_AXES
+        and all(type(n) is int and 0 <= n <= MAX_ELEMENTS for n in (start, *size, *stride)),
+        "the offset, size and stride of a tensor must be integers, none negative or huge",
+    )
+    empty = 0 in size  # and may then have any other sizes, and no memory of its own
+    # More elements than the storage has would be an expanded tensor: a few bytes that become any amount of memory.
+    _check(
+        math.prod(max(n, 1) for n in size) <= (MAX_ELEMENTS if empty else storage.numel)
+        and start + (0 if empty else _span(size, stride)) <= storage.numel,
+        f"a tensor of size {size} and stride {stride} exceeds its storage of {storage.numel} elements",
+    )
+    return LazyTensor(size, storage.dtype, stride, start, storage.record)
+
+
+def _span(size: tuple[int, ...], stride: tuple[int, ...]) -> int:
+    """Elements from the first to the last of a view that is not empty."""
+    return 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+
+
+def _check_values(root: dict[str, Any]) -> None:
+    """Refuse bare names, bare storages and fields like methods. Visits each object once, and does not recurse."""
+    leaves = {type(None), bool, int, float, str, LazyTensor}
+    pending: list[Any] = [root]
+    seen: set[tuple[type, int]] = set()
+    while pending:
+        value = pending.pop()
+        key = type(value), id(value.fields if isinstance(value, InertRecord) else value)
+        if key in seen:
+            continue
+        seen.add(key)
+        if isinstance(value, InertRecord):
+            wrong = [name for name in value.fields if not isinstance(name, str) or name.startswith("__")]
+            _check(not wrong, f"it sets the attribute {str(wrong[:1])[:200]} of an object")
+            value = value.fields
+        _check(not isinstance(value, _Storage), "it holds a storage that belongs to no tensor")
+        _check(not isinstance(value, _Global), f"it holds {getattr(value, 'name', None)!r} itself, not an instance")
+        children = value.values() if isinstance(value, dict) else value
+        pending.extend(child for child in children if type(child) not in leaves)

@@ -1,0 +1,196 @@
+"""Codecs by name: those that come with the package, folders, checkpoints, and repositories of the Hugging Face hub."""
+
+import dataclasses
+import difflib
+import os
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from torch import Tensor
+
+from ..codec import CONFIG_FILE, WEIGHTS_FILE, Codec, TensorFile
+
+__all__ = ["CodecInfo", "CodecLike", "available_codecs", "fetch", "load_codec"]
+
+CodecLike = Codec | str | os.PathLike[str]
+
+_EMBEDDED = Path(__file__).parents[1] / "weights"
+
+
+@dataclass(frozen=True)
+class CodecInfo:
+    """What :func:`available_codecs` tells about a codec.
+
+    Attributes:
+        name: The name :func:`load_codec` takes.
+        modality: ``"image"`` or ``"audio"``.
+        signal_channels: Channels of the signal, 3 for RGB.
+        channels: Latent channels.
+        levels: Wavelet levels J; a latent covers ``2**J`` samples per axis.
+        dimensionality_reduction: Signal values for one latent value.
+        decoder: The decoder that comes with it.
+        refiner: Whether a refiner comes with it, too.
+        source: Where the weights come from.
+        sample_rate: Of waveforms, in Hz; 0 if it is not known, and for images.
+    """
+
+    name: str
+    modality: str
+    signal_channels: int
+    channels: int
+    levels: int
+    dimensionality_reduction: float
+    decoder: str
+    refiner: bool
+    source: str
+    sample_rate: int
+
+
+@lru_cache
+def embedded_names() -> tuple[str, ...]:
+    """Names of the codecs that come with the package."""
+    return tuple(sorted(file.parent.name for file in _EMBEDDED.glob(f"*/{CONFIG_FILE}")))
+
+
+def available_codecs() -> list[CodecInfo]:
+    """List the codecs that come with the package and need no download."""
+    infos = []
+    for name in embedded_names():
+        c = Codec.from_pretrained(_EMBEDDED / name).config
+        infos.append(
+            CodecInfo(
+                name,
+                c.modality,
+                c.signal_channels,
+                c.channels,
+                c.levels,
+                c.dimensionality_reduction,
+                c.decoder,
+                c.refiner_width > 0,
+                c.source,
+                c.sample_rate,
+            )
+        )
+    return infos
+
+
+def load_codec(
+    codec: CodecLike, *, channels: int | None = None, variant: str | None = None, revision: str | None = None
+) -> Codec:
+    """Load a codec.
+
+    Args:
+        codec: The name of an embedded codec; a folder written by ``Codec.save_pretrained``; a checkpoint of the
+            reference implementation, ``"path/NAME.pth"``; a Hugging Face repository ``"owner/name"`` of such a folder's
+            files, or ``"owner/name:VARIANT"`` of checkpoints; or a codec, which is returned as it is.
+        channels: Read only the first so many latent channels: ``fit_codec`` orders them, and a prefix is a codec too.
+        variant: Which of a repository's checkpoints, without ``.pth``.
+        revision: Branch, tag or commit of the repository. Default: its main branch.
+
+    Raises:
+        ValueError: No such codec (the nearest name is suggested), damaged files, or ``channels`` out of range.
+        FileNotFoundError: The folder is not complete, or there is no such checkpoint.
+        ConnectionError: The repository could not be read.
+        ImportError: The encoder is a network, and diffusers is not installed.
+    """
+    if isinstance(codec, Codec):
+        found, repo = codec, None
+    else:
+        repo, at = (None, None) if isinstance(codec, os.PathLike) else _split(codec)
+        variant = variant or at
+        found = _find(codec) if repo is None else _download(repo, variant, revision)
+    if repo is None and (variant or revision):
+        raise ValueError(f"variant and revision are for repositories 'owner/name' of the hub, got {codec!r}")
+    return found if channels is None else found.prefix(channels)
+
+
+def _split(name: str) -> tuple[str | None, str | None]:
+    """Take ``owner/name:variant`` apart; (None, None) for what is no repository."""
+    match = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?::([\w.-]+))?", name)
+    if match is None or name in embedded_names() or name.endswith(".pth") or os.path.isdir(name):
+        return None, None
+    return match[1], match[2]
+
+
+def _find(codec: str | os.PathLike[str]) -> Codec:
+    name = os.fspath(codec)
+    if name in embedded_names():
+        return Codec.from_pretrained(_EMBEDDED / name)
+    if name.endswith(".pth"):
+        from .published import read_published  # few need it
+
+        return read_published(name)
+    if isinstance(codec, os.PathLike) or os.path.isdir(name):
+        return Codec.from_pretrained(name)
+    close = difflib.get_close_matches(name, embedded_names(), n=1, cutoff=0.4)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    raise ValueError(
+        f"unknown codec {name!r}: {hint}Embedded codecs are {', '.join(embedded_names())}; "
+        "a folder, a .pth file or a hub repository 'owner/name' would do too"
+    )
+
+
+def _download(repo: str, variant: str | None, revision: str | None) -> Codec:
+    if variant is None:
+        folder = fetch(repo, CONFIG_FILE, revision).parent
+        fetch(repo, WEIGHTS_FILE, revision)
+        codec = Codec.from_pretrained(folder)
+        for part, file in codec.sources.items():
+            if isinstance(file, TensorFile):
+                codec.sources[part] = _HubFile(repo, revision, file)
+        codec.config = dataclasses.replace(codec.config, name=repo)  # by which latents can name it
+        return codec
+    from .published import read_published
+
+    checkpoint = fetch(repo, f"{variant}.pth", revision)
+    try:
+        settings = fetch(repo, f"{variant}.json", revision)
+    except ConnectionError as error:
+        if not _is_absent(error.__cause__):
+            raise
+        settings = checkpoint.with_suffix(".json")  # older checkpoints have none; the reader says what is missing then
+    codec = read_published(checkpoint, settings)
+    codec.config = dataclasses.replace(codec.config, name=f"{repo}:{variant}", source=f"{variant}.pth of {repo}")
+    return codec
+
+
+def _is_absent(error: BaseException | None) -> bool:
+    """Whether the hub, or offline its cache, says that there is no such file."""
+    import huggingface_hub.errors as errors
+
+    return isinstance(error, (errors.EntryNotFoundError, errors.LocalEntryNotFoundError))
+
+
+def fetch(repo: str, file: str, revision: str | None) -> Path:
+    """Download a file of a Hugging Face repository, or find it in the cache.
+
+    Raises:
+        ConnectionError: The hub did not give it.
+    """
+    import huggingface_hub  # only here: it is slow to import
+    import huggingface_hub.errors as errors
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        hint = ""
+        if file == CONFIG_FILE and _is_absent(error):
+            hint = " A repository of .pth checkpoints needs variant='NAME'."
+        raise ConnectionError(
+            f"the hub did not give {file} of {repo!r} ({type(error).__name__}: {error}).{hint} "
+            f"Without a download there are {', '.join(embedded_names())}"
+        ) from error
+
+
+@dataclass(frozen=True)
+class _HubFile:
+    """A decoder network or refiner of a repository, downloaded when it is needed."""
+
+    repo: str
+    revision: str | None
+    file: TensorFile
+
+    def __call__(self) -> dict[str, Tensor]:
+        return TensorFile(fetch(self.repo, self.file.file.name, self.revision), self.file.sha256)()
