@@ -28,8 +28,7 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 import walloc_transforms as wt
-from recipes.common.photographs import demo_photographs
-from recipes.common.reference import (
+from recipes.bench.reference import (
     check_decoded,
     check_latents,
     ptwt_encoder,
@@ -37,9 +36,10 @@ from recipes.common.reference import (
     reference_decoder,
     reference_encoder,
 )
-from recipes.common.reports import INPUTS, draw, report
+from recipes.bench.report import INPUTS, draw, report
+from recipes.common.photographs import demo_photographs
+from recipes.common.ranks import write_atomically
 from recipes.common.timing import in_fresh_process, machine, median_seconds, memory_rise, use_tf32
-from recipes.common.training import write_atomically
 
 AUDIO = ("stereo_5x", "stereo_20x")
 BATCH = 32  # of the loader

@@ -20,10 +20,10 @@ import tyro
 from torch import nn
 from torchvision.transforms import v2
 
+from recipes.classify.trunk import Classifier, count_macs
 from recipes.common.arms import STRIDE, Resize, make_arm, values_per_token
 from recipes.common.datasets import Features, Task, batches, cuts, in_memory, load_task
-from recipes.common.training import Ranks, Schedule, save_config, train, write_atomically
-from recipes.common.trunk import Classifier, count_macs
+from recipes.common.ranks import Ranks, Schedule, save_config, train, write_atomically
 
 
 @dataclass

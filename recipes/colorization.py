@@ -6,8 +6,8 @@
         --depth None --heads None
     torchrun --nproc-per-node 2 -m recipes.colorization
 
-Every arm of recipes/common/color_arms.py reads the values of a gray image and writes those of its color, through the
-trunk of recipes/common/color_network.py, trained on the same crops: what it writes is added to what it has read, so
+Every arm of recipes/color/arms.py reads the values of a gray image and writes those of its color, through the
+trunk of recipes/color/network.py, trained on the same crops: what it writes is added to what it has read, so
 that a network that knows nothing gives the gray image. All are scored at the native size of the test photographs; the
 table shows what trivial colors score, and what each arm could carry at best.
 
@@ -31,16 +31,16 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
+from recipes.color.arms import COLOR_ARMS, gray, keep_luma, make_color_arm
+from recipes.color.data import DEMO_PART, Crops, Photograph, load_photographs
+from recipes.color.network import Colorizer, count_macs
+from recipes.color.scores import ColorOfBrightness, markdown, score, summarize
+from recipes.color.sheet import draw_sheet
+from recipes.color.training import Schedule, color, train
 from recipes.common.arms import STRIDE
-from recipes.common.color_arms import COLOR_ARMS, gray, keep_luma, make_color_arm
-from recipes.common.color_data import DEMO_PART, Crops, Photograph, load_photographs
-from recipes.common.color_network import Colorizer, count_macs
-from recipes.common.color_scores import ColorOfBrightness, markdown, score, summarize
-from recipes.common.color_sheet import draw_sheet
-from recipes.common.color_training import Schedule, color, train
-from recipes.common.evaluation import Record, mean_known, write_csv
 from recipes.common.image_quality import Networks, load_networks
-from recipes.common.training import Ranks, save_config, write_atomically
+from recipes.common.ranks import Ranks, save_config, write_atomically
+from recipes.common.tables import Record, mean_known, write_csv
 
 MEASURED_CROPS = 64  # for the statistics of values, and the colors of brightness
 
@@ -122,7 +122,7 @@ def main(config: Config) -> list[Record]:
     """Run every arm with every seed, write tables and picture; returns the table's rows.
 
     Raises:
-        ValueError: A setting is out of range, or the data do not do (see recipes/common/color_data.py).
+        ValueError: A setting is out of range, or the data do not do (see recipes/color/data.py).
         FileNotFoundError: There is no such folder, or no image in it.
     """
     check(config)

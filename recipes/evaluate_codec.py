@@ -5,12 +5,12 @@
 
 The codecs say whether it is images or music.
 
-Protocol for images: ``recipes/common/image_evaluation.py``; rivals are bicubic resizing to as many values, and JPEG,
+Protocol for images: ``recipes/evaluation/images.py``; rivals are bicubic resizing to as many values, and JPEG,
 WebP and AVIF files of as many bytes.
 
 A codec that has a refiner is measured with that, too: the same files, decoded again.
 
-Protocol for music: ``recipes/common/sound_evaluation.py``; its rivals are resampling to as many values, and Opus,
+Protocol for music: ``recipes/evaluation/sounds.py``; its rivals are resampling to as many values, and Opus,
 Vorbis and MP3 files of as many bytes.
 """
 
@@ -24,14 +24,18 @@ import tyro
 from tqdm import tqdm
 
 import walloc_transforms as wt
-from recipes.common import image_evaluation, image_formats
-from recipes.common.evaluation import chosen, write_csv
-from recipes.common.image_measures import IMAGE_CODERS, MOSAIC
 from recipes.common.image_quality import load_networks
-from recipes.common.image_report import draw_rates, draw_sheet
-from recipes.common.image_report import markdown as image_markdown
 from recipes.common.photographs import ImageFiles, demo_photographs, image_files
-from recipes.common.sound_evaluation import (
+from recipes.common.sounds import SoundFiles, sound_files
+from recipes.common.tables import chosen, write_csv
+from recipes.evaluation import image_formats
+from recipes.evaluation import images as image_evaluation
+from recipes.evaluation.image_measures import IMAGE_CODERS, MOSAIC
+from recipes.evaluation.image_report import draw_rates, draw_sheet
+from recipes.evaluation.image_report import markdown as image_markdown
+from recipes.evaluation.sound_formats import FORMATS
+from recipes.evaluation.sound_report import draw_prefixes, markdown
+from recipes.evaluation.sounds import (
     DemoMusic,
     differences,
     evaluate,
@@ -39,9 +43,6 @@ from recipes.common.sound_evaluation import (
     sample_rate_of,
     summarize,
 )
-from recipes.common.sound_quality import FORMATS
-from recipes.common.sound_report import draw_prefixes, markdown
-from recipes.common.sounds import SoundFiles, sound_files
 from walloc_transforms.files.coders import CODERS
 from walloc_transforms.files.wlc import DEFAULT_CODER
 

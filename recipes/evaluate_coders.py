@@ -24,10 +24,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 import walloc_transforms as wt
+from recipes.bench.report import number, table
 from recipes.common.photographs import ImageFiles, demo_photographs, image_files
-from recipes.common.reports import number, table
+from recipes.common.ranks import write_atomically
 from recipes.common.timing import machine, median_seconds
-from recipes.common.training import write_atomically
 from walloc_transforms.files.coders import CODERS
 from walloc_transforms.files.wlc import read_latents, write_latents
 from walloc_transforms.signals import pil_to_tensor

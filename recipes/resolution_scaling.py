@@ -23,14 +23,14 @@ import tyro
 from tqdm import tqdm
 
 from recipes import classification, colorization, source_separation
+from recipes.color.data import load_photographs
 from recipes.colorization import Settings as ColorizationSettings
 from recipes.common.arms import ARMS, STRIDE, make_arm
-from recipes.common.color_data import load_photographs
-from recipes.common.evaluation import Record
-from recipes.common.front_ends import HOP
-from recipes.common.scaling_report import Part, as_csv, caption, draw, markdown, markdown_published
-from recipes.common.stems import RATE, load_tracks
-from recipes.common.training import Ranks, save_config, write_atomically
+from recipes.common.ranks import Ranks, save_config, write_atomically
+from recipes.common.tables import Record
+from recipes.scaling.report import Part, as_csv, caption, draw, markdown, markdown_published
+from recipes.separation.front_ends import HOP
+from recipes.separation.tracks import RATE, load_tracks
 from recipes.source_separation import Settings as SeparationSettings
 
 TASKS = ("classification", "colorization", "separation")

@@ -5,8 +5,9 @@
     python -m recipes.source_separation --data MUSDB_HQ --data-root PATH --sources vocals drums bass other
     torchrun --nproc-per-node 2 -m recipes.source_separation
 
-Every arm of recipes/common/front_ends.py trains the network of recipes/common/separators.py on the same crops, and is
-scored on the same segments; the table shows what trivial estimates score, and what each front end could carry at best.
+Every arm of recipes/separation/front_ends.py trains the network of recipes/separation/network.py on the same crops and
+is scored on the same segments. The table shows what trivial estimates score, and what each front end could carry at
+best.
 """
 
 import dataclasses
@@ -22,13 +23,13 @@ import tyro
 from torch import Tensor
 from tqdm import tqdm
 
-from recipes.common.front_ends import ARMS, HOP, UNIT, make_front_end
-from recipes.common.separation_report import caption, draw_spectrograms, write_sounds
-from recipes.common.separation_scores import Row, as_csv, best_gains, markdown, score_all, summarize
-from recipes.common.separation_training import Schedule, separate, train
-from recipes.common.separators import Separator, Size, macs_per_second
-from recipes.common.stems import RATE, Crops, Track, load_tracks, segments
-from recipes.common.training import Ranks, save_config, write_atomically
+from recipes.common.ranks import Ranks, save_config, write_atomically
+from recipes.separation.front_ends import ARMS, HOP, UNIT, make_front_end
+from recipes.separation.network import Separator, Size, macs_per_second
+from recipes.separation.report import caption, draw_spectrograms, write_sounds
+from recipes.separation.scores import Row, as_csv, best_gains, markdown, score_all, summarize
+from recipes.separation.tracks import RATE, Crops, Track, load_tracks, segments
+from recipes.separation.training import Schedule, separate, train
 
 Pieces = list[tuple[Track, int]]
 
@@ -105,7 +106,7 @@ def main(config: Config) -> list[Row]:
     """Run every arm with every seed, write table, picture and sounds; returns the table's rows.
 
     Raises:
-        ValueError: A setting is out of range, or the data do not do (see recipes/common/stems.py).
+        ValueError: A setting is out of range, or the data do not do (see recipes/separation/tracks.py).
         FileNotFoundError: There is no such folder, or there are no stems in it.
     """
     check(config)

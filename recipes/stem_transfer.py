@@ -28,9 +28,9 @@ from torch.utils.data import Dataset, TensorDataset
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+from recipes.bench.report import table
 from recipes.common.datasets import Task, cuts, load_task
-from recipes.common.reports import table
-from recipes.common.training import Ranks, Schedule, evaluate, save_config, train, write_atomically
+from recipes.common.ranks import Ranks, Schedule, evaluate, save_config, train, write_atomically
 from walloc_transforms.stems.fit import fit_stem
 from walloc_transforms.stems.replace import replace_stem
 

@@ -25,12 +25,12 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
 import walloc_transforms as wt
-from recipes.common.codec_training import Training, train
-from recipes.common.codec_validation import measure
+from recipes.codec.training import Training, train
+from recipes.codec.validation import measure
 from recipes.common.demo_music import demo_track
 from recipes.common.photographs import ImageFiles, demo_photographs, image_files
+from recipes.common.ranks import Ranks, save_config
 from recipes.common.sounds import SoundFiles, full_scale, sound_files
-from recipes.common.training import Ranks, save_config
 
 
 @dataclass

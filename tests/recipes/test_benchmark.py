@@ -14,7 +14,9 @@ from torch import Tensor
 
 import walloc_transforms as wt
 from recipes import benchmark
-from recipes.common import reference, reports, timing
+from recipes.bench import reference
+from recipes.bench import report as reports
+from recipes.common import timing
 
 
 @pytest.fixture

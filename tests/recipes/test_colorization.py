@@ -22,16 +22,16 @@ from torchvision.transforms.v2.functional import rgb_to_grayscale, to_pil_image
 
 import walloc_transforms as wt
 from recipes import colorization
-from recipes.common import color_training as training
+from recipes.color import training
+from recipes.color.arms import COLOR_ARMS, Cosines, gray, keep_luma, luma, make_color_arm
+from recipes.color.data import Crops, Photograph, load_photographs
+from recipes.color.network import Colorizer, count_macs, spans
+from recipes.color.scores import ColorOfBrightness, markdown, score, summarize
+from recipes.color.sheet import draw_sheet
 from recipes.common.arms import ARMS, values_per_token
-from recipes.common.color_arms import COLOR_ARMS, Cosines, gray, keep_luma, luma, make_color_arm
-from recipes.common.color_data import Crops, Photograph, load_photographs
-from recipes.common.color_network import Colorizer, count_macs, spans
-from recipes.common.color_scores import ColorOfBrightness, markdown, score, summarize
-from recipes.common.color_sheet import draw_sheet
 from recipes.common.image_quality import Networks
 from recipes.common.photographs import demo_photographs
-from recipes.common.training import Ranks
+from recipes.common.ranks import Ranks
 
 ROOT = Path(__file__).parents[2]
 VIT = "vit_tiny_patch16_224"

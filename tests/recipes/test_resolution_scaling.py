@@ -20,15 +20,15 @@ import yaml
 from PIL import Image
 
 from recipes import resolution_scaling
-from recipes.common import published_results as published
-from recipes.common import scaling_report
 from recipes.common.demo_music import demo_track
-from recipes.common.front_ends import HOP
 from recipes.common.photographs import demo_photographs
-from recipes.common.scaling_report import Part
-from recipes.common.separators import Size
-from recipes.common.stems import RATE
 from recipes.resolution_scaling import ColorizationSettings, Config, SeparationSettings
+from recipes.scaling import published_results as published
+from recipes.scaling import report as scaling_report
+from recipes.scaling.report import Part
+from recipes.separation.front_ends import HOP
+from recipes.separation.network import Size
+from recipes.separation.tracks import RATE
 
 GRAY = ["gray itself", "gray, mean color", "gray, mean color of its brightness"]
 SILENCE = ["mixture as estimate", "mixture, scaled", "silence"]

@@ -19,14 +19,14 @@ from torch import Tensor
 
 import walloc_transforms as wt
 from recipes import source_separation
-from recipes.common import separation_training as training
 from recipes.common.demo_music import demo_track
-from recipes.common.front_ends import ARMS, HOP, Latents, Resampled, make_front_end
-from recipes.common.separation_report import draw_spectrograms, spectrogram, write_sounds
-from recipes.common.separation_scores import as_csv, best_gains, markdown, score, score_all, summarize
-from recipes.common.separators import Separator, Size, TransformerTrunk, macs_per_second
-from recipes.common.stems import RATE, SOURCES, Crops, Track
-from recipes.common.training import Ranks, lr_factor
+from recipes.common.ranks import Ranks, lr_factor
+from recipes.separation import training
+from recipes.separation.front_ends import ARMS, HOP, Latents, Resampled, make_front_end
+from recipes.separation.network import Separator, Size, TransformerTrunk, macs_per_second
+from recipes.separation.report import draw_spectrograms, spectrogram, write_sounds
+from recipes.separation.scores import as_csv, best_gains, markdown, score, score_all, summarize
+from recipes.separation.tracks import RATE, SOURCES, Crops, Track
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = 16 * HOP

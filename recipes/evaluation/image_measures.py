@@ -15,9 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 import walloc_transforms as wt
-from recipes.common.evaluation import Record, decoders_of
-from recipes.common.image_formats import FORMATS, HIGHEST, LossyImage, resize
 from recipes.common.image_quality import Networks, measure_quality, to_8_bits
+from recipes.common.tables import Record, decoders_of
+from recipes.evaluation.image_formats import FORMATS, HIGHEST, LossyImage, resize
 from walloc_transforms.files.coders import CODERS
 from walloc_transforms.files.stored import load_latents, save_latents
 

@@ -8,13 +8,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from recipes.color.arms import gray
+from recipes.color.data import Crops
+from recipes.color.network import Colorizer
 from recipes.common.arms import STRIDE
-from recipes.common.color_arms import gray
-from recipes.common.color_data import Crops
-from recipes.common.color_network import Colorizer
 from recipes.common.datasets import batches
-from recipes.common.steps import train_steps
-from recipes.common.training import Ranks
+from recipes.common.loop import train_steps
+from recipes.common.ranks import Ranks
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Schedule:
 def train(
     model: Colorizer, crops: Crops, schedule: Schedule, folder: Path, *, ranks: Ranks, resume: bool, description: str
 ) -> dict[str, Any]:
-    """Train, writing ``metrics.jsonl`` and ``checkpoint.pt`` into a folder; see recipes/common/steps.py.
+    """Train, writing ``metrics.jsonl`` and ``checkpoint.pt`` into a folder; see recipes/common/loop.py.
 
     Args:
         model: The network, with its statistics measured.

@@ -15,14 +15,15 @@ from torch import Tensor
 
 import walloc_transforms as wt
 from recipes import evaluate_codec
-from recipes.common import image_measures, sound_evaluation
-from recipes.common.image_measures import MOSAIC, Photo
 from recipes.common.image_quality import Networks, ms_ssim, psnr, to_8_bits
 from recipes.common.photographs import demo_photographs
-from recipes.common.sound_evaluation import Piece
-from recipes.common.sound_quality import RESAMPLERS
-from recipes.common.sound_quality import psnr as sound_psnr
 from recipes.common.sounds import full_scale
+from recipes.evaluation import image_measures
+from recipes.evaluation import sounds as sound_evaluation
+from recipes.evaluation.image_measures import MOSAIC, Photo
+from recipes.evaluation.sound_formats import RESAMPLERS
+from recipes.evaluation.sound_formats import psnr as sound_psnr
+from recipes.evaluation.sounds import Piece
 from tests.helpers import give_refiner, loaded_refiner, reference_decode
 
 RATE = 16000

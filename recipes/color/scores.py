@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.common.color_arms import gray, keep_luma, luma
-from recipes.common.evaluation import Record, mean_known
+from recipes.bench.report import table as markdown_table
+from recipes.color.arms import gray, keep_luma, luma
 from recipes.common.image_quality import NETWORK_SIDE, Networks, ms_ssim, psnr, to_8_bits
-from recipes.common.reports import table as markdown_table
+from recipes.common.tables import Record, mean_known
 
 SCORES = ("psnr", "psnr_kept", "ms_ssim", "ms_ssim_kept", "lpips_db")
 _LEVELS = 16  # of brightness

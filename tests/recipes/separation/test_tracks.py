@@ -10,7 +10,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from recipes.common.stems import RATE, SOURCES, Crops, Track, load_tracks, segments
+from recipes.separation.tracks import RATE, SOURCES, Crops, Track, load_tracks, segments
 
 TWO, FOUR = SOURCES
 

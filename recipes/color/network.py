@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from recipes.color.arms import ColorArm, gray
 from recipes.common.arms import STRIDE
-from recipes.common.color_arms import ColorArm, gray
 
 _WINDOWS = 16  # at once
 

@@ -20,11 +20,12 @@ from torchmetrics.functional.image import learned_perceptual_image_patch_similar
 
 import walloc_transforms as wt
 from recipes import evaluate_codec
-from recipes.common import image_formats, image_measures
-from recipes.common.evaluation import Record
-from recipes.common.image_evaluation import evaluate, mean_curve, summarize
-from recipes.common.image_formats import FORMATS, Coded, Format, LossyImage, resize
-from recipes.common.image_measures import (
+from recipes.common.image_quality import Networks, load_networks, measure_quality, ms_ssim, psnr, to_8_bits
+from recipes.common.photographs import ImageFiles, demo_photographs
+from recipes.common.tables import Record
+from recipes.evaluation import image_formats, image_measures
+from recipes.evaluation.image_formats import FORMATS, Coded, Format, LossyImage, resize
+from recipes.evaluation.image_measures import (
     MOSAIC,
     Photo,
     measure,
@@ -33,8 +34,7 @@ from recipes.common.image_measures import (
     measure_resizing,
     prefix_lengths,
 )
-from recipes.common.image_quality import Networks, load_networks, measure_quality, ms_ssim, psnr, to_8_bits
-from recipes.common.photographs import ImageFiles, demo_photographs
+from recipes.evaluation.images import evaluate, mean_curve, summarize
 from tests.helpers import reference_decode, reference_encode
 from walloc_transforms.files.stored import save_latents
 

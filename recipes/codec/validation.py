@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 import walloc_transforms as wt
-from recipes.common import image_quality, sound_quality
-from recipes.common.image_report import draw_sheet
+from recipes.common import image_quality
+from recipes.evaluation import sound_formats as sound_quality
+from recipes.evaluation.image_report import draw_sheet
 from walloc_transforms.files.stored import save_latents
 
 _SHOWN = 3

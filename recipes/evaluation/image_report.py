@@ -8,10 +8,10 @@ from typing import Any
 import matplotlib
 from torch import Tensor
 
-from recipes.common.evaluation import Record
-from recipes.common.image_formats import FORMATS
-from recipes.common.image_measures import MOSAIC
-from recipes.common.reports import number, table
+from recipes.bench.report import number, table
+from recipes.common.tables import Record
+from recipes.evaluation.image_formats import FORMATS
+from recipes.evaluation.image_measures import MOSAIC
 
 _COLUMNS = {
     "DR": ("reduction", 4),

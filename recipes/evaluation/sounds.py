@@ -21,9 +21,9 @@ from tqdm import tqdm
 
 import walloc_transforms as wt
 from recipes.common.demo_music import demo_track
-from recipes.common.evaluation import Record, decoders_of
-from recipes.common.sound_quality import FORMATS, RESAMPLERS, LossyFile, psnr, si_sdr
 from recipes.common.sounds import SoundFiles, full_scale
+from recipes.common.tables import Record, decoders_of
+from recipes.evaluation.sound_formats import FORMATS, RESAMPLERS, LossyFile, psnr, si_sdr
 from walloc_transforms.files.stored import load_latents, save_latents
 
 DEFAULT_RATE = 44100

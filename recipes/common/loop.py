@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from recipes.common.training import Ranks, lr_factor, write_atomically
+from recipes.common.ranks import Ranks, lr_factor, write_atomically
 
 _LOG_EVERY = 20  # steps
 

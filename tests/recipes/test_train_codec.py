@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 import walloc_transforms as wt
 from recipes import train_codec
-from recipes.common import codec_training
-from recipes.common.codec_training import Crops, Trained, Training
-from recipes.common.codec_validation import measure
-from recipes.common.schedules import PaperSchedule
-from recipes.common.steps import train_steps
-from recipes.common.training import Ranks
+from recipes.codec import training as codec_training
+from recipes.codec.schedules import PaperSchedule
+from recipes.codec.training import Crops, Trained, Training
+from recipes.codec.validation import measure
+from recipes.common.loop import train_steps
+from recipes.common.ranks import Ranks
 from walloc_transforms.codec.refiner import Refiner
 
 ROOT = Path(__file__).parents[2]

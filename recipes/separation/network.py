@@ -19,7 +19,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torchaudio.models.conv_tasnet import MaskGenerator
 
-from recipes.common.front_ends import HOP, FrontEnd
+from recipes.separation.front_ends import HOP, FrontEnd
 
 
 @dataclass

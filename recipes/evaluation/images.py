@@ -13,8 +13,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 import walloc_transforms as wt
-from recipes.common.evaluation import Record, ending, mean_known
-from recipes.common.image_measures import (
+from recipes.common.image_quality import METRICS, Networks
+from recipes.common.tables import Record, ending, mean_known
+from recipes.evaluation.image_measures import (
     NO_NETWORKS,
     Photo,
     measure,
@@ -23,7 +24,6 @@ from recipes.common.image_measures import (
     measure_rates,
     measure_resizing,
 )
-from recipes.common.image_quality import METRICS, Networks
 from walloc_transforms.signals import pil_to_tensor
 
 RESIZING = "resize"

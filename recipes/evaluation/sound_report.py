@@ -6,8 +6,8 @@ from pathlib import Path
 
 import matplotlib
 
-from recipes.common.evaluation import Record, ending
-from recipes.common.reports import number, table
+from recipes.bench.report import number, table
+from recipes.common.tables import Record, ending
 
 
 def markdown(

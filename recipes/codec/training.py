@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 import walloc_transforms as wt
-from recipes.common.schedules import PaperSchedule
-from recipes.common.steps import train_steps
-from recipes.common.training import Ranks
+from recipes.codec.schedules import PaperSchedule
+from recipes.common.loop import train_steps
+from recipes.common.ranks import Ranks
 from walloc_transforms.codec.refiner import Refiner
 from walloc_transforms.wavelets.filters import analysis_bank, band_positions, synthesis_bank
 from walloc_transforms.wavelets.folded import FoldedAnalysis
@@ -270,7 +270,7 @@ def train(
     resume: bool,
     validate: Callable[[wt.Codec], dict[str, float]],
 ) -> tuple[wt.Codec, dict[str, Any]]:
-    """Train; see recipes/common/steps.py for what is written.
+    """Train; see recipes/common/loop.py for what is written.
 
     Args:
         codec: Where to begin; with a refiner, if that is as wide as asked for and has no more blocks.

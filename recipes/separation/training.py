@@ -8,10 +8,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from recipes.common.separators import Separator
-from recipes.common.stems import Crops, Track
-from recipes.common.steps import train_steps
-from recipes.common.training import Ranks
+from recipes.common.loop import train_steps
+from recipes.common.ranks import Ranks
+from recipes.separation.network import Separator
+from recipes.separation.tracks import Crops, Track
 
 _WIDE = 128  # inputs of a map around the trunk, from which on it learns more slowly
 
@@ -38,7 +38,7 @@ class Schedule:
 def train(
     model: Separator, crops: Crops, schedule: Schedule, folder: Path, *, ranks: Ranks, resume: bool, description: str
 ) -> dict[str, Any]:
-    """Train, writing ``metrics.jsonl`` and ``checkpoint.pt`` into a folder; see recipes/common/steps.py.
+    """Train, writing ``metrics.jsonl`` and ``checkpoint.pt`` into a folder; see recipes/common/loop.py.
 
     Args:
         model: The network, with its statistics measured.

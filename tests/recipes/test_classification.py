@@ -23,7 +23,9 @@ from torchvision.transforms import v2
 
 import walloc_transforms as wt
 from recipes import classification, resolution_scaling, train_codec
-from recipes.common import arms, datasets, digits, photographs, training, trunk
+from recipes.classify import trunk
+from recipes.common import arms, datasets, digits, photographs
+from recipes.common import ranks as training
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,9 +14,10 @@ from torch import Tensor
 
 import walloc_transforms as wt
 from recipes import evaluate_codec
-from recipes.common import sound_evaluation, sound_quality
-from recipes.common.sound_evaluation import Piece, differences, mean_curve, measure, prefix_lengths, summarize
-from recipes.common.sound_quality import (
+from recipes.common.sounds import full_scale
+from recipes.evaluation import sound_formats as sound_quality
+from recipes.evaluation import sounds as sound_evaluation
+from recipes.evaluation.sound_formats import (
     FORMATS,
     RESAMPLERS,
     Format,
@@ -27,7 +28,7 @@ from recipes.common.sound_quality import (
     resample_fourier,
     si_sdr,
 )
-from recipes.common.sounds import full_scale
+from recipes.evaluation.sounds import Piece, differences, mean_curve, measure, prefix_lengths, summarize
 
 RATE = 16000
 

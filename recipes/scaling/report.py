@@ -11,9 +11,9 @@ from typing import Any
 import matplotlib
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from recipes.common import published_results as published
-from recipes.common.evaluation import Record
-from recipes.common.reports import table as lay_out
+from recipes.bench.report import table as lay_out
+from recipes.common.tables import Record
+from recipes.scaling import published_results as published
 
 MEASURES = {
     "accuracy": ("spread", "accuracy, %", 1),

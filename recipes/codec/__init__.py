@@ -1,0 +1,1 @@
+"""What only recipes/train_codec.py needs."""

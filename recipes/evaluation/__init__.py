@@ -1,0 +1,1 @@
+"""What only recipes/evaluate_codec.py needs."""

@@ -1,0 +1,1 @@
+"""What only recipes/resolution_scaling.py needs."""

@@ -1,0 +1,1 @@
+"""What only recipes/source_separation.py needs."""
