@@ -3,67 +3,70 @@
     transform = v2.Compose([v2.RandomResizedCrop(256), wt.WallocEncode("rgb_16x", normalize=True)])
     model = wt.replace_stem(timm.create_model("resnet50"), "rgb_16x")
 
-``import walloc_transforms`` is quick: timm, huggingface_hub, torchvision's transforms and pytorch_wavelets are imported
-where they are first used.
+``import walloc_transforms`` is quick: every name is imported where it is first used, and timm, torchvision's transforms
+and huggingface_hub with it.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from .codec import Codec, CodecConfig
-from .zoo import CodecInfo, available_codecs, load_codec
-
 if TYPE_CHECKING:
-    from . import functional
-    from .codec import fit_codec, fit_statistics
-    from .files import load_latents, save_latents, stored_codec
-    from .stems import WallocStem, fit_stem, load_pretrained, replace_stem, save_pretrained
-    from .transforms import WallocDecode, WallocEncode
+    from . import functional as functional
+    from . import wavelets as wavelets
+    from .codec import Codec as Codec
+    from .codec import CodecConfig as CodecConfig
+    from .codec import StreamDecoder as StreamDecoder
+    from .codec import StreamEncoder as StreamEncoder
+    from .codec import fit_codec as fit_codec
+    from .codec import fit_statistics as fit_statistics
+    from .files import LatentFile as LatentFile
+    from .files import load_latents as load_latents
+    from .files import save_latents as save_latents
+    from .files import stored_codec as stored_codec
+    from .stems import StemFit as StemFit
+    from .stems import StemInfo as StemInfo
+    from .stems import WallocPatchEmbed as WallocPatchEmbed
+    from .stems import WallocStem as WallocStem
+    from .stems import fit_stem as fit_stem
+    from .stems import load_pretrained as load_pretrained
+    from .stems import replace_stem as replace_stem
+    from .stems import save_pretrained as save_pretrained
+    from .transforms import WallocDecode as WallocDecode
+    from .transforms import WallocEncode as WallocEncode
+    from .zoo import CodecInfo as CodecInfo
+    from .zoo import available_codecs as available_codecs
+    from .zoo import load_codec as load_codec
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Codec",
-    "CodecConfig",
-    "CodecInfo",
-    "WallocDecode",
-    "WallocEncode",
-    "WallocStem",
-    "available_codecs",
-    "fit_codec",
-    "fit_statistics",
-    "fit_stem",
-    "functional",
-    "load_codec",
-    "load_latents",
-    "load_pretrained",
-    "replace_stem",
-    "save_latents",
-    "save_pretrained",
-    "stored_codec",
-]
-
-_LAZY = {
-    "WallocDecode": "transforms",
-    "WallocEncode": "transforms",
-    "WallocStem": "stems",
-    "fit_codec": "codec",
-    "fit_statistics": "codec",
-    "fit_stem": "stems",
-    "load_latents": "files",
-    "load_pretrained": "stems",
-    "replace_stem": "stems",
-    "save_latents": "files",
-    "save_pretrained": "stems",
-    "stored_codec": "files",
+_PUBLIC = {
+    "codec": ["Codec", "CodecConfig", "StreamDecoder", "StreamEncoder", "fit_codec", "fit_statistics"],
+    "files": ["LatentFile", "load_latents", "save_latents", "stored_codec"],
+    "functional": [],
+    "stems": [
+        "StemFit",
+        "StemInfo",
+        "WallocPatchEmbed",
+        "WallocStem",
+        "fit_stem",
+        "load_pretrained",
+        "replace_stem",
+        "save_pretrained",
+    ],
+    "transforms": ["WallocDecode", "WallocEncode"],
+    "wavelets": [],
+    "zoo": ["CodecInfo", "available_codecs", "load_codec"],
 }
+_HOME = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = sorted([*_HOME, "functional", "wavelets"])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "functional":
-        return importlib.import_module(".functional", __name__)
-    if name in _LAZY:
-        return getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    if name in _HOME:
+        return getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    if name in __all__:
+        return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -1,14 +1,15 @@
-"""Encoding and decoding as plain functions on tensors; :mod:`walloc_transforms.transforms` wraps them."""
+"""Encoding and decoding as plain functions on images and waveforms; `transforms.py` wraps them."""
 
 from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from .codec import Codec, check_sample_rate
 from .files import latents_to_pil, pil_to_latents, save_mosaic
-from .signals import FLOATS, image_range, waveform_range
+from .signals import FLOATS, as_tensor
 from .zoo import CodecLike, embedded_names, load_codec
 
 __all__ = [
@@ -23,7 +24,7 @@ __all__ = [
 
 
 def encode_image(
-    image: Tensor,
+    image: Tensor | Image.Image,
     codec: CodecLike,
     *,
     quantize: bool = False,
@@ -33,8 +34,9 @@ def encode_image(
     """Encode images.
 
     Args:
-        image: ``(..., C, H, W)``: uint8 in [0, 255], uint16 in [0, 65535], or float in [0, 1]; any leading dimensions.
-            Sides that are no multiple of the codec's stride are extended by reflection on the right and bottom.
+        image: A PIL image, or ``(..., C, H, W)``: uint8 in [0, 255], uint16 in [0, 65535], or float in [0, 1]; any
+            leading dimensions. Sides that are no multiple of the codec's stride are extended by reflection on the right
+            and bottom.
         codec: A codec, or what ``load_codec`` takes; a folder or repository is read anew with every call.
         quantize: Round the latents to integers.
         normalize: Zero mean and unit variance per channel, by the statistics kept with the codec.
@@ -44,13 +46,18 @@ def encode_image(
         Latents ``(..., D, ceil(H / stride), ceil(W / stride))``, within +-127.5 unless normalized.
 
     Raises:
-        ValueError: Wrong shape, a side shorter than the stride, NaN, an audio codec, options at odds, or ``normalize``
-            with a codec that came without statistics.
-        TypeError: Not a tensor, or of another dtype.
+        ValueError: Wrong shape, a side shorter than the stride, values out of range (on the CPU), an audio codec,
+            options at odds, or ``normalize`` with a codec that came without statistics.
+        TypeError: Neither a tensor nor a PIL image, or of another dtype.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> latents = wt.functional.encode_image(torch.rand(3, 64, 96), "rgb_16x")
+        >>> tuple(latents.shape)
+        (12, 8, 12)
     """
-    codec = _load(codec, "image")
-    low_high = image_range(image)
-    return _encode(image, codec, low_high, quantize, normalize, dtype)
+    own = _load(codec, "image")
+    return _encode(as_tensor(image, own.config.signal_channels), own, quantize, normalize, dtype)
 
 
 def decode_image(
@@ -58,28 +65,39 @@ def decode_image(
     codec: CodecLike,
     *,
     size: Sequence[int] | None = None,
+    normalized: bool = False,
     decoder: str | None = None,
     tile: int | None = None,
+    progress: bool = False,
 ) -> Tensor:
     """Decode to images.
 
     Args:
-        latents: ``(..., D, h, w)`` as :func:`encode_image` gives them without ``normalize``, float or int8.
+        latents: ``(..., D, h, w)`` as :func:`encode_image` gives them, float, int8 or int16.
         codec: The codec that encoded them.
         size: ``(H, W)`` of the image, to cut off what encoding added. Default: keep it.
+        normalized: Whether the latents are normalized.
         decoder: ``"refiner"``, for codecs that have one; see ``Codec.decode``. Default: the codec's own.
-        tile: Decode in tiles of so many pixels where the decoder is a network; see ``Codec.decode``.
+        tile: Decode in tiles of this side in pixels where the decoder is a network; see ``Codec.decode``.
+        progress: Show the progress of a decoder that is a network.
 
     Returns:
         Float32 images ``(..., C, H, W)`` in [0, 1].
 
     Raises:
-        ValueError: Wrong shape, a size that does not belong to the latents, an audio codec, or no such decoder.
-        TypeError: Not a tensor, or neither float nor int8.
+        ValueError: Wrong shape, a size that does not belong to the latents, an audio codec, no such decoder, or a tile
+            that does not fit it.
+        TypeError: Not a tensor, or neither float nor int8 nor int16.
         ImportError: The decoder is a network, and diffusers is not installed.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> latents = wt.functional.encode_image(torch.rand(3, 60, 90), "rgb_16x")
+        >>> tuple(wt.functional.decode_image(latents, "rgb_16x", size=(60, 90)).shape)
+        (3, 60, 90)
     """
     own = _load(codec, "image")
-    return own.decode(latents, size, decoder=decoder, output_range=(0.0, 1.0), clamp=True, tile=tile)
+    return own.decode(latents, size=size, normalized=normalized, decoder=decoder, tile=tile, progress=progress)
 
 
 def encode_waveform(
@@ -103,32 +121,62 @@ def encode_waveform(
         sample_rate: Of the waveform in Hz; checked against the codec's. Default: not checked.
 
     Returns:
-        Latents ``(..., D, ceil(T / stride))``, two more for published codecs; within +-127.5 unless normalized.
+        Latents ``(..., D, ceil(T / stride))``, two frames more for published codecs; within +-127.5 unless normalized.
 
     Raises:
-        ValueError: Wrong shape, fewer samples than the stride, NaN, another sample rate, an image codec, options at
-            odds, or ``normalize`` with a codec that came without statistics.
+        ValueError: Wrong shape, fewer samples than the stride, values out of range (on the CPU), another sample rate,
+            an image codec, options at odds, or ``normalize`` with a codec that came without statistics.
         TypeError: Not a tensor, or of another dtype.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> latents = wt.functional.encode_waveform(torch.zeros(2, 44100), "stereo_5x", sample_rate=44100)
+        >>> tuple(latents.shape)
+        (108, 173)
     """
-    codec = _load(codec, "audio")
-    check_sample_rate(codec.config, sample_rate)
-    return _encode(waveform, codec, waveform_range(waveform), quantize, normalize, dtype)
+    own = _load(codec, "audio")
+    check_sample_rate(own.config, sample_rate)
+    return _encode(waveform, own, quantize, normalize, dtype)
 
 
 def decode_waveform(
-    latents: Tensor, codec: CodecLike, *, size: Sequence[int] | int | None = None, decoder: str | None = None
+    latents: Tensor,
+    codec: CodecLike,
+    *,
+    size: Sequence[int] | int | None = None,
+    normalized: bool = False,
+    decoder: str | None = None,
+    tile: int | None = None,
+    progress: bool = False,
 ) -> Tensor:
-    """Decode latents ``(..., D, t)`` to float32 waveforms ``(..., C, T)`` in [-1, 1], cut to ``size`` samples if given.
+    """Decode to waveforms.
 
-    ``decoder`` is that of ``Codec.decode``.
+    Args:
+        latents: ``(..., D, t)`` as :func:`encode_waveform` gives them, float, int8 or int16.
+        codec: The codec that encoded them.
+        size: Number of samples, to cut off what encoding added. Default: keep it.
+        normalized: Whether the latents are normalized.
+        decoder: ``"refiner"``, for codecs that have one; see ``Codec.decode``. Default: the codec's own.
+        tile: Decode in tiles of this length in samples where the decoder is a network; see ``Codec.decode``.
+        progress: Show the progress of a decoder that is a network.
+
+    Returns:
+        Float32 waveforms ``(..., C, T)`` in [-1, 1].
 
     Raises:
-        ValueError: Wrong shape, a size that does not belong to the latents, an image codec, or no such decoder.
-        TypeError: Not a tensor, or neither float nor int8.
+        ValueError: Wrong shape, a size that does not belong to the latents, an image codec, no such decoder, or a tile
+            that does not fit it.
+        TypeError: Not a tensor, or neither float nor int8 nor int16.
         ImportError: The decoder is a network, and diffusers is not installed.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> latents = wt.functional.encode_waveform(torch.zeros(2, 44100), "stereo_5x")
+        >>> tuple(wt.functional.decode_waveform(latents, "stereo_5x", size=44100).shape)
+        (2, 44100)
     """
-    size = (size,) if isinstance(size, int) else size
-    return _load(codec, "audio").decode(latents, size, decoder=decoder, output_range=(-1.0, 1.0), clamp=True)
+    own = _load(codec, "audio")
+    return own.decode(latents, size=size, normalized=normalized, decoder=decoder, tile=tile, progress=progress)
 
 
 def check_options(quantize: bool, normalize: bool, dtype: torch.dtype | None) -> None:
@@ -145,13 +193,11 @@ def check_options(quantize: bool, normalize: bool, dtype: torch.dtype | None) ->
         raise ValueError(f"dtype={dtype} holds rounded latents only: set quantize=True and normalize=False")
 
 
-def _encode(
-    x: Tensor, codec: Codec, low_high: tuple[float, float], quantize: bool, normalize: bool, dtype: torch.dtype | None
-) -> Tensor:
+def _encode(x: Tensor, codec: Codec, quantize: bool, normalize: bool, dtype: torch.dtype | None) -> Tensor:
     check_options(quantize, normalize, dtype)
     if dtype is torch.int8 and codec.config.latent_bits > 8:
         raise ValueError(f"latents of {codec.config.latent_bits} bits do not fit torch.int8")
-    latents = codec.encode(x, "round" if quantize else "none", input_range=low_high)
+    latents = codec.encode(x, rounding="round" if quantize else "none")
     if normalize:
         latents = codec.normalize(latents)
     return latents if dtype is None else latents.to(dtype)

@@ -1,53 +1,73 @@
-"""What the values of images and waveforms mean: their ranges, by dtype as in torchvision and torchaudio, and rates."""
+"""What the values of images and waveforms mean: ranges by dtype, as in torchvision and torchaudio, and PIL modes."""
+
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["FLOATS", "image_range", "pil_to_tensor", "waveform_range"]
+__all__ = ["FLOATS", "Modality", "as_tensor", "pil_to_tensor", "to_float", "value_range"]
+
+Modality = Literal["image", "audio"]
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_IMAGE = {torch.uint8: (0.0, 255.0), torch.uint16: (0.0, 65535.0)}
 # PCM as soundfile and torchaudio give it; 8 bits are unsigned, with silence at 128.
 _PCM = {torch.uint8: (0.0, 2.0**8), torch.int16: (-(2.0**15), 2.0**15), torch.int32: (-(2.0**31), 2.0**31)}
+_WAVEFORM = "a waveform of dtype uint8, int16, int32"
 _COLOR = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")  # Pillow converts these to RGB and to L
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # Pillow's own conversion to 8 bits clips instead of scaling
 
 
-def image_range(image: Tensor) -> tuple[float, float]:
-    """Say which values are black and white: [0, 1] in floats, and the full range of unsigned integers.
+def value_range(signal: Tensor, modality: Modality) -> tuple[float, float]:
+    """Return the values that mean black and white, or full negative and full positive amplitude.
+
+    Args:
+        signal: An image or a waveform. Its dtype decides.
+        modality: ``"image"``: float in [0, 1], uint8 in [0, 255], uint16 in [0, 65535]. ``"audio"``: float in [-1, 1],
+            or integer PCM: uint8 (silence is 128), int16, int32.
 
     Raises:
         TypeError: Not a tensor, or of another dtype.
     """
-    if not isinstance(image, Tensor):
-        raise TypeError(f"expected a tensor, got {type(image).__name__} (WallocEncode takes PIL images)")
-    if image.dtype in FLOATS:
-        return 0.0, 1.0
-    if image.dtype in (torch.uint8, torch.uint16):
-        return 0.0, float(torch.iinfo(image.dtype).max)
-    raise TypeError(
-        f"expected an image of dtype uint8, uint16 or float, got {image.dtype} of shape {tuple(image.shape)}"
-    )
+    if not isinstance(signal, Tensor):
+        raise TypeError(f"expected a tensor, got {type(signal).__name__}")
+    ranges, what = (_IMAGE, "an image of dtype uint8, uint16") if modality == "image" else (_PCM, _WAVEFORM)
+    if signal.dtype in FLOATS:
+        return (0.0, 1.0) if modality == "image" else (-1.0, 1.0)
+    if signal.dtype not in ranges:
+        raise TypeError(f"expected {what} or float, got {signal.dtype} of shape {tuple(signal.shape)}")
+    return ranges[signal.dtype]
 
 
-def waveform_range(waveform: Tensor) -> tuple[float, float]:
-    """Say which values are full scale: [-1, 1] in floats, and the range of integer PCM (uint8, int16, int32).
+def as_tensor(signal: Any, channels: int = 3) -> Tensor:
+    """Return a tensor as it is, and a PIL image as the tensor of its pixels.
+
+    Args:
+        signal: A tensor or a PIL image.
+        channels: Of the tensor for a PIL image: 3 for RGB, 1 for gray.
 
     Raises:
-        TypeError: Not a tensor, or of another dtype.
+        TypeError: Neither a tensor nor a PIL image.
+        ValueError: A PIL image of a mode without one meaning; see :func:`pil_to_tensor`.
     """
-    if not isinstance(waveform, Tensor):
-        raise TypeError(f"expected a tensor, got {type(waveform).__name__}")
-    if waveform.dtype in FLOATS:
-        return -1.0, 1.0
-    if waveform.dtype in _PCM:
-        return _PCM[waveform.dtype]
-    raise TypeError(
-        f"expected a waveform of dtype float, uint8, int16 or int32, got {waveform.dtype} "
-        f"of shape {tuple(waveform.shape)}"
-    )
+    if isinstance(signal, Image.Image):
+        return pil_to_tensor(signal, channels)
+    if not isinstance(signal, Tensor):
+        raise TypeError(f"expected a tensor or a PIL image, got {type(signal).__name__}")
+    return signal
+
+
+def to_float(signal: Tensor, modality: Modality) -> Tensor:
+    """Bring a signal of any dtype that :func:`value_range` knows to float32: images to [0, 1], waveforms to [-1, 1]."""
+    low, high = value_range(signal, modality)
+    if signal.dtype in FLOATS:
+        return signal.to(torch.float32)
+    if modality == "image":
+        return signal.to(torch.float32) / high
+    return signal.to(torch.float32) * (2 / (high - low)) + (-1 - low * 2 / (high - low))
 
 
 def pil_to_tensor(image: Image.Image, channels: int = 3) -> Tensor:

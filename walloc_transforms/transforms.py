@@ -127,7 +127,8 @@ class WallocDecode(v2.Transform):
         decoder: Which of the codec's decoders: ``"linear"``, ``"refiner"``, or that of a published codec. Default: the
             codec's own, ``codec.config.decoder``.
         size: ``(H, W)``, or ``T`` of a waveform, to cut off what encoding added. Default: keep it.
-        tile: Decode images in tiles of so many pixels where the decoder is a network; see ``Codec.decode``.
+        normalized: Whether the latents are normalized.
+        tile: Decode in tiles of so many pixels where the decoder is a network; see ``Codec.decode``.
 
     Shapes:
         ``(..., D, h, w)`` to ``(..., C, h * stride, w * stride)``, or to ``(..., C, *size)``; audio likewise.
@@ -144,24 +145,22 @@ class WallocDecode(v2.Transform):
         *,
         decoder: Network | Literal["refiner"] | None = None,
         size: Sequence[int] | int | None = None,
+        normalized: bool = False,
         tile: int | None = None,
     ) -> None:
         super().__init__()
         self.codec = load_codec(codec)
         self.decoder = self.codec.config.check_decoder(decoder)
-        if tile is not None and (self.codec.config.modality != "image" or self.decoder == "linear"):
-            raise ValueError(
-                f"tile is for images and decoders that are networks, here {self.codec.config.name!r} is "
-                f"decoded by {self.decoder!r}"
-            )
-        size = (size,) if isinstance(size, int) else size
-        self.size, self.tile = None if size is None else tuple(size), tile
+        self.codec.config.check_tile(tile, decoder)
+        self.size, self.tile, self.normalized = self.codec.config.check_size(size), tile, normalized
+        if normalized:
+            self.codec.check_statistics()
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Decode one entry of a sample; called by torchvision."""
-        if self.codec.config.modality == "image":
-            return decode_image(inpt, self.codec, size=self.size, decoder=self.decoder, tile=self.tile)
-        return decode_waveform(inpt, self.codec, size=self.size, decoder=self.decoder)
+        decode = decode_image if self.codec.config.modality == "image" else decode_waveform
+        options: dict[str, Any] = {"normalized": self.normalized, "decoder": self.decoder, "tile": self.tile}
+        return decode(inpt, self.codec, size=self.size, **options)
 
     def extra_repr(self) -> str:
         """Show codec, channels, stride and the options in ``repr``."""

@@ -180,8 +180,7 @@ class Trained(nn.Module):
         """Return latents ``(N, D, ...)``, with noise or rounded, and weighted packets ``(N, ..., C * bands)``."""
         low, high = (0.0, 255.0) if x.dtype == torch.uint8 else (-1.0, 1.0)
         inner = (slice(None), slice(None), *[slice(cut, -cut)] * (x.ndim - 2)) if cut else ...
-        mode = "noise" if self.projection else "round"
-        latents = self.codec.encode(x, mode, input_range=(low, high))[inner]
+        latents = self.codec.encode(x, rounding="noise" if self.projection else "round")[inner]
         with torch.no_grad():
             packets = self.analysis(x, 1 / (high - low), -0.5 - low / (high - low))[inner]
         return latents, packets.movedim(1, -1).contiguous() * self.gains

@@ -152,7 +152,7 @@ class Latents(ColorArm):
         self.codec, self.values = codec, codec.config.channels
 
     def _forth(self, signal: Tensor) -> Tensor:
-        return self.codec.expand(self.codec.encode(signal))
+        return self.codec.expand(self.codec.encode(signal + 0.5))
 
     def _back(self, values: Tensor) -> Tensor:
         return self.codec.synthesis(self.codec.load_decoder()(values))

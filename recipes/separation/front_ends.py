@@ -165,7 +165,7 @@ class Latents(FrontEnd):
 
     def analyze(self, waveform: Tensor) -> Tensor:
         """Encode and expand."""
-        return self.codec.expand(self.codec.encode(waveform, input_range=(-1, 1))) - self.silence
+        return self.codec.expand(self.codec.encode(waveform)) - self.silence
 
     def synthesize(self, carrier: Tensor) -> Tensor:
         """Decode, periodic as the codec is."""

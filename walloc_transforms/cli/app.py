@@ -169,17 +169,8 @@ def decode(
         if stored.fingerprint not in codecs:
             codecs[stored.fingerprint] = stored_codec(stored, codec)
         loaded = codecs[stored.fingerprint]
-        output_range = (0.0, 1.0) if loaded.config.modality == "image" else (-1.0, 1.0)
         progress = (decoder or loaded.config.decoder) != "linear" and sys.stderr.isatty()
-        signal = loaded.decode(
-            stored.latents,
-            stored.size,
-            decoder=decoder,
-            output_range=output_range,
-            clamp=True,
-            tile=tile,
-            progress=progress,
-        )
+        signal = loaded.decode(stored.latents, size=stored.size, decoder=decoder, tile=tile, progress=progress)
         write_signal(target, signal, stored.sample_rate)
 
     def suffix(source: Path) -> str:

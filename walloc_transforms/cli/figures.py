@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from ..codec import Codec, to_codec_range
-from ..signals import pil_to_tensor
+from ..codec import Codec
+from ..signals import as_tensor, pil_to_tensor
 
 __all__ = ["impulse_responses", "inspect_codec", "sample_signal"]
 
@@ -33,7 +33,7 @@ def impulse_responses(codec: Codec) -> Tensor:
     c = codec.config
     reach = _REACH[c.dims]
     x = torch.zeros(1, c.signal_channels, *[(2 * reach + 1) * c.stride] * c.dims, device=codec.latent_mean.device)
-    x.requires_grad_(True)
+    x.fill_(0.5 if c.modality == "image" else 0.0).requires_grad_(True)
     middle = (slice(None), *[reach + c.pad if c.dims == 1 else reach] * c.dims)
     latents = codec.encode(x)[0][middle]
     return torch.stack([torch.autograd.grad(z, x, retain_graph=True)[0][0] for z in latents]).detach().cpu()
@@ -78,8 +78,8 @@ def _histograms(codec: Codec, signals: Iterable[Tensor]) -> np.ndarray:
     largest = 2 ** (c.latent_bits - 1) - 1
     counts = np.zeros((c.channels, 2 * largest + 1), dtype=np.int64)
     for signal in signals:
-        signal = to_codec_range(signal, c.signal_channels).to(codec.latent_mean.device)
-        codes = codec.encode(signal, "round").long().cpu()
+        signal = as_tensor(signal, c.signal_channels).to(codec.latent_mean.device)
+        codes = codec.encode(signal, rounding="round").long().cpu()
         codes = codes[..., c.pad : codes.shape[-1] - c.pad].flatten(1) + largest
         for channel, values in enumerate(codes):
             counts[channel] += np.bincount(values.numpy(), minlength=counts.shape[1])

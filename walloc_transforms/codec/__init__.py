@@ -1,22 +1,21 @@
 """The codec: encoder, decoders, companding, how it is fitted, saved and streamed."""
 
-from .codec import CODEC_RANGE, Codec
-from .companding import Quantize, compand, expand, slope
+from .codec import Codec
+from .companding import Rounding, compand, expand, slope
 from .config import CodecConfig, Network, check_sample_rate
-from .fitting import fit_codec, fit_statistics, to_codec_range
-from .folder import CONFIG_FILE, WEIGHTS_FILE, TensorFile
+from .fitting import fit_codec, fit_statistics
+from .folder import CONFIG_FILE, WEIGHTS_FILE, TensorFile, read_codec, read_config
 from .refiner import Refiner
 from .streaming import StreamDecoder, StreamEncoder
 
 __all__ = [
-    "CODEC_RANGE",
     "CONFIG_FILE",
     "WEIGHTS_FILE",
     "Codec",
     "CodecConfig",
     "Network",
-    "Quantize",
     "Refiner",
+    "Rounding",
     "StreamDecoder",
     "StreamEncoder",
     "TensorFile",
@@ -25,6 +24,7 @@ __all__ = [
     "expand",
     "fit_codec",
     "fit_statistics",
+    "read_codec",
+    "read_config",
     "slope",
-    "to_codec_range",
 ]

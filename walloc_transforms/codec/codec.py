@@ -1,39 +1,52 @@
 """The codec: wavelet packets, one learned linear projection, companding; and the way back.
 
-    signal --analysis--> packets --projection--> z --compand--> latents (--round--> codes)
+    signal --analysis--> packets --projection--> z --compand--> latents (--round--> integers)
     signal <-synthesis-- packets <---decoder---- z <--expand--- latents
 
-``Codec.encode`` takes the folded path of ``folded.py`` as long as the projection is frozen, which it is unless its
-parameters are made to require gradients; then it takes the plain, trainable path. In published codecs a network may
-stand in place of the projection or of the decoder; wavelets and companding are the same.
+``Codec.encode`` takes the folded path of ``wavelets/`` as long as the projection is frozen, which it is unless its
+parameters are made to require gradients. Then it takes the plain path, level by level, which can be trained. In
+published codecs a network may stand in place of the projection or of the decoder; wavelets and companding are the same.
 """
 
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..signals import FLOATS
-from ..wavelets import WaveletPacketAnalysis, WaveletPacketSynthesis, conv1x1, crop
-from .companding import Quantize, clip, compand, expand, quantize
+from ..signals import value_range
+from ..wavelets import (
+    FoldedAnalysis,
+    FoldedSynthesis,
+    WaveletPacketAnalysis,
+    WaveletPacketSynthesis,
+    conv1x1,
+    crop,
+)
+from .companding import Rounding, clip, compand, expand, round_latents
 from .config import CodecConfig
-from .decoders import LinearDecoder
-from .networks import build_network
-from .refiner import build_refiner, prefix_of
-from .saving import Saving
-from .streaming import StreamDecoder, StreamEncoder
+from .decoders import LinearDecoder, NetworkDecoder
+from .folder import check_state, read_codec, write_codec
+from .folding import FoldedPath, stamp_of
+from .networks import build_decoder, build_network
+from .ranges import OutOfRange, RangeCheck, range_error
+from .refiner import Refiner, build_refiner, refiner_state
+from .state import PrefixOfRefiner, fingerprint, prefix_config, prefix_state
 
-__all__ = ["Codec", "CodecConfig"]
+if TYPE_CHECKING:
+    from typing_extensions import Self  # of typing since Python 3.11
 
-CODEC_RANGE = (-0.5, 0.5)
+__all__ = ["Codec"]
 
-_INPUT_DTYPES = (*FLOATS, torch.uint8, torch.uint16, torch.int16, torch.int32)
+_RANGE = (-0.5, 0.5)  # of the codec itself: what black and white, or full negative and positive amplitude, become
+_OUTPUT = {"image": (0.0, 1.0), "audio": (-1.0, 1.0)}
 
 
-class Codec(Saving):
+class Codec(nn.Module):
     """Encoder and decoder of one codec, in float32 whatever surrounds it.
 
     All parameters are frozen at first, in ``train()`` mode as in ``eval()``; nothing here depends on the mode. A codec
@@ -44,23 +57,43 @@ class Codec(Saving):
         encoder: The encoder if it is a network. Default: one with random weights.
 
     Attributes:
-        weight: Projection ``(D, C * bands)``; None if the encoder is a network.
-        bias: ``(D,)``, likewise.
+        weight: Projection ``(D, packets)``; None if the encoder is a network.
+        bias: ``(D,)``; None if the encoder is a network.
         encoder: The encoder network, from packets to projected latents; None if the encoder is linear.
         decoder: The decoder; None if it is a network that :meth:`load_decoder` has not read yet.
         refiner: A second decoder; None if there is none, or :meth:`load_refiner` has not read it yet.
         latent_mean: Mean of every latent channel over the data the codec was fitted on, ``(D,)``.
-        latent_std: Standard deviation, likewise.
+        latent_std: Standard deviation of every latent channel, ``(D,)``.
+        sources: Called for the tensors of ``"decoder"``, a network, or of ``"refiner"`` when they are first needed.
+        backend: What the folded path runs on: ``"auto"``, ``"convolutions"`` or ``"lifting"``; see ``FoldedAnalysis``.
 
     Raises:
         ImportError: The encoder is a network, and diffusers is not installed.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> codec = wt.load_codec("rgb_16x")
+        >>> latents = codec.encode(torch.zeros(3, 256, 256, dtype=torch.uint8))
+        >>> latents.shape
+        torch.Size([12, 32, 32])
+        >>> codec.decode(latents).shape
+        torch.Size([3, 256, 256])
     """
 
+    weight: nn.Parameter
+    bias: nn.Parameter
+    encoder: nn.Module | None
+    decoder: Any  # a LinearDecoder, a NetworkDecoder, or None before a network is read
+    refiner: Refiner | None
     latent_mean: Tensor
     latent_std: Tensor
 
     def __init__(self, config: CodecConfig, encoder: nn.Module | None = None) -> None:
-        super().__init__(config, encoder)
+        super().__init__()
+        self.config = config
+        self.sources: dict[str, Callable[[], Mapping[str, Tensor]]] = {}
+        self.backend: str = "auto"
+        self.encoder = self.decoder = self.refiner = None
         with torch.inference_mode(False):
             self.analysis = WaveletPacketAnalysis(config.wavelet, config.levels, config.dims)
             self.synthesis = WaveletPacketSynthesis(config.wavelet, config.levels, config.dims)
@@ -81,7 +114,11 @@ class Codec(Saving):
                         self.decoder.weight.copy_(self.weight.T)
             self.register_buffer("latent_mean", torch.zeros(config.channels))
             self.register_buffer("latent_std", torch.ones(config.channels))
-        self._register()
+        self._analysis_path = FoldedPath(self._encoder_parts, self._fold_analysis)
+        self._synthesis_path = FoldedPath(self._decoder_parts, self._fold_synthesis)
+        self._refined_path = FoldedPath(self._refiner_parts, self._fold_refined)
+        self._fingerprint: tuple[Any, str] = (None, "")
+        self.register_load_state_dict_post_hook(_forget)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codec":
         """Follow the model to other devices, but stay in float32: bfloat16 flips a third of the rounded latents."""
@@ -92,71 +129,78 @@ class Codec(Saving):
 
         return super()._apply(keep_dtype, recurse)
 
-    def encode(
-        self, x: Tensor, quantize: Quantize = "none", *, input_range: tuple[float, float] = CODEC_RANGE
-    ) -> Tensor:
+    def encode(self, x: Tensor, *, rounding: Rounding = "none") -> Tensor:
         """Encode.
 
         Args:
-            x: ``(..., C, H, W)`` or ``(..., C, T)``: any leading dimensions, also empty ones; any float dtype, uint8,
-                uint16, int16 or int32. Sides that are no multiple of ``2**J`` are extended by reflection on the right.
-            quantize: ``"none"``, ``"round"`` (integers), or ``"noise"`` (for training a codec).
-            input_range: The two values of ``x`` that mean black and white (full negative and positive amplitude),
-                such as ``(0, 255)``.
+            x: Images ``(..., C, H, W)``: float in [0, 1], uint8 or uint16 in their full range; or waveforms
+                ``(..., C, T)``: float in [-1, 1], or integer PCM as uint8, int16 or int32. Any leading dimensions, also
+                empty ones. Sides that are no multiple of ``2**J`` are extended by reflection on the right and bottom.
+            rounding: ``"none"``, ``"round"`` (to integers), or ``"noise"`` (for training a codec).
 
         Returns:
             Latents, float32, within +-127.5 for 8 bits: ``(..., D, ceil(H / 2**J), ceil(W / 2**J))`` or
-            ``(..., D, ceil(T / 2**J))``.
+            ``(..., D, ceil(T / 2**J) + 2 * pad)``.
 
         Raises:
-            ValueError: Wrong shape, a side below ``2**J``, or NaN or infinite values (on the CPU and outside
-                ``torch.compile``; elsewhere looking would stall the device, and NaN yields NaN latents).
+            ValueError: Wrong shape, a side below ``2**J``, NaN or infinite values, or floats that no image or waveform
+                in range gives, such as 0..255 or normalized pixels. Values are looked at on the CPU and outside
+                ``torch.compile``; elsewhere looking would stall the device, and NaN gives NaN latents.
             TypeError: Not a tensor, or of another dtype.
         """
         c = self.config
-        batch = self._check_shape(x, c.signal_channels, "signal")
-        if x.dtype not in _INPUT_DTYPES:
-            raise TypeError(f"expected a float, uint8, uint16, int16 or int32 tensor, got {x.dtype}")
-        if input_range[0] == input_range[1]:
-            raise ValueError(f"input_range must name two different values, got {input_range}")
-        scale = (CODEC_RANGE[1] - CODEC_RANGE[0]) / (input_range[1] - input_range[0])
-        shift = CODEC_RANGE[0] - input_range[0] * scale
+        batch = self._check_shape(x, c.signal_channels, "signals")
+        low, high = value_range(x, c.modality)
+        scale = (_RANGE[1] - _RANGE[0]) / (high - low)
+        shift = _RANGE[0] - low * scale
         with torch.autocast(x.device.type, enabled=False):
             x = x.reshape(math.prod(batch), *x.shape[-c.dims - 1 :])
-            if x.dtype == torch.uint16:  # few operations know it
-                x = x.to(torch.float32)
-            finish = self._compand if c.stages == 1 else _as_it_is
-            if self._folded_analysis is not None and self._use_folded():
-                latents = self._folded_analysis(x, scale, shift, finish)
-            else:
-                latents = finish(self._project(self.analysis(x.to(torch.float32) * scale + shift)))
-            if c.stages > 1:
-                latents = self._encode_stages(latents, quantize)
+            try:
+                latents = self._encode(x if x.dtype != torch.uint16 else x.to(torch.float32), scale, shift, rounding)
+            except OutOfRange:
+                raise range_error(x, c) from None
             if c.pad and self.encoder is None:  # an Oobleck encoder adds its own
                 edge = self._compand(self.bias.view(1, -1, 1)).expand(len(latents), -1, c.pad)
+                edge = round_latents(edge, rounding)
                 latents = torch.cat([edge, latents, edge], 2)
-            latents = _quantize(latents, quantize) if c.stages == 1 else latents
         return latents.reshape(*batch, *latents.shape[1:])
 
+    def _encode(self, x: Tensor, scale: float, shift: float, rounding: Rounding) -> Tensor:
+        looks = x.is_floating_point() and x.device.type == "cpu" and not torch.compiler.is_compiling()
+        path = None if self._trains(self._encoder_parts()) else self._analysis_path.current()
+        if path is not None:
+            check = RangeCheck(path, self.config) if looks else None
+
+            def finish(z: Tensor, first_channel: int = 0) -> Tensor:
+                if check is not None:
+                    check(z, first_channel)
+                return self._compand(z) if self.config.stages == 1 else z
+
+            z = path(x, scale, shift, finish)
+        else:
+            if looks and not bool(torch.isfinite(x).all()):
+                raise OutOfRange
+            z = self._project(self.analysis(x.to(torch.float32) * scale + shift))
+            z = self._compand(z) if self.config.stages == 1 else z
+        return round_latents(z, rounding) if self.config.stages == 1 else self._encode_stages(z, rounding)
+
     def _compand(self, z: Tensor) -> Tensor:
-        if z.device.type == "cpu" and not torch.compiler.is_compiling() and not _is_finite(z):
-            raise ValueError("the signal holds NaN or infinite values: expected finite ones")
         return (compand if self.config.companding == "gaussian" else clip)(z, self.config.latent_bits)
 
     def expand(self, latents: Tensor) -> Tensor:
         """Undo the companding: what is left is linear in the signal."""
         latents = latents.to(torch.float32)
-        return _expand(latents, self.config.latent_bits) if self.config.companding == "gaussian" else latents
+        return expand(latents, self.config.latent_bits) if self.config.companding == "gaussian" else latents
 
     def _project(self, packets: Tensor) -> Tensor:
-        if self.encoder is not None:
-            if len(packets) == 0:  # which diffusers does not take
-                sides = [side + 2 * self.config.pad for side in packets.shape[2:]]
-                return packets.new_zeros(0, self.config.channels, *sides)
-            return self.encoder(packets)
-        return conv1x1(packets, self.weight, self.bias)
+        if self.encoder is None:
+            return conv1x1(packets, self.weight, self.bias)
+        if len(packets) == 0:  # which diffusers does not take
+            sides = [side + 2 * self.config.pad for side in packets.shape[2:]]
+            return packets.new_zeros(0, self.config.channels, *sides)
+        return self.encoder(packets)
 
-    def _encode_stages(self, z: Tensor, mode: Quantize) -> Tensor:
+    def _encode_stages(self, z: Tensor, rounding: Rounding) -> Tensor:
         """Take from the projections of a group what the groups before it have coded, as their decoder sees it."""
         seen = (self.weight @ self.decoder.weight)[..., None]
         latents: list[Tensor] = []
@@ -165,42 +209,41 @@ class Codec(Saving):
             group = z[:, first:last].flatten(2)
             if latents:
                 group = group - F.conv1d(self.expand(torch.cat(latents, 1)), seen[first:last, :first])
-            latents.append(_quantize(self._compand(group), mode))
+            latents.append(round_latents(self._compand(group), rounding))
         return torch.cat(latents, 1).view_as(z)
 
     def decode(
         self,
         latents: Tensor,
-        size: Sequence[int] | None = None,
         *,
+        size: Sequence[int] | int | None = None,
+        normalized: bool = False,
         decoder: str | None = None,
-        output_range: tuple[float, float] = CODEC_RANGE,
-        clamp: bool = False,
+        clamp: bool = True,
         tile: int | None = None,
         progress: bool = False,
     ) -> Tensor:
         """Decode latents, rounded or not.
 
         Args:
-            latents: ``(..., D, h, w)`` or ``(..., D, t)`` as :meth:`encode` gives them, float or int8.
-            size: ``(H, W)`` or ``(T,)`` of the signal, to cut off what encoding added. Default: keep it.
+            latents: ``(..., D, h, w)`` or ``(..., D, t)`` as :meth:`encode` gives them: float, int8 or int16.
+            size: ``(H, W)``, or T of a waveform, to cut off what encoding added. Default: keep it.
+            normalized: Whether the latents went through :meth:`normalize`, which is undone then.
             decoder: ``"refiner"``, for codecs that have one: slower than the linear decoder, and nearer to the signal.
                 Default: the decoder that ``config.decoder`` names, which may be named here too.
-            output_range: The values that mean black and white.
-            clamp: Limit the signal to ``output_range``, which decoding overshoots at edges.
+            clamp: Limit the signal to its range, which decoding overshoots at edges. Clamping stops gradients there.
             tile: Decode in overlapping tiles of this side in samples, a multiple of the stride, where the decoder is a
                 network: its time and memory grow faster than an image. The result differs a little at images, not at
-                audio, which is always cut. A refiner's tiles, 256 latents by default, make no difference but for
-                rounding. The linear decoder pays no attention to it: it needs no tiles.
+                audio, which is always cut. A refiner's tiles, 256 cells by default, change no more than rounding does.
             progress: Show the progress of a network, or of a refiner that works in tiles.
 
         Returns:
-            Float32 signal ``(..., C, H, W)`` or ``(..., C, T)``.
+            Float32 images ``(..., C, H, W)`` in [0, 1], or waveforms ``(..., C, T)`` in [-1, 1].
 
         Raises:
-            ValueError: Wrong shape, ``size`` does not belong to these latents, ``tile`` does not fit, or the codec has
-                no such decoder.
-            TypeError: Not a tensor, or neither float nor int8.
+            ValueError: Wrong shape, ``size`` does not belong to these latents, ``tile`` does not fit, the codec has no
+                such decoder, or ``normalized`` with a codec that came without statistics.
+            TypeError: Not a tensor, or neither float nor int8 nor int16.
             ImportError: The decoder is a network, and diffusers is not installed.
         """
         c = self.config
@@ -212,58 +255,51 @@ class Codec(Saving):
             )
         if not latents.is_floating_point() and latents.dtype not in (torch.int8, torch.int16):
             raise TypeError(f"expected float, int8 or int16 latents, got {latents.dtype}")
-        refiner = self.load_refiner() if c.check_decoder(decoder) == "refiner" else None
-        own = self.load_decoder()
-        if tile is not None and (tile < 1 or tile % c.stride):
-            raise ValueError(f"tile must be a multiple of {c.stride} samples, the stride of the codec, got {tile}")
+        sides, kind = c.check_size(size), c.check_decoder(decoder)
+        c.check_tile(tile, decoder)
+        low, high = _OUTPUT[c.modality]
+        scale = (high - low) / (_RANGE[1] - _RANGE[0])
+        shift = low - _RANGE[0] * scale
+        limits = (low, high) if clamp else (-math.inf, math.inf)
+        cells = None if tile is None else tile // c.stride
         with torch.autocast(latents.device.type, enabled=False):
             z = latents.reshape(math.prod(batch), *latents.shape[-c.dims - 1 :])
-            scale = (output_range[1] - output_range[0]) / (CODEC_RANGE[1] - CODEC_RANGE[0])
-            shift = output_range[0] - CODEC_RANGE[0] * scale
-            limits = (min(output_range), max(output_range)) if clamp else (-math.inf, math.inf)
-            if isinstance(own, LinearDecoder):
-                z = z[..., c.pad : z.shape[-1] - c.pad]
-            features = z  # without a refiner, nobody looks at them
-            if refiner is not None:
-                features = refiner(self.normalize(z.to(torch.float32)), tile and tile // c.stride, progress)
-            if refiner is not None and not refiner.head.requires_grad and self._use_folded():
-                signal = self._folded_refiner(torch.cat([self.expand(z), features], 1), scale, shift, limits=limits)
-            elif refiner is None and self._folded_synthesis is not None and self._use_folded():
-                signal = self._folded_synthesis(z, scale, shift, self.expand, limits)
+            if normalized:
+                z = self.denormalize(z.to(torch.float32))
+            if kind == "refiner":
+                signal = self._decode_refined(z, scale, shift, limits, cells, progress)
+            elif kind == "linear":
+                signal = self._decode_linear(z, scale, shift, limits)
             else:
-                if isinstance(own, LinearDecoder):
-                    packets = own(self.expand(z))
-                    signal = self.synthesis(packets if refiner is None else packets + refiner.packets(features))
-                else:
-                    signal = self.synthesis(own(self.expand(z), tile and tile // c.stride, progress))
-                    signal = signal if own.post is None else own.post(signal)
-                signal = signal * scale + shift if output_range != CODEC_RANGE else signal
+                signal = self._decode_network(z, cells, progress) * scale + shift
                 signal = signal.clamp(*limits) if clamp else signal
-            signal = crop(signal, size, c.stride, c.dims)
+            signal = crop(signal, sides, c.stride, c.dims)
         return signal.reshape(*batch, *signal.shape[1:])
 
-    def stream(self, quantize: Quantize = "none", *, input_range: tuple[float, float] = CODEC_RANGE) -> StreamEncoder:
-        """Begin to encode a waveform chunk by chunk; the arguments are those of :meth:`encode`.
+    def _decode_linear(self, z: Tensor, scale: float, shift: float, limits: tuple[float, float]) -> Tensor:
+        z = z[..., self.config.pad : z.shape[-1] - self.config.pad]
+        path = None if self._trains(self._decoder_parts()) else self._synthesis_path.current()
+        if path is not None:
+            return path(z, scale, shift, self.expand, limits)
+        return _limit(self.synthesis(self.decoder(self.expand(z))) * scale + shift, limits)
 
-        Raises:
-            ValueError: An image codec, or an argument out of range.
-        """
-        return StreamEncoder(self, quantize, input_range=input_range)
+    def _decode_refined(
+        self, z: Tensor, scale: float, shift: float, limits: tuple[float, float], tile: int | None, progress: bool
+    ) -> Tensor:
+        refiner = self.load_refiner()
+        features = refiner(self.normalize(z.to(torch.float32)), tile, progress)
+        trained = self._trains(self._decoder_parts()) or refiner.head.requires_grad
+        path = None if trained else self._refined_path.current()
+        if path is not None:
+            return path(torch.cat([self.expand(z), features], 1), scale, shift, limits=limits)
+        packets = self.decoder(self.expand(z)) + refiner.packets(features)
+        return _limit(self.synthesis(packets) * scale + shift, limits)
 
-    def stream_decoder(
-        self,
-        *,
-        decoder: str | None = None,
-        output_range: tuple[float, float] = CODEC_RANGE,
-        clamp: bool = False,
-    ) -> StreamDecoder:
-        """Begin to decode latents chunk by chunk; the arguments are those of :meth:`decode`.
-
-        Raises:
-            ValueError: An image codec, or it has no such decoder.
-            ImportError: The decoder is a network, and diffusers is not installed.
-        """
-        return StreamDecoder(self, decoder=decoder, output_range=output_range, clamp=clamp)
+    def _decode_network(self, z: Tensor, tile: int | None, progress: bool) -> Tensor:
+        decoder = self.load_decoder()
+        assert isinstance(decoder, NetworkDecoder)
+        signal = self.synthesis(decoder(self.expand(z), tile, progress))
+        return signal if decoder.post is None else decoder.post(signal)
 
     def normalize(self, latents: Tensor) -> Tensor:
         """Bring every latent channel to zero mean and unit variance, by the statistics kept with the codec.
@@ -275,6 +311,12 @@ class Codec(Saving):
         shape = (-1, *[1] * self.config.dims)
         return (latents - self.latent_mean.view(shape)) / self.latent_std.view(shape)
 
+    def denormalize(self, latents: Tensor) -> Tensor:
+        """Undo :meth:`normalize`."""
+        self.check_statistics()
+        shape = (-1, *[1] * self.config.dims)
+        return latents * self.latent_std.view(shape) + self.latent_mean.view(shape)
+
     def check_statistics(self) -> None:
         """Raise a ValueError if the codec came without statistics of its latents."""
         if not self.config.statistics:
@@ -283,12 +325,6 @@ class Codec(Saving):
                 "normalized: measure them with fit_statistics(codec, signals)"
             )
 
-    def denormalize(self, latents: Tensor) -> Tensor:
-        """Undo :meth:`normalize`."""
-        self.check_statistics()
-        shape = (-1, *[1] * self.config.dims)
-        return latents * self.latent_std.view(shape) + self.latent_mean.view(shape)
-
     def prefix(self, channels: int) -> "Codec":
         """Make a codec of the first ``channels`` latent channels: ``fit_codec`` orders them by variance.
 
@@ -296,32 +332,167 @@ class Codec(Saving):
             ValueError: ``channels`` is not from 1 to the codec's own number or cuts a stage, or the encoder or decoder
                 is a network, which needs them all.
         """
-        c = self.config
-        if not 1 <= channels <= c.channels:
-            raise ValueError(f"channels must be from 1 to {c.channels}, got {channels}")
-        if channels == c.channels:
+        if channels == self.config.channels:
             return self
-        if (c.encoder, c.decoder) != ("linear", "linear"):
-            raise ValueError(
-                f"codec {c.name!r} has a network that needs all of its {c.channels} channels, got channels={channels}"
-            )
-        per_stage = c.channels // c.stages
-        if c.stages > 1 and channels % per_stage:
-            raise ValueError(f"channels must be a multiple of {per_stage}, the size of a stage, got {channels}")
-        stages = channels // per_stage if c.stages > 1 else 1
-        shorter = Codec(dataclasses.replace(c, channels=channels, stages=stages))
-        state = {name: value for name, value in self.state_dict().items() if not name.startswith("refiner.")}
-        for name, value in state.items():
-            if name == "decoder.weight":
-                state[name] = value[:, :channels]
-            elif name != "decoder.bias":
-                state[name] = value[:channels]
-        shorter.load_state_dict(state)
+        state = self.state_dict()
+        shorter = Codec(prefix_config(self.config, channels))
+        shorter.load_state_dict(prefix_state(state, channels))
+        shorter.backend = self.backend
+        source = self.sources.get("refiner")
         if self.refiner is not None:
-            shorter.set_refiner(build_refiner(shorter.config, prefix_of(self.refiner.state_dict(), channels)))
-        elif "refiner" in self.sources:
-            shorter.sources["refiner"] = _PrefixOf(self.sources["refiner"], channels)
+            source = PrefixOfRefiner(self.refiner.state_dict, channels)
+            shorter.set_refiner(build_refiner(shorter.config, source()))
+        elif source is not None:
+            shorter.sources["refiner"] = PrefixOfRefiner(source, channels)
         return shorter.to(self.latent_mean.device)
+
+    def fingerprint(self) -> str:
+        """Hash what determines latents: SHA-256 of the encoder's geometry and weights, in hexadecimal.
+
+        The hash is kept until a weight changes.
+        """
+        parts = self._encoder_parts() if self.encoder is None else [*self.encoder.state_dict().values()]
+        parts = [*parts, *(self._decoder_parts() if self.config.stages > 1 else [])]
+        stamp = (stamp_of(parts), self.config.channels)
+        if self._fingerprint[0] != stamp or any(part.is_inference() for part in parts):
+            # Stages see their decoder.
+            names = ("weight", "bias", "encoder.", *(["decoder."] if self.config.stages > 1 else []))
+            tensors = {name: value for name, value in self.state_dict().items() if name.startswith(names)}
+            self._fingerprint = (stamp, fingerprint(self.config, tensors))
+        return self._fingerprint[1]
+
+    def load_decoder(self) -> LinearDecoder | NetworkDecoder:
+        """Return the decoder; a network is read from its file when it is first needed, and belongs to the codec then.
+
+        Raises:
+            ImportError: The decoder is a network, and diffusers is not installed.
+            ValueError: The file is damaged, or a tensor in it does not fit the config.
+        """
+        if self.decoder is None:
+            state = self.sources["decoder"]() if "decoder" in self.sources else None
+            self.decoder = build_decoder(self.config, state).to(self.latent_mean.device)
+        return self.decoder
+
+    def load_refiner(self) -> Refiner:
+        """Return the refiner, which is read from its file when it is first needed, and belongs to the codec then.
+
+        Raises:
+            ValueError: The codec has none, its file is damaged, or a tensor in it does not fit the config.
+        """
+        if self.refiner is None:
+            if not self.config.refiner_width:
+                raise ValueError(f"codec {self.config.name!r} has no refiner")
+            state = self.sources["refiner"]() if "refiner" in self.sources else None
+            with torch.inference_mode(False):
+                self.refiner = build_refiner(self.config, state).to(self.latent_mean.device)
+        return self.refiner
+
+    def set_refiner(self, refiner: Refiner) -> None:
+        """Give the codec a refiner, trained on its latents, which is frozen with this; an older one is replaced.
+
+        Raises:
+            ValueError: The refiner is for other latents or packets, or the codec cannot have one.
+        """
+        c = self.config
+        config = dataclasses.replace(c, refiner_width=refiner.width, refiner_blocks=len(refiner.blocks))
+        if (refiner.stem.in_channels, len(refiner.head), refiner.dims) != (c.channels, c.packets, c.dims):
+            raise ValueError(
+                f"expected a refiner from {c.channels} channels to {c.packets} packets in {c.dims}-D, got "
+                f"{refiner.stem.in_channels} to {len(refiner.head)} in {refiner.dims}-D"
+            )
+        self.config = config
+        self.refiner = refiner.requires_grad_(False).to(self.latent_mean.device, torch.float32)
+        self.sources.pop("refiner", None)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Write the files of the codec to ``folder``, each atomically: see ``folder.py``.
+
+        The config carries the SHA-256 of the weights, so that :meth:`from_pretrained` notices damage.
+        """
+        state, network, refiner = self.state_dict(), None, None
+        if self.config.decoder != "linear":
+            unread = self.decoder is None and "decoder" in self.sources
+            network = self.sources["decoder"]() if unread else self.load_decoder().state_dict()
+            state = {name: value for name, value in state.items() if not name.startswith("decoder.")}
+        if self.config.refiner_width:
+            refiner = refiner_state(self.load_refiner())
+            state = {name: value for name, value in state.items() if not name.startswith("refiner.")}
+        write_codec(folder, self.config, state, network, refiner)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> "Self":
+        """Read a folder written by :meth:`save_pretrained`, believing nothing before it is checked.
+
+        A decoder that is a network, and a refiner, are not read before they are needed.
+
+        Raises:
+            FileNotFoundError: The folder or one of its files is missing.
+            ValueError: A file is damaged, of another format or version, or they do not belong together.
+            ImportError: The encoder is a network, and diffusers is not installed.
+        """
+        config, state, files = read_codec(folder)
+        return cls.from_tensors(config, state, files, os.fspath(folder))
+
+    @classmethod
+    def from_tensors(
+        cls,
+        config: CodecConfig,
+        state: Mapping[str, Tensor],
+        sources: Mapping[str, Callable[[], Mapping[str, Tensor]]],
+        what: str,
+    ) -> "Self":
+        """Build a codec of tensors that fit its config.
+
+        Args:
+            config: The geometry.
+            state: The tensors by name, but for a decoder network and a refiner.
+            sources: Called for the tensors of ``"decoder"`` and ``"refiner"`` when these are needed.
+            what: Where the tensors come from, for messages.
+
+        Raises:
+            ValueError: A tensor does not fit.
+            ImportError: The encoder is a network, and diffusers is not installed.
+        """
+        check_state(state, config, what)
+        if config.encoder == "linear":
+            codec = cls(config)
+        else:
+            own = {name.removeprefix("encoder."): v for name, v in state.items() if name.startswith("encoder.")}
+            codec = cls(config, build_network(config, "encoder", own, what))
+        codec.load_state_dict(dict(state))
+        codec.sources = dict(sources)
+        return codec
+
+    def _encoder_parts(self) -> list[Tensor]:
+        return [] if self.encoder is not None else [self.weight, self.bias]
+
+    def _decoder_parts(self) -> list[Tensor]:
+        return [self.decoder.weight, self.decoder.bias] if isinstance(self.decoder, LinearDecoder) else []
+
+    def _refiner_parts(self) -> list[Tensor]:
+        return [] if self.refiner is None else [*self._decoder_parts(), self.refiner.head, self.refiner.scale]
+
+    def _geometry(self) -> dict[str, Any]:
+        return {"wavelet": self.config.wavelet, "levels": self.config.levels, "dims": self.config.dims}
+
+    def _fold_analysis(self) -> nn.Module | None:
+        if self.encoder is not None:
+            return None
+        return FoldedAnalysis(self.weight, self.bias, **self._geometry()).to(self.weight.device)
+
+    def _fold_synthesis(self) -> nn.Module:
+        decoder = self.decoder
+        return FoldedSynthesis(decoder.weight, decoder.bias, **self._geometry()).to(decoder.weight.device)
+
+    def _fold_refined(self) -> nn.Module:
+        """Fold one matrix over latents and features."""
+        decoder, refiner = self.decoder, self.load_refiner()
+        weight = torch.cat([decoder.weight.detach(), refiner.weight.detach()], 1)
+        return FoldedSynthesis(weight, decoder.bias, **self._geometry()).to(weight.device)
+
+    @staticmethod
+    def _trains(parts: Sequence[Tensor]) -> bool:
+        return any(part.requires_grad for part in parts)
 
     def _check_shape(self, x: Tensor, channels: int, what: str) -> tuple[int, ...]:
         dims = self.config.dims
@@ -329,7 +500,7 @@ class Codec(Saving):
         if not isinstance(x, Tensor):
             raise TypeError(f"expected a tensor of shape {form}, got {type(x).__name__}")
         if x.ndim < dims + 1 or x.shape[-dims - 1] != channels:
-            mono = dims == 1 and what == "signal" and x.ndim > 1 and x.shape[-2] == 1
+            mono = dims == 1 and what == "signals" and x.ndim > 1 and x.shape[-2] == 1
             hint = f": repeat the one channel, with .repeat_interleave({channels}, -2)" if mono else ""
             raise ValueError(f"codec {self.config.name!r} expects {what} of shape {form}, got {tuple(x.shape)}{hint}")
         if min(x.shape[-dims:]) == 0:
@@ -345,25 +516,13 @@ class Codec(Saving):
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class _PrefixOf:
-    """The tensors of a refiner, for the first so many channels."""
-
-    whole: Callable[[], Mapping[str, Tensor]]
-    channels: int
-
-    def __call__(self) -> dict[str, Tensor]:
-        return prefix_of(self.whole(), self.channels)
+def _limit(signal: Tensor, limits: tuple[float, float]) -> Tensor:
+    return signal if limits == (-math.inf, math.inf) else signal.clamp(*limits)
 
 
-def _is_finite(z: Tensor) -> bool:
-    """Look at the sum first, which is much faster; finite values, too, may add up to infinity."""
-    return bool(z.sum().isfinite()) or bool(z.isfinite().all())
-
-
-def _as_it_is(z: Tensor) -> Tensor:
-    return z
-
-
-# The methods' argument and the method of the same names hide these.
-_quantize, _expand = quantize, expand
+def _forget(codec: nn.Module, _: Any) -> None:
+    """Fold and hash anew after weights were loaded."""
+    assert isinstance(codec, Codec)
+    for path in (codec._analysis_path, codec._synthesis_path, codec._refined_path):
+        path.forget()
+    codec._fingerprint = (None, "")

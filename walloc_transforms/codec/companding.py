@@ -1,4 +1,4 @@
-"""Companding by the Gaussian distribution function, and the three ways to quantize.
+"""Companding by the Gaussian distribution function, and the three ways to round.
 
 A latent ``z`` of the linear projection is roughly bell-shaped. ``compand`` squeezes it into the range of a signed
 integer of ``bits`` bits, so that rounding to integers is the quantizer; ``expand`` undoes it (WaLLoC, section 3):
@@ -16,9 +16,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-__all__ = ["Quantize", "clip", "compand", "expand", "quantize", "saturation", "slope"]
+__all__ = ["Rounding", "clip", "compand", "expand", "round_latents", "saturation", "slope"]
 
-Quantize = Literal["none", "noise", "round"]
+Rounding = Literal["none", "round", "noise"]
 
 _TAIL = 1e-4  # probability at which the expansion saturates
 
@@ -64,22 +64,22 @@ def saturation(bits: int = 8) -> float:
     return float(expand(torch.tensor(limit, dtype=torch.float64), bits))
 
 
-def quantize(u: Tensor, mode: Quantize) -> Tensor:
-    """Quantize companded latents.
+def round_latents(u: Tensor, rounding: Rounding) -> Tensor:
+    """Round companded latents, or stand in for it while a codec is trained.
 
     Args:
         u: Companded latents.
-        mode: ``"none"`` leaves them as they are; ``"round"`` rounds to integers, half to even; ``"noise"`` adds noise
-            uniform in [-0.5, 0.5), the differentiable stand-in for rounding while a codec is trained.
+        rounding: ``"none"`` leaves them as they are; ``"round"`` rounds to integers, half to even; ``"noise"`` adds
+            noise uniform in [-0.5, 0.5), the differentiable stand-in for rounding.
 
     Raises:
-        ValueError: ``mode`` is none of the three.
+        ValueError: ``rounding`` is none of the three.
     """
-    match mode:
+    match rounding:
         case "none":
             return u
         case "round":
             return torch.round(u)
         case "noise":
             return u + torch.rand_like(u) - 0.5
-    raise ValueError(f"quantize must be one of {get_args(Quantize)}, got {mode!r}")
+    raise ValueError(f"rounding must be one of {', '.join(map(repr, get_args(Rounding)))}, got {rounding!r}")

@@ -1,6 +1,7 @@
 """The geometry of a codec."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 __all__ = ["CodecConfig", "Network", "check_sample_rate"]
@@ -159,6 +160,36 @@ class CodecConfig:
                 f"decoder of codec {self.name!r} must be {' or '.join(map(repr, choices))}, got {decoder!r}"
             )
         return decoder or self.decoder
+
+    def check_size(self, size: Sequence[int] | int | None) -> tuple[int, ...] | None:
+        """Return the sides of a signal as a tuple: ``(H, W)``, or ``(T,)``, which may be given as T.
+
+        Raises:
+            TypeError: A side is no integer.
+            ValueError: Another number of sides, or a side that is not positive.
+        """
+        if size is None:
+            return None
+        form = "(H, W)" if self.dims == 2 else "a number of samples T, or (T,)"
+        sides = (size,) if isinstance(size, int) else tuple(size)
+        if not all(isinstance(side, int) for side in sides):
+            raise TypeError(f"size must be {form} of integers, got {size!r}")
+        if len(sides) != self.dims or min(sides) < 1:
+            raise ValueError(f"size must be {form} for codec {self.name!r}, got {size!r}")
+        return sides
+
+    def check_tile(self, tile: int | None, decoder: str | None) -> None:
+        """Refuse a tile that does not fit the codec or its decoder.
+
+        Raises:
+            ValueError: ``tile`` is no positive multiple of the stride, or the decoder is linear and needs no tiles.
+        """
+        if tile is None:
+            return
+        if (kind := self.check_decoder(decoder)) == "linear":
+            raise ValueError(f"tile={tile} is for decoders that are networks: codec {self.name!r} decodes by {kind!r}")
+        if tile < 1 or tile % self.stride:
+            raise ValueError(f"tile must be a multiple of {self.stride} samples, the stride of the codec, got {tile}")
 
     @property
     def stride(self) -> int:

@@ -10,17 +10,9 @@ from ..wavelets import conv1x1
 
 __all__ = ["LinearDecoder", "NetworkDecoder"]
 
-# An Oobleck network looks 86 locations to either side: 3 in the first and last convolution each, 39 in each block's
-# residual units and one in its transposed convolution. What lies farther makes no difference.
-_REACH = 86
-_TILES: dict[int, tuple[int | None, int]] = {
-    1: (4096, 4 * _REACH),
-    2: (None, 8),
-}  # by dims: the default and the least side of a tile, in latents
-
 
 class LinearDecoder(nn.Module):
-    """One matrix per location: ``packets = weight @ z + bias``.
+    """One matrix per cell: ``packets = weight @ z + bias``.
 
     Args:
         channels: Latent channels D.
@@ -48,9 +40,15 @@ class NetworkDecoder(nn.Module):
         network: Maps ``(N, D, ...)`` to ``(N, C * bands, ...)``.
         packets: Packet channels, ``C * bands``.
         dims: 2 for images, 1 for audio.
-        pad: Locations that the network drops at either end.
+        pad: Cells that the network drops at either end.
         post: A filter on the decoded waveform, or nothing.
+
+    Attributes:
+        reach: How many cells to either side matter to an Oobleck network: 3 in the first and last convolution each, 39
+            in each block's residual units and one in its transposed convolution.
     """
+
+    reach = 86
 
     def __init__(
         self, network: nn.Module, packets: int, dims: int, pad: int = 0, post: nn.Module | None = None
@@ -70,12 +68,13 @@ class NetworkDecoder(nn.Module):
         Raises:
             ValueError: ``tile`` is below 8 latents (images) or 344 (audio).
         """
-        default, least = _TILES[self.dims]
-        tile = tile or default
+        tile = tile or (4096 if self.dims == 1 else None)
+        least = 4 * self.reach if self.dims == 1 else 8
         if tile is not None and tile < least:
-            raise ValueError(f"a tile must be at least {least} latents wide, got {tile}")
+            raise ValueError(f"a tile must be at least {least} cells wide, got {tile}")
         sides = [side - 2 * self.pad for side in z.shape[2:]]
-        parts = list(itertools.product(*[_cut(side, tile or side, self.dims == 1) for side in sides]))
+        reach = self.reach if self.dims == 1 else None
+        parts = list(itertools.product(*[_cut(side, tile or side, reach) for side in sides]))
         if len(parts) == 1 and len(z) > 0 and not progress:
             return self.network(z)
         out = z.new_zeros(len(z), self.packets, *sides)
@@ -91,20 +90,21 @@ class NetworkDecoder(nn.Module):
         return out
 
 
-def _cut(side: int, tile: int, local: bool) -> list[tuple[int, Tensor]]:
+def _cut(side: int, tile: int, reach: int | None) -> list[tuple[int, Tensor]]:
     """Cut a side into overlapping tiles of equal size.
 
     Args:
         side: Length of the side.
         tile: Length of a tile.
-        local: Whether what lies ``_REACH`` from the end of a tile is as in the whole: no blending then.
+        reach: Of a local network: what lies farther from the end of a tile is as in the whole, so nothing is blended.
+            Default: not local, and neighbors are blended.
 
     Returns:
         Start and weights of every tile; the weights of all tiles sum to 1 everywhere.
     """
     if tile >= side:
         return [(0, torch.ones(side))]
-    overlap = 2 * _REACH if local else tile // 4
+    overlap = tile // 4 if reach is None else 2 * reach
     count = -(-(side - overlap) // (tile - overlap))
     starts = [round(i * (side - tile) / (count - 1)) for i in range(count)]
     ramps, total = [], torch.zeros(side)
@@ -113,8 +113,8 @@ def _cut(side: int, tile: int, local: bool) -> list[tuple[int, Tensor]]:
         after = 0 if i == count - 1 else start + tile - starts[i + 1]
         distance = torch.arange(tile) + 0.5  # of the middle of a latent
         rise, fall = distance / max(before, 0.5), (tile - distance) / max(after, 0.5)
-        if local:
-            rise, fall = ((n > _REACH) | (m == 0) for n, m in ((distance, before), (tile - distance, after)))
+        if reach is not None:
+            rise, fall = ((n > reach) | (m == 0) for n, m in ((distance, before), (tile - distance, after)))
         ramp = torch.minimum(rise.float(), fall.float()).clamp(max=1)
         ramps.append(ramp)
         total[start : start + tile] += ramp

@@ -16,6 +16,7 @@ leading directions of the weighted covariance, turned within their span to those
 holds as much of the energy as it can.
 """
 
+import copy
 import dataclasses
 import math
 import os
@@ -28,12 +29,13 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..signals import image_range, pil_to_tensor, waveform_range
+from ..signals import as_tensor, value_range
 from ..wavelets import WaveletPacketAnalysis, band_frequencies, band_positions, synthesis_bank
-from .codec import Codec, CodecConfig
+from .codec import Codec
 from .companding import compand, saturation, slope
+from .config import CodecConfig
 
-__all__ = ["fit_codec", "fit_statistics", "to_codec_range"]
+__all__ = ["fit_codec", "fit_statistics"]
 
 # How far the largest latent of the sample may reach into the range in which the expansion is exact. The step grows as
 # exp(z**2 / 2s**2): at half the range it is 5.6 times what it is at 0; beyond, it costs more than it gains.
@@ -90,7 +92,7 @@ def fit_codec(
     disable = not progress or os.environ.get("RANK", "0") != "0"
     config: CodecConfig | None = None
     for signal in tqdm(signals, desc="fit codec", total=total, unit="signal", disable=disable):
-        seen.add(to_codec_range(signal))
+        seen.add(_centered(signal))
         if config is None and seen.modality:  # now, so that a wrong number of channels is said at once
             config = CodecConfig(
                 name,
@@ -112,44 +114,54 @@ def fit_statistics(codec: Codec, signals: Iterable[Tensor | Image.Image], *, pro
     """Measure mean and spread of a codec's latents, which published codecs come without.
 
     Args:
-        codec: The codec; its ``latent_mean`` and ``latent_std`` are set.
+        codec: The codec; it is not changed.
         signals: Images or waveforms as :func:`fit_codec` takes them. One pass is made.
         progress: Show a progress bar.
 
     Returns:
-        The same codec.
+        A copy of the codec with its statistics.
 
     Raises:
-        ValueError: Fewer than two locations, or a signal that the codec does not encode.
-        TypeError: A signal is neither a tensor nor an image, or of an unsupported dtype.
+        ValueError: Fewer than two cells, or a signal that the codec does not encode.
+        TypeError: A signal is neither a tensor nor a PIL image, or of an unsupported dtype.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> images = [torch.rand(3, 64, 64) for _ in range(4)]
+        >>> codec = wt.fit_statistics(wt.load_codec("rgb_16x"), images, progress=False)
+        >>> codec.normalize(codec.encode(images[0])).shape
+        torch.Size([12, 8, 8])
     """
     c = codec.config
     total = squares = torch.zeros(c.channels, dtype=torch.float64)
     count = 0
     disable = not progress or os.environ.get("RANK", "0") != "0"
     for signal in tqdm(signals, desc="fit statistics", unit="signal", disable=disable):
-        latents = codec.encode(to_codec_range(signal, c.signal_channels).to(codec.latent_mean.device))
+        latents = codec.encode(_check_signal(signal, c.signal_channels).to(codec.latent_mean.device))
         latents = latents[..., c.pad : latents.shape[-1] - c.pad].flatten(1).double().cpu()
         total, squares, count = total + latents.sum(1), squares + latents.square().sum(1), count + latents.shape[1]
     if count < 2:
         raise ValueError("there are too few signals to measure latents on")
     mean = total / count
-    codec.latent_mean.copy_(mean)
-    codec.latent_std.copy_((squares / count - mean.square()).clamp(min=1e-6).sqrt())
-    codec.config = dataclasses.replace(c, statistics=True)
-    return codec
+    measured = copy.deepcopy(codec)
+    measured.latent_mean.copy_(mean)
+    measured.latent_std.copy_((squares / count - mean.square()).clamp(min=1e-6).sqrt())
+    measured.config = dataclasses.replace(c, statistics=True)
+    return measured
 
 
-def to_codec_range(signal: Tensor | Image.Image, channels: int = 3) -> Tensor:
-    """Bring a signal to the codec's range, [-0.5, 0.5]."""
-    if isinstance(signal, Image.Image):
-        signal = pil_to_tensor(signal, channels)
-    if not isinstance(signal, Tensor):
-        raise TypeError(f"expected tensors or PIL images to fit a codec to, got {type(signal).__name__}")
+def _centered(signal: Tensor | Image.Image, channels: int = 3) -> Tensor:
+    """Bring a signal to [-0.5, 0.5], in which packets are measured."""
+    signal = _check_signal(signal, channels)
+    low, high = value_range(signal, "image" if signal.ndim == 3 else "audio")
+    return signal.float() / (high - low) + (-0.5 - low / (high - low))  # quiet sound keeps its precision
+
+
+def _check_signal(signal: Tensor | Image.Image, channels: int) -> Tensor:
+    signal = as_tensor(signal, channels)
     if signal.ndim not in (2, 3):
         raise ValueError(f"expected images (C, H, W) or waveforms (C, T), got shape {tuple(signal.shape)}")
-    low, high = (image_range if signal.ndim == 3 else waveform_range)(signal)
-    return signal.float() / (high - low) + (-0.5 - low / (high - low))  # quiet sound keeps its precision
+    return signal
 
 
 class _PacketStatistics:

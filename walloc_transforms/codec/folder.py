@@ -28,6 +28,7 @@ __all__ = [
     "TensorFile",
     "check_state",
     "read_codec",
+    "read_config",
     "write_codec",
 ]
 
@@ -102,10 +103,7 @@ def read_codec(folder: str | os.PathLike[str]) -> tuple[CodecConfig, dict[str, T
     for file in (CONFIG_FILE, WEIGHTS_FILE):
         if not (folder / file).is_file():
             raise FileNotFoundError(f"{folder} is no codec folder: it has no {file}")
-    fields = _read_config(folder / CONFIG_FILE)
-    sha256 = fields.pop("sha256")
-    hashes = {part: fields.pop(f"{part}_sha256", None) for part in ("decoder", "refiner")}
-    config = CodecConfig(**fields)
+    config, hashes = _read_config(folder / CONFIG_FILE)
     if (hashes["decoder"] is None) != (config.decoder == "linear"):
         raise ValueError(
             f"{folder / CONFIG_FILE}: decoder_sha256 belongs to a decoder that is a network, "
@@ -116,13 +114,14 @@ def read_codec(folder: str | os.PathLike[str]) -> tuple[CodecConfig, dict[str, T
             f"{folder / CONFIG_FILE}: refiner_sha256 belongs to a refiner, whose refiner_width here is "
             f"{config.refiner_width}"
         )
-    state = _read_tensors(folder / WEIGHTS_FILE, sha256)
+    state = _read_tensors(folder / WEIGHTS_FILE, hashes.pop("weights") or "")
     names = {"decoder": DECODER_FILE, "refiner": REFINER_FILE}
     files = {part: TensorFile(folder / names[part], value) for part, value in hashes.items() if value is not None}
     return config, state, files
 
 
-def _read_config(file: Path) -> dict[str, Any]:
+def _read_config(file: Path) -> tuple[CodecConfig, dict[str, str | None]]:
+    """Read the geometry, and the SHA-256 of ``"weights"``, ``"decoder"`` and ``"refiner"``."""
     try:
         fields = json.loads(file.read_text("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
@@ -138,7 +137,22 @@ def _read_config(file: Path) -> dict[str, Any]:
     if not required <= fields.keys() <= known:
         missing, unknown = sorted(required - fields.keys()), sorted(fields.keys() - known)
         raise ValueError(f"{file}: missing fields {missing}, unknown fields {unknown}")
-    return fields
+    hashes = {"weights": fields.pop("sha256")}
+    hashes |= {part: fields.pop(f"{part}_sha256", None) for part in ("decoder", "refiner")}
+    return CodecConfig(**fields), hashes
+
+
+def read_config(folder: str | os.PathLike[str]) -> CodecConfig:
+    """Read the geometry alone, of a folder that :func:`write_codec` wrote.
+
+    Raises:
+        FileNotFoundError: The folder or its config is missing.
+        ValueError: The config is damaged, or of another format or version.
+    """
+    file = Path(folder) / CONFIG_FILE
+    if not file.is_file():
+        raise FileNotFoundError(f"{folder} is no codec folder: it has no {CONFIG_FILE}")
+    return _read_config(file)[0]
 
 
 def check_state(state: Mapping[str, Tensor], config: CodecConfig, what: str) -> None:

@@ -8,17 +8,15 @@ ends of the window have touched. ``Codec`` wraps a whole signal round, its end b
 know the end, and takes the signal to lie between silence. So some frames at either end differ: ``edge_frames``.
 """
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
+from ..signals import to_float
 from ..wavelets import analysis_bank, check_size, pad_to_multiple, synthesis_bank
-from .companding import Quantize
-from .decoders import _REACH as _DECODER_REACH
-
-if TYPE_CHECKING:
-    from .codec import Codec
+from .codec import Codec
+from .companding import Rounding
+from .decoders import NetworkDecoder
+from .ranges import check_waveform
 
 __all__ = ["StreamDecoder", "StreamEncoder"]
 
@@ -40,7 +38,7 @@ class _Stream:
 
     def __init__(
         self,
-        codec: "Codec",
+        codec: Codec,
         channels: tuple[int, int],
         silence: Tensor,
         *,
@@ -128,6 +126,9 @@ class _Stream:
         elif _form(chunk) != self._form:
             new, old = (f"({', '.join(map(str, s))}, T) {d} on {place}" for s, d, place in (_form(chunk), self._form))
             raise ValueError(f"the chunks of a stream must be alike: got {new} after {old}")
+        return self._own(chunk)
+
+    def _own(self, chunk: Tensor) -> Tensor:
         return chunk.to(torch.float32, copy=True)
 
     def _check_open(self) -> None:
@@ -164,17 +165,15 @@ class StreamEncoder(_Stream):
 
     Args:
         codec: An audio codec.
-        quantize: As for ``Codec.encode``.
-        input_range: As for ``Codec.encode``; usual waveforms need ``(-1, 1)``.
+        rounding: As for ``Codec.encode``.
 
     Raises:
         ValueError: An image codec, or an option out of range.
     """
 
-    def __init__(self, codec: "Codec", quantize: Quantize, *, input_range: tuple[float, float]) -> None:
+    def __init__(self, codec: Codec, *, rounding: Rounding = "none") -> None:
         c = _check_audio(codec).config
-        self.quantize: Quantize = quantize
-        self.input_range = input_range
+        self.rounding: Rounding = rounding
         network = _ENCODER_REACH if codec.encoder is not None else 0
         # A network sees the signal from frames beyond its ends, too; elsewhere those frames are all the same.
         outside, self._edge = (c.pad, 0) if network else (0, c.pad)
@@ -183,7 +182,7 @@ class StreamEncoder(_Stream):
         super().__init__(
             codec,
             (c.signal_channels, c.channels),
-            torch.full((1, 1), sum(input_range) / 2),
+            torch.zeros(1, 1),
             unit=c.stride,
             before=before,
             after=right + network * c.stride,
@@ -207,15 +206,15 @@ class StreamEncoder(_Stream):
         check_size((self._seen,), self._least)
         return self._close(pad_to_multiple(torch.cat(self._held, -1), self._unit, 1))
 
-    def _check(self, chunk: Tensor) -> Tensor:
-        own = super()._check(chunk)
-        # The sum is much faster to look at; finite values, too, may add up to infinity.
-        if own.device.type == "cpu" and not (bool(own.sum().isfinite()) or bool(own.isfinite().all())):
-            raise ValueError("the signal holds NaN or infinite values: expected finite ones")
+    def _own(self, chunk: Tensor) -> Tensor:
+        own = to_float(chunk, "audio")
+        own = own.clone() if own is chunk else own
+        if chunk.is_floating_point():
+            check_waveform(own, self.codec.config)
         return own
 
     def _run(self, window: Tensor) -> Tensor:
-        return self.codec.encode(window, self.quantize, input_range=self.input_range)
+        return self.codec.encode(window, rounding=self.rounding)
 
     def _work(self, window: Tensor, frames: int, last: bool = False) -> Tensor:
         latents = self._run(window)
@@ -234,7 +233,6 @@ class StreamDecoder(_Stream):
     Args:
         codec: An audio codec.
         decoder: As for ``Codec.decode``.
-        output_range: As for ``Codec.decode``; usual waveforms need ``(-1, 1)``.
         clamp: As for ``Codec.decode``.
 
     Raises:
@@ -242,11 +240,11 @@ class StreamDecoder(_Stream):
         ImportError: The decoder is a network, and diffusers is not installed.
     """
 
-    def __init__(self, codec: "Codec", *, decoder: str | None, output_range: tuple[float, float], clamp: bool) -> None:
+    def __init__(self, codec: Codec, *, decoder: str | None = None, clamp: bool = True) -> None:
         c = _check_audio(codec).config
-        self.decoder, self.output_range, self.clamp = decoder, output_range, clamp
+        self.decoder, self.clamp = decoder, clamp
         bank = synthesis_bank(c.wavelet, c.levels)
-        network = _DECODER_REACH if c.decoder != "linear" else 0
+        network = NetworkDecoder.reach if c.decoder != "linear" else 0
         network += codec.load_refiner().reach if c.check_decoder(decoder) == "refiner" else 0
         network += -(-_POST_REACH // c.stride) if c.post_filter else 0
         left = (bank.filters.shape[1] - 1 + bank.start) // c.stride + network
@@ -296,7 +294,7 @@ class StreamDecoder(_Stream):
         return samples[..., : samples.shape[-1] - extra]
 
     def _run(self, window: Tensor) -> Tensor:
-        return self.codec.decode(window, decoder=self.decoder, output_range=self.output_range, clamp=self.clamp)
+        return self.codec.decode(window, decoder=self.decoder, clamp=self.clamp)
 
     def _work(self, window: Tensor, frames: int, last: bool = False) -> Tensor:
         c = self.codec.config
@@ -309,7 +307,7 @@ def _form(chunk: Tensor) -> tuple[tuple[int, ...], torch.dtype, torch.device]:
     return tuple(chunk.shape[:-1]), chunk.dtype, chunk.device
 
 
-def _check_audio(codec: "Codec") -> "Codec":
+def _check_audio(codec: Codec) -> Codec:
     if codec.config.modality != "audio":
         raise ValueError(f"streams are for audio: codec {codec.config.name!r} is for images")
     return codec

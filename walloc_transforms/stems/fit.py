@@ -20,7 +20,7 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..codec import to_codec_range
+from ..signals import as_tensor, to_float
 from ..zoo import CodecLike
 from .layers import Input, WallocStem, check_choice, find_stem, load_image_codec, swap_stem
 from .replace import _PLANS, Family, Match, _look, _Old, _Plan, count_stem, find_family, replace_stem
@@ -153,7 +153,7 @@ def fit_stem(
 
 
 class _Teacher(nn.Module):
-    """A copy of what is dropped, in float32: from pictures in the codec's range to what the new stem shall give."""
+    """A copy of what is dropped, in float32: from pictures in [0, 1] to what the new stem shall give."""
 
     mean: Tensor
     std: Tensor
@@ -173,30 +173,29 @@ class _Teacher(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if tuple(x.shape[-2:]) != tuple(self.size):
             x = F.interpolate(x, self.size, mode="bicubic", antialias=True)
-        x = self.dropped((x + 0.5 - self.mean) / self.std)
+        x = self.dropped((x - self.mean) / self.std)
         return x.permute(0, 3, 1, 2) if self.channels_last else x
 
 
 def _prepare(image: Tensor | Image.Image, channels: int, size: tuple[int, int], index: int) -> Tensor:
-    """Bring an image to ``(1, C, *size)`` in the codec's range, [-0.5, 0.5]."""
-    x = to_codec_range(image, channels)
+    """Bring an image to ``(1, C, *size)`` as float in [0, 1]."""
+    x = to_float(as_tensor(image, channels), "image")
     if x.ndim != 3 or x.shape[0] != channels or min(x.shape) == 0:
         raise ValueError(
             f"expected images of shape ({channels}, H, W) to fit a stem to, got {tuple(x.shape)} at image {index}"
         )
     if not torch.isfinite(x).all():
         raise ValueError(f"image {index} holds NaN or infinite values")
-    if x.abs().max() > 1:  # resizing overshoots, by less than that
+    if x.min() < -0.5 or x.max() > 1.5:  # resizing overshoots, by less than that
         raise ValueError(
-            f"float images must be in [0, 1], got values from {x.min() + 0.5:.3g} to {x.max() + 0.5:.3g} "
-            f"at image {index}"
+            f"float images must be in [0, 1], got values from {x.min():.3g} to {x.max():.3g} at image {index}"
         )
     x, (height, width) = x[None], size
     if x.shape[-2:] != size:
         scale = max(height / x.shape[-2], width / x.shape[-1])
         cover = (max(height, round(x.shape[-2] * scale)), max(width, round(x.shape[-1] * scale)))
         if cover != x.shape[-2:]:
-            x = F.interpolate(x, cover, mode="bicubic", antialias=True).clamp(-0.5, 0.5)
+            x = F.interpolate(x, cover, mode="bicubic", antialias=True).clamp(0, 1)
         top, left = (cover[0] - height) // 2, (cover[1] - width) // 2
         x = x[..., top : top + height, left : left + width]
     return x

@@ -10,7 +10,7 @@ from timm.layers.helpers import to_2tuple
 from timm.layers.hybrid_embed import HybridEmbed
 from torch import Tensor, nn
 
-from ..codec import CODEC_RANGE, Codec, slope
+from ..codec import Codec, slope
 from ..zoo import CodecLike, load_codec
 
 __all__ = [
@@ -44,9 +44,8 @@ class WallocStem(nn.Module):
         codec: An image codec, or what ``load_codec`` takes.
         out_channels: Channels of the output.
         stride: Pixels per output cell along each side: a multiple or a divisor of the codec's stride.
-        input: ``"pixels"`` ``(N, C, H, W)``: float in [-0.5, 0.5] (``Normalize(mean=0.5, std=1)`` of images in [0, 1])
-            or uint8 in [0, 255], encoded inside and without gradient. ``"latents"`` ``(N, D, h, w)``: float or int8 as
-            the codec encodes them, not normalized.
+        input: ``"pixels"`` ``(N, C, H, W)``: float in [0, 1], uint8 or uint16, encoded inside and without gradient.
+            ``"latents"`` ``(N, D, h, w)``: float or int8 as the codec encodes them, not normalized.
         layout: Of the output, ``"NCHW"``, ``"NHWC"`` or ``"NLC"`` (tokens, row by row).
         bias: Whether the projection has one.
         trainable_codec: Whether the codec's projection is trained as well, through the latents of ``"pixels"``.
@@ -156,7 +155,7 @@ class WallocStem(nn.Module):
         if not pixels:
             return x
         with torch.set_grad_enabled(self.trainable_codec and torch.is_grad_enabled()):
-            return self.codec.encode(x, input_range=CODEC_RANGE if x.is_floating_point() else (0, 255))
+            return self.codec.encode(x)
 
     def extra_repr(self) -> str:
         """Show input, stride and layout in ``repr``."""

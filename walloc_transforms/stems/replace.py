@@ -115,14 +115,14 @@ def replace_stem(model: Model, codec: CodecLike, *, input: Input = "pixels", mat
 
     The model carries ``walloc``, a :class:`StemInfo`; ``in_chans``, ``feature_info`` and ``pretrained_cfg`` describe
     the new stem. The latter always means pixels: ``timm.data.create_transform`` with
-    ``timm.data.resolve_model_data_config(model)`` yields images of the new size in the codec's range, [-0.5, 0.5],
+    ``timm.data.resolve_model_data_config(model)`` yields images of the new size in [0, 1],
     which the model reads with ``input="pixels"``, and which ``codec.encode`` turns to latents otherwise.
 
     Args:
         model: A timm model of one of the classes of ``FAMILIES``. Modified in place; where an error is raised, it is
             left as it was.
         codec: An image codec, or what ``load_codec`` takes. The model gets a copy.
-        input: What the model shall read: ``"pixels"`` (N, C, H, W), float in [-0.5, 0.5] or uint8 in [0, 255]; or
+        input: What the model shall read: ``"pixels"`` (N, C, H, W), float in [0, 1] or uint8 in [0, 255]; or
             ``"latents"`` (N, D, h, w), float or int8, not normalized.
         match: As above.
 
@@ -339,7 +339,7 @@ def _update_metadata(model: Any, old: _Old, plan: _Plan, stem: WallocStem, shape
     signal = stem.codec.config.signal_channels
     # No layer reads RGB any more: None keeps timm from adapting a checkpoint's first convolution.
     config = copy.deepcopy(getattr(model, "pretrained_cfg", None) or {})
-    config.update(first_conv=None, input_size=(signal, *plan.image_size), mean=(0.5,) * signal, std=(1.0,) * signal)
+    config.update(first_conv=None, input_size=(signal, *plan.image_size), mean=(0.0,) * signal, std=(1.0,) * signal)
     if config.get("test_input_size"):
         sides = (-(-side * plan.image_size[0] // old.image_size[0]) for side in config["test_input_size"][-2:])
         config["test_input_size"] = (signal, *sides)

@@ -50,10 +50,10 @@ _GROUPED_COST = 2.0
 _SPLIT_COST = 1.9
 
 
-Part = Callable[[Tensor], Tensor]
+Part = Callable[..., Tensor]
 
 
-def _as_it_is(part: Tensor) -> Tensor:
+def _as_it_is(part: Tensor, first_channel: int = 0) -> Tensor:
     return part
 
 
@@ -151,6 +151,7 @@ class FoldedAnalysis(_Folded):
         filters = torch.from_numpy(bank.filters)
         self.levels, self.dims, self.stride, self.reach = levels, dims, bank.stride, bank.reach
         self._weight = weight.detach().to("cpu", copy=True)
+        self._bounds: tuple[Tensor, Tensor] | None = None
         latents, per_axis, taps = weight.shape[0], *filters.shape
         self.signals = weight.shape[1] // per_axis**dims
         weight = weight.detach().double().cpu()
@@ -207,7 +208,8 @@ class FoldedAnalysis(_Folded):
                 extended by reflection on the right.
             scale: Factor from the units of ``x`` to those of the codec.
             shift: Added after scaling.
-            finish: Called with parts of the result while they are in the cache; elementwise, such as companding.
+            finish: Called with parts of the result while they are in the cache, and where a part does not begin at
+                channel 0, with its first channel; elementwise, such as companding.
 
         Returns:
             ``(N, D, h, w)`` or ``(N, D, t)``, float32.
@@ -229,6 +231,23 @@ class FoldedAnalysis(_Folded):
 
         return _in_chunks(x, self.stride, 1, work)
 
+    def projection_bounds(self) -> tuple[Tensor, Tensor]:
+        """Compute between which values every channel of the projection lies for signals in [-0.5, 0.5].
+
+        The bound is the bias, less and plus half the absolute sum of the channel's folded filter. Extension by
+        reflection and periodization only move samples, so it holds at any size.
+
+        Returns:
+            The least and the greatest value, ``(D,)`` each, float32, a thousandth wider for the sake of rounding.
+        """
+        if self._bounds is None:
+            filters = torch.from_numpy(analysis_bank(self._wavelet, self.levels).filters)
+            positions = torch.from_numpy(band_positions(self.levels, self.dims))
+            half = torch.stack([_absolute_sum(row, filters, positions) for row in self._weight.double()]) / 2 * 1.001
+            bias = self.bias.detach().double().cpu()
+            self._bounds = (bias - half).float(), (bias + half).float()
+        return self._bounds
+
     def _convolve(self, x: Tensor, first: int, last: int, kernel: Tensor, bias: Tensor) -> Tensor:
         x = periodic(x, first * self.stride - self.reach[0], last * self.stride + self.reach[1], 2)
         if self.dims == 1:
@@ -248,6 +267,16 @@ class FoldedAnalysis(_Folded):
             return F.conv2d(x, self.rows, bias, stride=(1, self.stride))
         x = F.conv2d(x, self.rows, stride=(1, self.stride), groups=x.shape[1])
         return F.conv2d(x, self.project, bias)
+
+
+def _absolute_sum(row: Tensor, filters: Tensor, positions: Tensor) -> Tensor:
+    """Sum the absolute taps of one channel's folded filter, given its row of the projection."""
+    per_axis, weights = len(filters), row.view(-1, positions.shape[1])
+    if len(positions) == 1:
+        return (weights @ filters[positions[0]]).abs().sum()
+    square = row.new_zeros(len(weights), per_axis, per_axis)
+    square[:, positions[0], positions[1]] = weights
+    return (filters.T @ square @ filters).abs().sum()
 
 
 class FoldedSynthesis(_Folded):

@@ -164,14 +164,14 @@ class LiftedAnalysis(_Lifting):
         matrix = self._packets(values).transpose(0, 2, 1)
         self.weight = _round_up(matrix)
 
-    def __call__(self, x: Tensor, scale: float, bias: Tensor, finish: Callable[[Tensor], Tensor]) -> Tensor:
+    def __call__(self, x: Tensor, scale: float, bias: Tensor, finish: Callable[..., Tensor]) -> Tensor:
         """Transform ``scale * x`` and add the bias.
 
         Args:
             x: ``(N, C, H, W)`` or ``(N, C, T)``, uint8 or float32, of any strides and at least one cell.
             scale: Factor.
             bias: ``(D,)``.
-            finish: Called with parts of the result.
+            finish: Called with parts of the result and their first channel.
 
         Returns:
             Latents, float32.
@@ -191,8 +191,10 @@ class LiftedAnalysis(_Lifting):
             analyze(planes, self.height, self.width, self.channels, grid, weight, offset, z)
             self._store(z, 0.0, _NO_LIMITS, tile, 1, 1, grid, out, out_memory)
             done = out[tile.first : tile.first + tile.signals].narrow(2, tile.start, tile.cells)
+            first = 0
             for part in done.split(max(1, _SERIAL * self.latents // done.numel()), 1):
-                part.copy_(finish(part))
+                part.copy_(finish(part, first))
+                first += part.shape[1]
 
         self._run(work, self._tiles(x.shape[0], sides[0], sides[1] if self.dims == 2 else 1))
         return out
