@@ -2,14 +2,27 @@
 
 import math
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from walloc_transforms.codec import Codec, CodecConfig
 from walloc_transforms.codec.refiner import Refiner
+from walloc_transforms.wavelets import FoldedAnalysis
 from walloc_transforms.wavelets.packets import WaveletPacketAnalysis, WaveletPacketSynthesis
 
+
+def _numba_is_missing() -> bool:
+    try:
+        FoldedAnalysis(torch.eye(2), torch.zeros(2), wavelet="bior4.4", levels=1, dims=1, backend="lifting")
+    except ImportError:
+        return True
+    return False
+
+
+needs_numba = pytest.mark.skipif(_numba_is_missing(), reason="lifting needs numba")
+BACKENDS = ["convolutions", pytest.param("lifting", marks=needs_numba)]
 LIMIT, SCALE = 127.499, 127 / 1.85  # of 8-bit companding
 
 

@@ -22,7 +22,7 @@ import importlib
 import math
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -34,10 +34,12 @@ from .filters import analysis_bank, band_positions, synthesis_bank
 from .packets import check_size, pad_to_multiple, periodic, periodic_pad
 from .polyphase import band_sums, halves, merge, split, to_blocks, to_phases
 
-__all__ = ["FoldedAnalysis", "FoldedSynthesis"]
+__all__ = ["Backend", "FoldedAnalysis", "FoldedSynthesis"]
 
-USE_LIFTING = True
-"""Set to False to convolve even where numba is installed."""
+Backend = Literal["auto", "convolutions", "lifting"]
+"""How to compute: by torch's convolutions, by lifting with numba, or by lifting where that is possible."""
+
+LIFTED_WAVELET = "bior4.4"
 
 # A chunk is as many signals, or as much of one, as keep the first intermediate below this many values (4 MB): fresh
 # allocations larger than the cache cost more in page faults than the arithmetic does.
@@ -60,8 +62,10 @@ def _as_it_is(part: Tensor, first_channel: int = 0) -> Tensor:
 class _Folded(nn.Module):
     """What analysis and synthesis share: constants that follow to a device, and the choice of the path."""
 
-    def __init__(self, wavelet: str) -> None:
+    def __init__(self, wavelet: str, backend: Backend) -> None:
         super().__init__()
+        _check_backend(backend, wavelet)
+        self.backend = backend
         self._wavelet = wavelet
         self._lifted: Any = None
 
@@ -71,22 +75,50 @@ class _Folded(nn.Module):
     def _constant(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value.to(torch.float32).contiguous(), persistent=False)
 
-    def _can_lift(self, x: Tensor, here: Tensor) -> bool:
-        """Whether ``x`` is plain values in memory, ``here`` as well, that nobody wants to differentiate or trace."""
-        return (
-            USE_LIFTING
-            and x.device == here.device == torch.device("cpu")
-            and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
-            and not is_in_torch_dispatch_mode()
-            and type(x) is type(here) is Tensor
-            and _has_memory(x)
-            and not (x.requires_grad and torch.is_grad_enabled())
-            and unpack_dual(x).tangent is None
-            and x.numel() > 0
-            and self._wavelet == "bior4.4"
-            and _lifting() is not None
-        )
+    def _use_lifting(self, x: Tensor, constant: Tensor) -> bool:
+        """Choose the path for a call with ``x``, ``constant`` being one of this module's own tensors.
+
+        Raises:
+            ValueError: The backend is ``"lifting"`` and cannot take this call.
+        """
+        if self.backend == "convolutions" or not x.numel():  # there is nothing to compute
+            return False
+        obstacle = _obstacle(x) or _obstacle(constant) or _missing(self._wavelet)
+        if obstacle and self.backend == "lifting":
+            raise ValueError(f"backend='lifting' cannot take this call: {obstacle}. backend='auto' convolves here")
+        return not obstacle
+
+
+def _check_backend(backend: str, wavelet: str) -> None:
+    if backend not in ("auto", "convolutions", "lifting"):
+        raise ValueError(f"backend must be 'auto', 'convolutions' or 'lifting', got {backend!r}")
+    if backend == "lifting" and (obstacle := _missing(wavelet)):
+        error = ValueError if wavelet != LIFTED_WAVELET else ImportError
+        raise error(f"backend='lifting' cannot be used: {obstacle}")
+
+
+def _missing(wavelet: str) -> str:
+    """Name what this process or this wavelet lacks for lifting, or nothing."""
+    if wavelet != LIFTED_WAVELET:
+        return f"the wavelet is {wavelet!r}, and only {LIFTED_WAVELET!r} is lifted"
+    return "" if _lifting() is not None else "numba is not installed, does not fit numpy, or is told not to compile"
+
+
+def _obstacle(x: Tensor) -> str:
+    """Name what keeps compiled loops from reading a tensor's memory, or nothing."""
+    if x.device.type != "cpu":
+        return f"a tensor is on {x.device}, and lifting runs on the CPU"
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
+        return "it is being compiled or traced, which records only torch's own operations"
+    if is_in_torch_dispatch_mode():
+        return "a dispatch mode (fake tensors, make_fx, a FLOP counter) must see torch's own operations"
+    if type(x) is not Tensor:
+        return f"it got a {type(x).__name__}, and the subclass must see torch's own operations"
+    if not _has_memory(x):
+        return "a tensor's memory does not hold its values, as within torch.func or in a negated view"
+    if x.requires_grad and torch.is_grad_enabled():
+        return "its gradient is wanted"
+    return "" if unpack_dual(x).tangent is None else "its forward derivative is wanted"
 
 
 @functools.cache
@@ -137,6 +169,12 @@ class FoldedAnalysis(_Folded):
         wavelet: Name of the wavelet.
         levels: Number of levels J.
         dims: 2 for images, 1 for waveforms.
+        backend: ``"convolutions"``; ``"lifting"``, which needs numba and the wavelet ``bior4.4`` and refuses calls with
+            anything but plain values on the CPU; or ``"auto"``, which lifts where it can.
+
+    Raises:
+        ImportError: The backend is ``"lifting"`` and numba cannot be used.
+        ValueError: The backend is unknown, or ``"lifting"`` for another wavelet.
     """
 
     columns: Tensor
@@ -145,12 +183,14 @@ class FoldedAnalysis(_Folded):
     bias: Tensor
     bias_per_shift: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor, *, wavelet: str, levels: int, dims: int) -> None:
-        super().__init__(wavelet)
+    def __init__(
+        self, weight: Tensor, bias: Tensor, *, wavelet: str, levels: int, dims: int, backend: Backend = "auto"
+    ) -> None:
+        super().__init__(wavelet, backend)
         bank = analysis_bank(wavelet, levels)
         filters = torch.from_numpy(bank.filters)
         self.levels, self.dims, self.stride, self.reach = levels, dims, bank.stride, bank.reach
-        self._weight = weight.detach().to("cpu", copy=True)
+        self._weight, self._bias = (t.detach().to("cpu", copy=True) for t in (weight, bias))
         self._bounds: tuple[Tensor, Tensor] | None = None
         latents, per_axis, taps = weight.shape[0], *filters.shape
         self.signals = weight.shape[1] // per_axis**dims
@@ -219,7 +259,7 @@ class FoldedAnalysis(_Folded):
         """
         check_size(x.shape[2:], self.stride)
         bias = torch.add(self.bias, self.bias_per_shift, alpha=shift)
-        if self._can_lift(x, bias):
+        if self._use_lifting(x, bias):
             if self._lifted is None:
                 self._lifted = _lifting().LiftedAnalysis(self._weight, self.levels, self.dims)
             return self._lifted(x if x.dtype == torch.uint8 else x.to(torch.float32), scale, bias, finish)
@@ -231,21 +271,28 @@ class FoldedAnalysis(_Folded):
 
         return _in_chunks(x, self.stride, 1, work)
 
+    @torch.inference_mode(False)
+    @torch.no_grad()
     def projection_bounds(self) -> tuple[Tensor, Tensor]:
-        """Compute between which values every channel of the projection lies for signals in [-0.5, 0.5].
+        """Bound the result for every signal in the codec's range, ``-0.5 <= scale * x + shift <= 0.5``.
 
-        The bound is the bias, less and plus half the absolute sum of the channel's folded filter. Extension by
-        reflection and periodization only move samples, so it holds at any size.
+        A latent is a sum of samples times the taps of a composed filter, so its distance from the bias is at most half
+        the sum of their absolute values. Reflection and periodic continuation only choose which samples those are, so
+        the bounds hold for any size. They are computed at the first call, exactly but for a margin for rounding: a
+        thousandth of the distance.
 
         Returns:
-            The least and the greatest value, ``(D,)`` each, float32, a thousandth wider for the sake of rounding.
+            Lowest and highest value of each channel, each float32 ``(D,)`` on the CPU.
         """
         if self._bounds is None:
             filters = torch.from_numpy(analysis_bank(self._wavelet, self.levels).filters)
-            positions = torch.from_numpy(band_positions(self.levels, self.dims))
-            half = torch.stack([_absolute_sum(row, filters, positions) for row in self._weight.double()]) / 2 * 1.001
-            bias = self.bias.detach().double().cpu()
-            self._bounds = (bias - half).float(), (bias + half).float()
+            positions = [torch.from_numpy(row) for row in band_positions(self.levels, self.dims)]
+            some = max(1, (1 << 22) // (self.signals * filters.shape[1] ** self.dims))  # 32 MB of taps at a time
+            rows = self._weight.double().split(some)
+            sums = [_response(part, filters, positions).abs().flatten(1).sum(1) for part in rows]
+            bias = self._bias.double()
+            reach = 1.001 * 0.5 * torch.cat(sums) + 1e-6 * bias.abs()
+            self._bounds = (bias - reach).float(), (bias + reach).float()
         return self._bounds
 
     def _convolve(self, x: Tensor, first: int, last: int, kernel: Tensor, bias: Tensor) -> Tensor:
@@ -269,14 +316,14 @@ class FoldedAnalysis(_Folded):
         return F.conv2d(x, self.project, bias)
 
 
-def _absolute_sum(row: Tensor, filters: Tensor, positions: Tensor) -> Tensor:
-    """Sum the absolute taps of one channel's folded filter, given its row of the projection."""
-    per_axis, weights = len(filters), row.view(-1, positions.shape[1])
-    if len(positions) == 1:
-        return (weights @ filters[positions[0]]).abs().sum()
-    square = row.new_zeros(len(weights), per_axis, per_axis)
-    square[:, positions[0], positions[1]] = weights
-    return (filters.T @ square @ filters).abs().sum()
+def _response(weight: Tensor, filters: Tensor, positions: list[Tensor]) -> Tensor:
+    """Compose rows of the projection with the filters: the taps of each latent channel, ``(D, C, taps, ...)``."""
+    signals = weight.shape[1] // len(positions[0])
+    bands = weight.new_zeros(len(weight), signals, *[len(filters)] * len(positions))
+    bands[(slice(None), slice(None), *positions)] = weight.view(len(weight), signals, -1)
+    for _ in positions:  # each turn moves one axis behind the others and filters it
+        bands = bands.movedim(2, -1) @ filters
+    return bands
 
 
 class FoldedSynthesis(_Folded):
@@ -291,6 +338,12 @@ class FoldedSynthesis(_Folded):
         wavelet: Name of the wavelet.
         levels: Number of levels J.
         dims: 2 for images, 1 for waveforms.
+        backend: ``"convolutions"``; ``"lifting"``, which needs numba and the wavelet ``bior4.4`` and refuses calls with
+            anything but plain values on the CPU; or ``"auto"``, which lifts where it can.
+
+    Raises:
+        ImportError: The backend is ``"lifting"`` and numba cannot be used.
+        ValueError: The backend is unknown, or ``"lifting"`` for another wavelet.
     """
 
     project: Tensor
@@ -298,8 +351,10 @@ class FoldedSynthesis(_Folded):
     rows: Tensor
     offset: Tensor
 
-    def __init__(self, weight: Tensor, bias: Tensor, *, wavelet: str, levels: int, dims: int) -> None:
-        super().__init__(wavelet)
+    def __init__(
+        self, weight: Tensor, bias: Tensor, *, wavelet: str, levels: int, dims: int, backend: Backend = "auto"
+    ) -> None:
+        super().__init__(wavelet, backend)
         bank = synthesis_bank(wavelet, levels)
         filters = torch.from_numpy(bank.filters)
         self.levels, self.dims, self.stride = levels, dims, bank.stride
@@ -364,7 +419,7 @@ class FoldedSynthesis(_Folded):
         Returns:
             ``(N, C, H, W)`` or ``(N, C, T)``, float32.
         """
-        if self._can_lift(z, self.offset):
+        if self._use_lifting(z, self.offset):
             if self._lifted is None:
                 self._lifted = _lifting().LiftedSynthesis(self._weight, self._bias, self.levels, self.dims)
             return self._lifted(z.to(torch.float32), scale, shift, prepare, limits)
