@@ -330,13 +330,14 @@ def test_finish_sees_every_latent_once(
     monkeypatch.setattr(folded, "_CHUNK", chunk)
     fast, _ = analysis_and_reference(12, 3, 3, len(size), backend=backend)
     x, seen = torch.rand(3, 3, *size), []
+    factors = torch.arange(1.0, 13.0).view(-1, *[1] * len(size))
 
-    def finish(part: Tensor) -> Tensor:
+    def finish(part: Tensor, first_channel: int) -> Tensor:
         seen.append(part.clone())
-        return 2 * part + 1
+        return part * factors[first_channel : first_channel + part.shape[1]]
 
     latents = fast(x)
-    assert torch.equal(fast(x, finish=finish), 2 * latents + 1)
+    assert torch.equal(fast(x, finish=finish), latents * factors)
     assert torch.equal(torch.cat([part.flatten() for part in seen]).sort()[0], latents.flatten().sort()[0])
 
 

@@ -24,7 +24,7 @@ from walloc_transforms.wavelets.packets import WaveletPacketAnalysis, WaveletPac
 NO_LIMITS = (-float("inf"), float("inf"))
 
 
-def itself(part: Tensor) -> Tensor:
+def itself(part: Tensor, first_channel: int = 0) -> Tensor:
     return part
 
 

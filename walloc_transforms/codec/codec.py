@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ..signals import value_range
 from ..wavelets import (
+    Backend,
     FoldedAnalysis,
     FoldedSynthesis,
     WaveletPacketAnalysis,
@@ -65,7 +66,8 @@ class Codec(nn.Module):
         latent_mean: Mean of every latent channel over the data the codec was fitted on, ``(D,)``.
         latent_std: Standard deviation of every latent channel, ``(D,)``.
         sources: Called for the tensors of ``"decoder"``, a network, or of ``"refiner"`` when they are first needed.
-        backend: What the folded path runs on: ``"auto"``, ``"convolutions"`` or ``"lifting"``; see ``FoldedAnalysis``.
+        backend: What the folded path runs on: ``"auto"``, ``"convolutions"`` or ``"lifting"``, which is an error where
+            it cannot work; see ``FoldedAnalysis``. It may be changed at any time.
 
     Raises:
         ImportError: The encoder is a network, and diffusers is not installed.
@@ -92,7 +94,7 @@ class Codec(nn.Module):
         super().__init__()
         self.config = config
         self.sources: dict[str, Callable[[], Mapping[str, Tensor]]] = {}
-        self.backend: str = "auto"
+        self._backend: Backend = "auto"
         self.encoder = self.decoder = self.refiner = None
         with torch.inference_mode(False):
             self.analysis = WaveletPacketAnalysis(config.wavelet, config.levels, config.dims)
@@ -119,6 +121,17 @@ class Codec(nn.Module):
         self._refined_path = FoldedPath(self._refiner_parts, self._fold_refined)
         self._fingerprint: tuple[Any, str] = (None, "")
         self.register_load_state_dict_post_hook(_forget)
+
+    @property
+    def backend(self) -> Backend:
+        """What the folded path runs on."""
+        return self._backend
+
+    @backend.setter
+    def backend(self, backend: Backend) -> None:
+        self._backend = backend
+        for path in (self._analysis_path, self._synthesis_path, self._refined_path):
+            path.forget()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codec":
         """Follow the model to other devices, but stay in float32: bfloat16 flips a third of the rounded latents."""
@@ -473,7 +486,8 @@ class Codec(nn.Module):
         return [] if self.refiner is None else [*self._decoder_parts(), self.refiner.head, self.refiner.scale]
 
     def _geometry(self) -> dict[str, Any]:
-        return {"wavelet": self.config.wavelet, "levels": self.config.levels, "dims": self.config.dims}
+        c = self.config
+        return {"wavelet": c.wavelet, "levels": c.levels, "dims": c.dims, "backend": self.backend}
 
     def _fold_analysis(self) -> nn.Module | None:
         if self.encoder is not None:

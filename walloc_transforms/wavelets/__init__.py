@@ -12,10 +12,11 @@ from .filters import (
     library_taps,
     synthesis_bank,
 )
-from .folded import FoldedAnalysis, FoldedSynthesis
+from .folded import Backend, FoldedAnalysis, FoldedSynthesis
 from .packets import WaveletPacketAnalysis, WaveletPacketSynthesis, check_size, conv1x1, crop, pad_to_multiple
 
 __all__ = [
+    "Backend",
     "FilterBank",
     "FoldedAnalysis",
     "FoldedSynthesis",

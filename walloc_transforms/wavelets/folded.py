@@ -52,10 +52,15 @@ _GROUPED_COST = 2.0
 _SPLIT_COST = 1.9
 
 
-Part = Callable[..., Tensor]
+Prepare = Callable[[Tensor], Tensor]
+Finish = Callable[[Tensor, int], Tensor]
 
 
-def _as_it_is(part: Tensor, first_channel: int = 0) -> Tensor:
+def _unprepared(part: Tensor) -> Tensor:
+    return part
+
+
+def _unfinished(part: Tensor, first_channel: int) -> Tensor:
     return part
 
 
@@ -240,7 +245,7 @@ class FoldedAnalysis(_Folded):
         self._constant("rows", second)
         self._constant("project", weight)
 
-    def forward(self, x: Tensor, scale: float = 1.0, shift: float = 0.0, finish: Part = _as_it_is) -> Tensor:
+    def forward(self, x: Tensor, scale: float = 1.0, shift: float = 0.0, finish: Finish = _unfinished) -> Tensor:
         """Transform ``scale * x + shift``.
 
         Args:
@@ -248,8 +253,8 @@ class FoldedAnalysis(_Folded):
                 extended by reflection on the right.
             scale: Factor from the units of ``x`` to those of the codec.
             shift: Added after scaling.
-            finish: Called with parts of the result while they are in the cache, and where a part does not begin at
-                channel 0, with its first channel; elementwise, such as companding.
+            finish: Called with parts ``(n, d, ...)`` of the result while they are in the cache, and the first of their
+                channels; gives what takes their place. Elementwise, such as companding.
 
         Returns:
             ``(N, D, h, w)`` or ``(N, D, t)``, float32.
@@ -267,7 +272,7 @@ class FoldedAnalysis(_Folded):
         kernel = (self.rows if self.dims == 1 and self.fused else self.columns) * scale
 
         def work(part: Tensor, first: int, last: int) -> Tensor:
-            return finish(self._convolve(part, first, last, kernel, bias))
+            return finish(self._convolve(part, first, last, kernel, bias), 0)
 
         return _in_chunks(x, self.stride, 1, work)
 
@@ -404,7 +409,7 @@ class FoldedSynthesis(_Folded):
         z: Tensor,
         scale: float = 1.0,
         shift: float = 0.0,
-        prepare: Part = _as_it_is,
+        prepare: Prepare = _unprepared,
         limits: tuple[float, float] = (-math.inf, math.inf),
     ) -> Tensor:
         """Map latents ``(N, D, h, w)`` or ``(N, D, t)`` to ``scale * signal + shift``.
@@ -435,7 +440,7 @@ class FoldedSynthesis(_Folded):
     def _first_kernel(self) -> Tensor:
         return self.project if self.dims == 1 and not self.fused else self.rows
 
-    def _convolve(self, z: Tensor, first: int, last: int, rows: Tensor, offset: Tensor, prepare: Part) -> Tensor:
+    def _convolve(self, z: Tensor, first: int, last: int, rows: Tensor, offset: Tensor, prepare: Prepare) -> Tensor:
         whole = last - first == z.shape[2]
         if self.dims == 1 or not whole:
             z = periodic(z, first - self.reach[0], last + self.reach[1], 2)

@@ -164,14 +164,14 @@ class LiftedAnalysis(_Lifting):
         matrix = self._packets(values).transpose(0, 2, 1)
         self.weight = _round_up(matrix)
 
-    def __call__(self, x: Tensor, scale: float, bias: Tensor, finish: Callable[..., Tensor]) -> Tensor:
+    def __call__(self, x: Tensor, scale: float, bias: Tensor, finish: Callable[[Tensor, int], Tensor]) -> Tensor:
         """Transform ``scale * x`` and add the bias.
 
         Args:
             x: ``(N, C, H, W)`` or ``(N, C, T)``, uint8 or float32, of any strides and at least one cell.
             scale: Factor.
             bias: ``(D,)``.
-            finish: Called with parts of the result and their first channel.
+            finish: Called with parts of the result and the first of their channels.
 
         Returns:
             Latents, float32.
