@@ -69,13 +69,15 @@ def loaded_refiner(codec: Codec) -> Refiner:
 
 
 def signal(*shape: int) -> Tensor:
-    return torch.rand(shape) - 0.5
+    """Noise within the range of images and of waveforms."""
+    return torch.rand(shape)
 
 
 def reference_encode(codec: Codec, x: Tensor) -> Tensor:
     """``(N, C, ...)`` by the definition, in float64: packets, matrix, Gaussian distribution function."""
     c = codec.config
-    packets = WaveletPacketAnalysis(c.wavelet, c.levels, c.dims)(x.double())
+    centered = x.double() - 0.5 if c.dims == 2 else x.double() / 2
+    packets = WaveletPacketAnalysis(c.wavelet, c.levels, c.dims)(centered)
     z = torch.einsum("dc,nc...->nd...", codec.weight.double(), packets) + codec.bias.double().view(-1, *[1] * c.dims)
     q = 2 ** (c.latent_bits - 1) - 1
     return ((q + 0.499) * torch.erf(z * 1.85 / q / math.sqrt(2))).float()
@@ -102,7 +104,7 @@ def reference_features(refiner: Refiner, x: Tensor) -> Tensor:
     return norm(x, "norm")
 
 
-def reference_decode(codec: Codec, latents: Tensor, refined: bool = False) -> Tensor:
+def reference_decode(codec: Codec, latents: Tensor, refined: bool = False, clamp: bool = True) -> Tensor:
     c = codec.config
     share = (latents.double() / (2 * LIMIT) + 0.5).clamp(1e-4, 1 - 1e-4)
     z = SCALE * torch.special.ndtri(share)
@@ -113,7 +115,9 @@ def reference_decode(codec: Codec, latents: Tensor, refined: bool = False) -> Te
         normal = (latents.double() - codec.latent_mean.view(shape)) / codec.latent_std.view(shape)
         estimate = torch.einsum("pw,nw...->np...", refiner.head.double(), reference_features(refiner, normal))
         packets += estimate * refiner.scale.view(shape)
-    return WaveletPacketSynthesis(c.wavelet, c.levels, c.dims)(packets).float()
+    centered = WaveletPacketSynthesis(c.wavelet, c.levels, c.dims)(packets)
+    signal = (centered + 0.5 if c.dims == 2 else centered * 2).float()
+    return signal.clamp(0 if c.dims == 2 else -1, 1) if clamp else signal
 
 
 def stem_codec() -> Codec:
@@ -126,4 +130,4 @@ def stem_codec() -> Codec:
 
 
 def pixels(side: int = 64, batch: int = 2) -> Tensor:
-    return torch.rand(batch, 3, side, side) - 0.5
+    return torch.rand(batch, 3, side, side)

@@ -87,7 +87,7 @@ def test_waveforms() -> None:
     decoded = F.decode_waveform(latents, codec, size=100)
     assert decoded.shape == waveform.shape
     assert decoded.abs().max() <= 1
-    torch.testing.assert_close(decoded, (codec.decode(latents, (100,)) * 2).clamp(-1, 1))
+    torch.testing.assert_close(decoded, (codec.decode(latents, size=(100,)) * 2).clamp(-1, 1))
 
 
 @pytest.mark.parametrize("batch", [(), (0,), (5, 0), (2,), (2, 3)])
@@ -201,7 +201,7 @@ def test_decode_with_a_refiner() -> None:
     codec, codes = give_refiner(wt.load_codec("rgb_16x")), torch.randint(-9, 9, (2, 12, 3, 4), dtype=torch.int8)
     image = F.decode_image(codes, codec, size=(17, 30), decoder="refiner")
     assert image.shape == (2, 3, 17, 30)
-    expected = (codec.decode(codes, (17, 30), decoder="refiner") + 0.5).clamp(0, 1)
+    expected = (codec.decode(codes, size=(17, 30), decoder="refiner") + 0.5).clamp(0, 1)
     torch.testing.assert_close(image, expected, atol=1e-5, rtol=0)
     torch.testing.assert_close(F.decode_image(codes, codec, size=(17, 30), decoder="refiner", tile=16), image)
     linear = F.decode_image(codes, codec)
@@ -209,7 +209,7 @@ def test_decode_with_a_refiner() -> None:
     assert (image - linear[..., :17, :30]).abs().mean() > 0.05
     audio, codes = give_refiner(wt.load_codec("stereo_20x")), torch.randint(-99, 99, (2, 27, 4), dtype=torch.int8)
     waveform = F.decode_waveform(codes, audio, size=1000, decoder="refiner")
-    expected = (audio.decode(codes, (1000,), decoder="refiner") * 2).clamp(-1, 1)
+    expected = (audio.decode(codes, size=(1000,), decoder="refiner") * 2).clamp(-1, 1)
     torch.testing.assert_close(waveform, expected, atol=1e-5, rtol=0)
     assert torch.equal(F.decode_waveform(codes, audio, decoder="linear"), F.decode_waveform(codes, audio))
 

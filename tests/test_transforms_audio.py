@@ -135,7 +135,7 @@ def test_decoding_can_be_trained_through() -> None:
     """A loss on the waveform reaches the latents through the frozen linear decoder."""
     codec = wt.load_codec("stereo_20x")
     latents = torch.randn(2, 27, 5, requires_grad=True)
-    codec.decode(latents, (1200,)).square().mean().backward()
+    codec.decode(latents, size=(1200,)).square().mean().backward()
     assert latents.grad is not None
     assert (latents.grad.abs().amax((0, 1)) > 0).all()
 
@@ -144,7 +144,7 @@ def test_decode_with_a_refiner() -> None:
     codec = give_refiner(wt.load_codec("stereo_20x"))
     latents = torch.randint(-99, 99, (2, 27, 5)).float()
     refine = wt.WallocDecode(codec, decoder="refiner", size=1200)
-    expected = codec.decode(latents, (1200,), decoder="refiner", output_range=(-1, 1), clamp=True)
+    expected = codec.decode(latents, size=(1200,), decoder="refiner")
     assert torch.equal(refine(latents), expected)
     assert torch.equal(pickle.loads(pickle.dumps(refine))(latents), expected)
     assert not torch.allclose(expected, wt.WallocDecode(codec, size=1200)(latents), atol=0.1)

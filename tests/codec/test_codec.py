@@ -10,7 +10,6 @@ from torch.testing import assert_close
 
 import walloc_transforms as wt
 from tests.helpers import (
-    LIMIT,
     give_refiner,
     loaded_refiner,
     make_codec,
@@ -23,7 +22,7 @@ from walloc_transforms.codec import Codec, CodecConfig
 from walloc_transforms.codec.refiner import Refiner
 from walloc_transforms.wavelets import folded
 
-DTYPES = [torch.float16, torch.bfloat16, torch.float64, torch.uint8, torch.uint16]
+DTYPES = [torch.float16, torch.bfloat16, torch.float64]
 # channels, levels, signal channels, size
 GEOMETRIES = [
     (12, 3, 3, (40, 48)),
@@ -51,7 +50,7 @@ def test_encode(channels: int, levels: int, signals: int, size: tuple[int, ...],
     assert expected.abs().max() > 64  # the test uses the range
     assert expected.shape == (3, channels, *[-(-side // 2**levels) for side in size])
     assert_close(codec.encode(x).detach(), expected, rtol=0, atol=1e-3)
-    off = (codec.encode(x, "round").detach() - expected.round()).abs()
+    off = (codec.encode(x, rounding="round").detach() - expected.round()).abs()
     assert off.max() <= 1
     assert off.mean() <= 1e-3
 
@@ -63,10 +62,11 @@ def test_decode(channels: int, levels: int, signals: int, size: tuple[int, ...],
     codec = make_codec(channels, levels, signals, len(size)).requires_grad_(plain)
     latents = reference_encode(codec, signal(3, signals, *size))
     latents = latents.round() if rounded else latents
-    expected = reference_decode(codec, latents)
-    assert_close(codec.decode(latents).detach(), expected, rtol=0, atol=1e-3)
-    cropped = expected[(..., *map(slice, size))]
-    assert_close(codec.decode(latents, size).detach(), cropped, rtol=0, atol=1e-3)
+    expected = reference_decode(codec, latents, clamp=False)
+    assert_close(codec.decode(latents, clamp=False).detach(), expected, rtol=0, atol=1e-3)
+    low = 0.0 if len(size) == 2 else -1.0
+    cropped = expected[(..., *map(slice, size))].clamp(low, 1)
+    assert_close(codec.decode(latents, size=size).detach(), cropped, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -75,9 +75,7 @@ def test_decode(channels: int, levels: int, signals: int, size: tuple[int, ...],
 def test_codec_of_all_channels_reconstructs(levels: int, size: tuple[int, ...]) -> None:
     codec = make_codec(3 * 2 ** (levels * len(size)), levels, 3, len(size), gain=60)
     x = signal(2, 3, *size)
-    assert_close(codec.decode(codec.encode(x), size), x, rtol=0, atol=1e-3)
-    white_is_one = codec.decode(codec.encode(x + 0.5, input_range=(0, 1)), size, output_range=(0, 1))
-    assert_close(white_is_one, x + 0.5, rtol=0, atol=1e-3)
+    assert_close(codec.decode(codec.encode(x), size=size), x, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("batch", [(), (0,), (5, 0), (1,), (2, 3)])
@@ -88,13 +86,13 @@ def test_batch_dimensions(batch: tuple[int, ...], size: tuple[int, ...]) -> None
     latents = codec.encode(x)
     grid = tuple(-(-side // 8) for side in size)
     assert latents.shape == (*batch, 12, *grid)
-    decoded = codec.decode(latents, size)
+    decoded = codec.decode(latents, size=size)
     assert decoded.shape == x.shape
     for one, many, back in zip(
         x.reshape(-1, 3, *size), latents.reshape(-1, 12, *grid), decoded.reshape(-1, 3, *size), strict=True
     ):
         assert_close(codec.encode(one), many, rtol=0, atol=1e-3)
-        assert_close(codec.decode(many, size), back, rtol=0, atol=1e-5)
+        assert_close(codec.decode(many, size=size), back, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["folded", "plain"])
@@ -102,30 +100,41 @@ def test_batch_dimensions(batch: tuple[int, ...], size: tuple[int, ...]) -> None
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_dtypes_give_the_latents_of_float32(dtype: torch.dtype, size: tuple[int, ...], plain: bool) -> None:
     codec = make_codec(12, 3, 3, len(size)).requires_grad_(plain)
-    x = torch.randint(0, 256, (2, 3, *size))
-    latents = codec.encode(x.to(dtype), input_range=(0, 255))
+    x = torch.randint(0, 256, (2, 3, *size)) / 256  # which every float type holds exactly
+    latents = codec.encode(x.to(dtype))
     assert latents.dtype == torch.float32
-    assert torch.equal(latents, codec.encode(x.float(), input_range=(0, 255)))
-    assert_close(latents, codec.encode(x.float() / 255 - 0.5), rtol=0, atol=1e-3)
+    assert torch.equal(latents, codec.encode(x))
+
+
+# dtype, its values and the floats that they mean, for images and for waveforms
+VALUES = [
+    (2, torch.uint8, [0, 255, 51], [0.0, 1.0, 0.2]),
+    (2, torch.uint16, [0, 65535, 13107], [0.0, 1.0, 0.2]),
+    (1, torch.uint8, [0, 128, 192], [-1.0, 0.0, 0.5]),
+    (1, torch.int16, [-32768, 0, 16384], [-1.0, 0.0, 0.5]),
+    (1, torch.int32, [-(2**31), 0, 2**30], [-1.0, 0.0, 0.5]),
+]
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["folded", "plain"])
+@pytest.mark.parametrize(("dims", "dtype", "values", "meant"), VALUES)
+def test_integers_mean_what_their_dtype_says(
+    dims: int, dtype: torch.dtype, values: list[int], meant: list[float], plain: bool
+) -> None:
+    codec = make_codec(dims=dims).requires_grad_(plain)
+    chosen = torch.randint(3, (2, 3, *[24] * dims))
+    latents = codec.encode(torch.tensor(values)[chosen].to(dtype)).detach()
+    assert_close(latents, codec.encode(torch.tensor(meant)[chosen]).detach(), rtol=0, atol=1e-3)
+    transform = wt.functional.encode_image if dims == 2 else wt.functional.encode_waveform
+    assert torch.equal(latents, transform(torch.tensor(values)[chosen].to(dtype), codec).detach())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.int16])
 def test_decode_dtypes(frozen: Codec, dtype: torch.dtype) -> None:
-    codes = frozen.encode(signal(2, 3, 16, 24), "round")
+    codes = frozen.encode(signal(2, 3, 16, 24), rounding="round")
     decoded = frozen.decode(codes.to(dtype))
     assert decoded.dtype == torch.float32
     assert torch.equal(decoded, frozen.decode(codes))
-
-
-@pytest.mark.parametrize("low_high", [(0, 1), (0, 255), (-1, 1), (1, 0), (-32768, 32767)])
-def test_ranges(frozen: Codec, low_high: tuple[float, float]) -> None:
-    low, high = low_high
-    x = signal(2, 3, 16, 24)
-    latents = frozen.encode(x)
-    scaled = (x + 0.5) * (high - low) + low
-    assert_close(frozen.encode(scaled, input_range=low_high), latents, rtol=0, atol=1e-3)
-    expected = (frozen.decode(latents) + 0.5) * (high - low) + low
-    assert_close(frozen.decode(latents, output_range=low_high), expected, rtol=0, atol=1e-5 * abs(high - low))
 
 
 def test_nothing_depends_on_the_mode(frozen: Codec) -> None:
@@ -133,24 +142,24 @@ def test_nothing_depends_on_the_mode(frozen: Codec) -> None:
     again = make_codec()
     again.load_state_dict(frozen.state_dict())
     codecs = (frozen, frozen.train(), frozen.eval(), again)
-    results = [(codec.encode(x), codec.decode(codec.encode(x, "round"))) for codec in codecs]
+    results = [(codec.encode(x), codec.decode(codec.encode(x, rounding="round"))) for codec in codecs]
     for latents, decoded in results[1:]:
         assert torch.equal(latents, results[0][0])
         assert torch.equal(decoded, results[0][1])
 
 
-def test_quantize(frozen: Codec) -> None:
+def test_rounding(frozen: Codec) -> None:
     x = signal(4, 3, 64, 64)
     latents = frozen.encode(x)
-    assert torch.equal(frozen.encode(x, "none"), latents)
-    assert torch.equal(frozen.encode(x, "round"), latents.round())
+    assert torch.equal(frozen.encode(x, rounding="none"), latents)
+    assert torch.equal(frozen.encode(x, rounding="round"), latents.round())
     assert latents.round().abs().max() <= 127
-    noise = frozen.encode(x, "noise") - latents
+    noise = frozen.encode(x, rounding="noise") - latents
     assert noise.abs().max() <= 0.5 + 1e-4
     assert noise.mean().abs() < 0.02
-    assert not torch.equal(frozen.encode(x, "noise") - latents, noise)
-    with pytest.raises(ValueError, match=r"quantize must be one of .* got True"):
-        frozen.encode(x, True)  # pyright: ignore[reportArgumentType]
+    assert not torch.equal(frozen.encode(x, rounding="noise") - latents, noise)
+    with pytest.raises(ValueError, match=r"rounding must be one of 'none', 'round', 'noise', got True"):
+        frozen.encode(x, rounding=True)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize(("channels", "levels", "signals", "size"), [(12, 3, 3, (16, 24)), (8, 4, 2, (100,))])
@@ -184,11 +193,11 @@ def test_prefix_refuses(frozen: Codec, channels: int) -> None:
 
 
 ENCODE_ERRORS = [
-    (lambda: torch.rand(16, 16), ValueError, r"'random' expects signal of shape \(..., 3, H, W\), got \(16, 16\)"),
+    (lambda: torch.rand(16, 16), ValueError, r"'random' expects signals of shape \(..., 3, H, W\), got \(16, 16\)"),
     (lambda: torch.rand(16), ValueError, r"got \(16,\)"),
     (lambda: torch.rand(4, 16, 16), ValueError, r"\(..., 3, H, W\), got \(4, 16, 16\)"),
     (lambda: torch.rand(16, 16, 3), ValueError, r"\(..., 3, H, W\), got \(16, 16, 3\)"),
-    (lambda: torch.ones(3, 16, 16, dtype=torch.int64), TypeError, "int16 or int32 tensor, got torch.int64"),
+    (lambda: torch.ones(3, 16, 16, dtype=torch.int64), TypeError, "dtype uint8, uint16 or float, got torch.int64"),
     (lambda: torch.ones(3, 16, 16, dtype=torch.bool), TypeError, "got torch.bool"),
     (lambda: torch.ones(3, 16, 16, dtype=torch.complex64), TypeError, "got torch.complex64"),
     (lambda: torch.rand(3, 16, 16).numpy(), TypeError, r"tensor of shape \(..., 3, H, W\), got ndarray"),
@@ -234,8 +243,8 @@ def test_audio_codec_refuses_images() -> None:
         ((12, 2), torch.float32, None, ValueError, r"got \(12, 2\)"),
         ((12, 0, 2), torch.float32, None, ValueError, "without samples"),
         ((12, 2, 2), torch.uint8, None, TypeError, "int8 or int16 latents, got torch.uint8"),
-        ((12, 2, 2), torch.float32, (16,), ValueError, r"name 2 sides, got \(16,\)"),
-        ((12, 2, 2), torch.float32, (3, 16, 16), ValueError, r"name 2 sides, got \(3, 16, 16\)"),
+        ((12, 2, 2), torch.float32, (16,), ValueError, r"size must be \(H, W\) for codec .*, got \(16,\)"),
+        ((12, 2, 2), torch.float32, (3, 16, 16), ValueError, r"got \(3, 16, 16\)"),
         (
             (12, 2, 2),
             torch.float32,
@@ -244,25 +253,48 @@ def test_audio_codec_refuses_images() -> None:
             "size 17x16 does not belong .* hold 16x16 samples, at most 7",
         ),
         ((12, 2, 2), torch.float32, (16, 8), ValueError, "size 16x8 does not belong"),
-        ((12, 2, 2), torch.float32, (16, -1), ValueError, "does not belong"),
+        ((12, 2, 2), torch.float32, (16, -1), ValueError, "size must be"),
     ],
 )
 def test_decode_refuses(frozen: Codec, shape, dtype, size, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
-        frozen.decode(torch.zeros(shape, dtype=dtype), size)
+        frozen.decode(torch.zeros(shape, dtype=dtype), size=size)
 
 
-def test_input_range_without_extent(frozen: Codec) -> None:
-    with pytest.raises(ValueError, match="range"):
-        frozen.encode(torch.rand(3, 16, 16), input_range=(1, 1))
+OUT_OF_RANGE = [
+    ("rgb_16x", lambda x: x * 255, r"float images in \[0, 1\], got values from .* 0..255 as floats\? Pass uint8"),
+    ("rgb_4x", lambda x: x * 255, "0..255 as floats"),
+    ("rgb_16x", lambda x: (x - 0.45) / 0.225, "normalized pixels"),
+    ("rgb_4x_joint", lambda x: (x - 0.45) / 0.225, "normalized pixels"),
+    ("rgb_4x", lambda x: x * 2 - 1, "normalized pixels"),
+    ("stereo_5x", lambda x: x * 32767, r"float waveforms in \[-1, 1\], got values .*: PCM as floats\?"),
+]
 
 
-def test_finite_values_whose_sum_is_not() -> None:
-    codec = Codec(CodecConfig("one", "image", 1, 1, 1))
-    with torch.no_grad():
-        codec.weight.copy_(torch.tensor([[1.0, 0, 0, 0]]))
-    latents = codec.encode(torch.full((1, 16, 16), 1e37))  # 64 times 2e37
-    assert torch.equal(latents, latents.new_full((1, 8, 8), LIMIT))
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(("name", "change", "match"), OUT_OF_RANGE)
+def test_floats_out_of_range(name: str, change: Callable[[Tensor], Tensor], match: str, threads: int) -> None:
+    codec = wt.load_codec(name)
+    ramp = torch.linspace(0, 1, 2560).expand(2, -1)
+    x = ramp if codec.config.dims == 1 else ramp.view(2, 40, 64)[:1].expand(3, -1, -1)
+    assert codec.encode(x).isfinite().all()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for batch in (change(x), torch.stack([*[x] * 9, change(x)])):  # and one among others
+            with pytest.raises(ValueError, match=match):
+                codec.encode(batch)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_overshoot_of_resampling_is_in_range() -> None:
+    edges = (torch.rand(3, 64, 64) > 0.5).float()
+    larger = torch.nn.functional.interpolate(edges[None], (128, 128), mode="bicubic")
+    assert larger.max() > 1.1
+    for name in ("rgb_16x", "rgb_4x"):
+        assert wt.load_codec(name).encode(larger).isfinite().all()
+    assert wt.load_codec("stereo_5x").encode(1.9 * torch.randn(2, 4000).sign()).isfinite().all()
 
 
 @pytest.fixture(scope="module")
@@ -274,8 +306,8 @@ def refined() -> Codec:
 @pytest.mark.parametrize(("name", "size"), [("rgb_16x", (17, 11)), ("rgb_4x", (40, 24)), ("stereo_20x", (2050,))])
 def test_decode_with_a_refiner(name: str, size: tuple[int, ...], path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = give_refiner(wt.load_codec(name), blocks=2)
-    latents = codec.encode(signal(2, codec.config.signal_channels, *size), "round")
-    expected, linear = (reference_decode(codec, latents, refined=refined) for refined in (True, False))
+    latents = codec.encode(signal(2, codec.config.signal_channels, *size), rounding="round")
+    expected, linear = (reference_decode(codec, latents, refined, clamp=False) for refined in (True, False))
     assert (expected - linear).abs().mean() > 0.05  # the refiner has a say
     if path == "plain":
         codec.requires_grad_()
@@ -284,17 +316,14 @@ def test_decode_with_a_refiner(name: str, size: tuple[int, ...], path: str, monk
     else:
         monkeypatch.setattr(folded, "USE_LIFTING", path == "lifted")
         monkeypatch.setattr(codec, "synthesis", None)
-    decoded = codec.decode(latents, decoder="refiner")
+    decoded = codec.decode(latents, decoder="refiner", clamp=False)
     assert decoded.dtype == torch.float32
     assert decoded.requires_grad is (path in ("plain", "trainable head"))
-    assert (codec._folded_refiner._lifted is not None) is (path == "lifted")
     assert_close(decoded, expected, rtol=0, atol=1e-4)
-    whole, cropped = expected * 255 + 127.5, (..., *map(slice, size))
-    options = {"decoder": "refiner", "output_range": (0, 255)}
-    assert_close(codec.decode(latents, size, **options), whole[cropped], rtol=0, atol=2e-2)
-    clamped = codec.decode(latents, clamp=True, **options)
-    assert whole.min() < 0 < 255 < whole.max()
-    assert_close(clamped, whole.clamp(0, 255), rtol=0, atol=2e-2)
+    low = 0.0 if codec.config.dims == 2 else -1.0
+    assert expected.min() < low < 1 < expected.max()
+    clamped = expected.clamp(low, 1)[(..., *map(slice, size))]
+    assert_close(codec.decode(latents, size=size, decoder="refiner"), clamped, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("plain", [False, True], ids=["folded", "plain"])
@@ -339,16 +368,16 @@ def test_batch_dimensions_with_a_refiner(batch: tuple[int, ...], size: tuple[int
     codec = give_refiner(make_codec(12, 3, 3, len(size)))
     grid = tuple(-(-side // 8) for side in size)
     latents = 40 * torch.randn(*batch, 12, *grid)
-    decoded = codec.decode(latents, size, decoder="refiner")
+    decoded = codec.decode(latents, size=size, decoder="refiner")
     assert decoded.shape == (*batch, 3, *size)
-    assert torch.equal(codec.decode(latents, size, decoder="refiner"), decoded)
+    assert torch.equal(codec.decode(latents, size=size, decoder="refiner"), decoded)
     for many, back in zip(latents.reshape(-1, 12, *grid), decoded.reshape(-1, 3, *size), strict=True):
-        assert_close(codec.decode(many, size, decoder="refiner"), back, rtol=0, atol=1e-4)
+        assert_close(codec.decode(many, size=size, decoder="refiner"), back, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.int16])
 def test_dtypes_with_a_refiner(refined: Codec, dtype: torch.dtype) -> None:
-    codes = refined.encode(signal(2, 3, 16, 24), "round")
+    codes = refined.encode(signal(2, 3, 16, 24), rounding="round")
     decoded = refined.decode(codes.to(dtype), decoder="refiner")
     assert decoded.dtype == torch.float32
     assert torch.equal(decoded, refined.decode(codes, decoder="refiner"))
@@ -359,9 +388,9 @@ def test_dtypes_with_a_refiner(refined: Codec, dtype: torch.dtype) -> None:
 def test_tiles_of_a_refiner(size: tuple[int, ...], tile: int) -> None:
     codec = give_refiner(make_codec(dims=len(size)))
     latents, tiles = codec.encode(signal(2, 3, *size)), []
-    whole = codec.decode(latents, size, decoder="refiner")
+    whole = codec.decode(latents, size=size, decoder="refiner")
     loaded_refiner(codec).stem.register_forward_hook(lambda *args: tiles.append(args))
-    assert_close(codec.decode(latents, size, decoder="refiner", tile=tile), whole, rtol=0, atol=1e-4)
+    assert_close(codec.decode(latents, size=size, decoder="refiner", tile=tile), whole, rtol=0, atol=1e-4)
     assert len(tiles) == math.prod(-(-side // tile) for side in size)
     with pytest.raises(ValueError, match=f"tile must be a multiple of 8 samples, .* got {tile + 1}"):
         codec.decode(latents, decoder="refiner", tile=tile + 1)
@@ -380,7 +409,8 @@ def refined_prefix(codec: Codec, latents: Tensor, channels: int) -> Tensor:
     silent[:, channels:] = 0
     normal = codec.normalize(latents)
     normal[:, channels:] = 0
-    return codec.synthesis(codec.decoder(codec.expand(silent)) + refiner.packets(refiner(normal)))
+    centered = codec.synthesis(codec.decoder(codec.expand(silent)) + refiner.packets(refiner(normal)))
+    return (centered + 0.5).clamp(0, 1) if codec.config.dims == 2 else (centered * 2).clamp(-1, 1)
 
 
 @pytest.mark.parametrize("loaded", [True, False])

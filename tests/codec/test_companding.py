@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from walloc_transforms.codec.companding import compand, expand, quantize, saturation, slope
+from walloc_transforms.codec.companding import compand, expand, round_latents, saturation, slope
 
 # bits, slope at 0, M, expand(1), expand(q), saturation: measured on the reference implementation
 TABLE = [
@@ -65,9 +65,9 @@ def test_expand_undoes_compand_within_three_s(bits: int) -> None:
 @pytest.mark.parametrize("bits", BITS)
 def test_codes_fit_a_signed_integer(bits: int) -> None:
     last_code, scale = constants(bits)[0], constants(bits)[2]
-    codes = quantize(compand(torch.linspace(-9 * scale, 9 * scale, 9999), bits), "round")
+    codes = round_latents(compand(torch.linspace(-9 * scale, 9 * scale, 9999), bits), "round")
     assert codes.unique().tolist() == list(range(-last_code, last_code + 1))
-    assert torch.equal(quantize(compand(expand(codes, bits), bits), "round"), codes)
+    assert torch.equal(round_latents(compand(expand(codes, bits), bits), "round"), codes)
 
 
 def test_default_is_eight_bits() -> None:
@@ -94,26 +94,26 @@ def test_gradients(function) -> None:
 
 def test_none_and_round() -> None:
     u = torch.tensor([-2.5, -1.5, -0.5, -0.2, 0.5, 1.5, 2.5, 126.6])
-    assert quantize(u, "none") is u
-    assert quantize(u, "round").tolist() == [-2, -2, 0, 0, 0, 2, 2, 127]  # half to even
+    assert round_latents(u, "none") is u
+    assert round_latents(u, "round").tolist() == [-2, -2, 0, 0, 0, 2, 2, 127]  # half to even
 
 
 def test_noise_is_uniform_within_half_a_code() -> None:
     u = torch.linspace(-100, 100, 100_000, dtype=torch.float64, requires_grad=True)
-    noisy = quantize(u, "noise")
+    noisy = round_latents(u, "noise")
     noise = (noisy - u).detach()
     assert noise.min() >= -0.5 - 1e-9
     assert noise.max() < 0.5 + 1e-9
     assert noise.mean().abs() < 0.005
     assert noise.std().item() == pytest.approx(12**-0.5, abs=0.005)
     assert torch.equal(torch.autograd.grad(noisy.sum(), u)[0], torch.ones_like(u))
-    assert not torch.equal(quantize(u, "noise"), noisy)
+    assert not torch.equal(round_latents(u, "noise"), noisy)
 
 
 @pytest.mark.parametrize("mode", ["Round", "", None, True])
 def test_unknown_mode(mode) -> None:
-    with pytest.raises(ValueError, match=f"'none', 'noise', 'round'.*got {mode!r}"):
-        quantize(torch.zeros(1), mode)
+    with pytest.raises(ValueError, match=f"'none', 'round', 'noise'.*got {mode!r}"):
+        round_latents(torch.zeros(1), mode)
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (2, 3, 4)])
@@ -125,6 +125,6 @@ def test_shape_and_dtype_are_kept(shape: tuple[int, ...]) -> None:
 
 
 def test_compiles_whole() -> None:
-    compiled = torch.compile(lambda z: quantize(expand(compand(z)), "round"), fullgraph=True, backend="aot_eager")
+    compiled = torch.compile(lambda z: round_latents(expand(compand(z)), "round"), fullgraph=True, backend="aot_eager")
     z = torch.linspace(-100, 100, 11)
     assert torch.equal(compiled(z), z.round())

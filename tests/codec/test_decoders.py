@@ -5,8 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from walloc_transforms.codec import CodecConfig
-from walloc_transforms.codec.decoders import _REACH, LinearDecoder, NetworkDecoder, _cut
+from walloc_transforms.codec.decoders import LinearDecoder, NetworkDecoder, cut_side
 from walloc_transforms.codec.networks import build_decoder
+
+REACH = NetworkDecoder.reach
 
 
 def test_linear_decoder() -> None:
@@ -21,7 +23,7 @@ def test_linear_decoder() -> None:
 @pytest.mark.parametrize("tile", [8, 9, 16, 31])
 @pytest.mark.parametrize("side", [1, 8, 9, 15, 16, 17, 33, 100])
 def test_tiles_cover_a_side_once(side: int, tile: int) -> None:
-    tiles = _cut(side, tile, local=False)
+    tiles = cut_side(side, tile, reach=None)
     total = torch.zeros(side)
     for start, weights in tiles:
         assert len(weights) == min(tile, side)
@@ -34,12 +36,12 @@ def test_tiles_cover_a_side_once(side: int, tile: int) -> None:
 
 @pytest.mark.parametrize("side", [345, 400, 689, 1500])
 def test_local_tiles_do_not_use_their_ends(side: int) -> None:
-    tiles = _cut(side, 344, local=True)
+    tiles = cut_side(side, 344, reach=REACH)
     for i, (_, weights) in enumerate(tiles):
         if i > 0:
-            assert not weights[:_REACH].any()
+            assert not weights[:REACH].any()
         if i < len(tiles) - 1:
-            assert not weights[-_REACH:].any()
+            assert not weights[-REACH:].any()
     total = torch.zeros(side)
     for start, weights in tiles:
         total[start : start + 344] += weights
@@ -94,13 +96,13 @@ def test_reach() -> None:
     other = z.clone()
     other[..., 201] += 10
     changed = (decoder(z) != decoder(other)).any(1)[0].nonzero().flatten()
-    assert 200 - _REACH <= int(changed.min()) <= 200 - _REACH + 3
-    assert 200 + _REACH - 3 <= int(changed.max()) <= 200 + _REACH
+    assert 200 - REACH <= int(changed.min()) <= 200 - REACH + 3
+    assert 200 + REACH - 3 <= int(changed.max()) <= 200 + REACH
 
 
 @pytest.mark.parametrize(("dims", "least"), [(2, 8), (1, 344)])
 def test_tiles_too_small(dims: int, least: int) -> None:
-    with pytest.raises(ValueError, match=f"a tile must be at least {least} latents wide, got {least - 1}"):
+    with pytest.raises(ValueError, match=f"a tile must be at least {least} cells wide, got {least - 1}"):
         NetworkDecoder(Pointwise(), 6, dims)(torch.zeros(1, 3, *[9] * dims), least - 1)
 
 

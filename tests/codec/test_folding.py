@@ -110,19 +110,19 @@ def test_compiles_whole(size: tuple[int, ...], plain: bool) -> None:
     codec = make_codec(12, 3, 3, len(size)).requires_grad_(plain)
     x = signal(2, 3, *size)
     latents = codec.encode(x).detach()
-    decoded = codec.decode(latents, size)
+    decoded = codec.decode(latents, size=size)
     compiled = compile_whole(codec.encode, "aot_eager")
     assert_close(compiled(x), latents, rtol=0, atol=1e-3)
-    assert_close(compiled(x, "round"), latents.round(), rtol=0, atol=1)
+    assert_close(compiled(x, rounding="round"), latents.round(), rtol=0, atol=1)
     compiled = compile_whole(codec.decode, "aot_eager")
-    assert_close(compiled(latents, size), decoded, rtol=0, atol=1e-4)
+    assert_close(compiled(latents, size=size), decoded, rtol=0, atol=1e-4)
 
 
 def test_compiles_to_machine_code(frozen: Codec) -> None:
     x = torch.randint(0, 256, (2, 3, 16, 24), dtype=torch.uint8)
-    latents = frozen.encode(x, input_range=(0, 255))
+    latents = frozen.encode(x)
     compiled = compile_whole(frozen.encode, "inductor")
-    assert_close(compiled(x, input_range=(0, 255)), latents, rtol=0, atol=1e-3)
+    assert_close(compiled(x), latents, rtol=0, atol=1e-3)
 
 
 def test_frozen_at_first(frozen: Codec) -> None:
@@ -135,8 +135,8 @@ def test_frozen_at_first(frozen: Codec) -> None:
 
 def test_gradients_reach_every_parameter() -> None:
     codec, x = make_codec().requires_grad_(), signal(2, 3, 16, 24)
-    latents = codec.encode(x, "noise")
-    codec.decode(latents, output_range=(0, 1)).square().mean().backward()
+    latents = codec.encode(x, rounding="noise")
+    codec.decode(latents).square().mean().backward()
     for name, p in codec.named_parameters():
         assert p.grad is not None, name
         assert p.grad.abs().sum() > 0, name
@@ -367,6 +367,6 @@ def test_refiner_read_in_inference_mode(
 
 def test_refined_decoding_compiles_whole(refined: Codec) -> None:
     latents = refined.encode(signal(2, 3, 17, 24))
-    compiled = compile_whole(lambda z: refined.decode(z, (17, 24), decoder="refiner"))
+    compiled = compile_whole(lambda z: refined.decode(z, size=(17, 24), decoder="refiner"))
     expected = reference_decode(refined, latents, refined=True)[..., :17, :]
     assert_close(compiled(latents), expected, rtol=0, atol=1e-3)

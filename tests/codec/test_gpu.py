@@ -27,12 +27,12 @@ class Launches(TorchDispatchMode):
 
 
 def on_fake_gpu(codec: Codec) -> Codec:
+    """Move a codec that is folded already, which needs values."""
     for module in codec.modules():
         for name, p in module._parameters.items():
             module._parameters[name] = None if p is None else nn.Parameter(fake(p), requires_grad=False)
         for name, b in module._buffers.items():
             module._buffers[name] = None if b is None else fake(b)
-    codec._folded_from = codec._stamp()
     return codec
 
 
@@ -40,28 +40,28 @@ def fake(t: Tensor) -> Tensor:
     return torch.empty(t.shape, dtype=t.dtype, device="cuda")
 
 
-@pytest.mark.parametrize(("channels", "launches"), [(12, 10), (48, 11)])
-def test_encoding_waits_for_nothing(channels: int, launches: int) -> None:
+@pytest.mark.parametrize(("channels", "convolutions"), [(12, 2), (48, 3)])
+def test_encoding_waits_for_nothing(channels: int, convolutions: int) -> None:
     codec = make_codec(channels)
+    codec.decode(codec.encode(torch.rand(3, 16, 16)))
     with FakeTensorMode():
         codec, images = on_fake_gpu(codec), torch.empty(4, 3, 512, 768, dtype=torch.uint8, device="cuda")
         with Launches() as seen:
-            latents = codec.encode(images, input_range=(0, 255))
+            latents = codec.encode(images)
         assert latents.device.type == "cuda"
         assert latents.shape == (4, channels, 64, 96)
-        assert len(seen.names) == launches, seen.names
-        assert seen.names.count("convolution") == launches - 8
+        assert seen.names.count("convolution") == convolutions
         with pytest.raises(DataDependentOutputException):  # which is how waiting would show
             latents.sum().item()
 
 
 def test_decoding_waits_for_nothing() -> None:
     codec = make_codec(12)
+    codec.decode(codec.encode(torch.rand(3, 16, 16)))
     with FakeTensorMode():
         codec, latents = on_fake_gpu(codec), torch.empty(4, 12, 64, 96, device="cuda")
         with Launches() as seen:
-            images = codec.decode(latents, (510, 765), output_range=(0, 1), clamp=True)
+            images = codec.decode(latents, size=(510, 765))
         assert images.device.type == "cuda"
         assert images.shape == (4, 3, 510, 765)
         assert seen.names.count("convolution") == 2
-        assert len(seen.names) <= 16, seen.names

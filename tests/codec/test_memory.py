@@ -40,7 +40,7 @@ def memory_rises(codec: Codec, x: Tensor) -> dict[str, int]:
         latents = codec.encode(x, input_range=scale)
 
     rises = {}
-    for call, work in {"encode": encode, "decode": lambda: codec.decode(latents, size)}.items():
+    for call, work in {"encode": encode, "decode": lambda: codec.decode(latents, size=size)}.items():
         lifting._pool(2, os.getpid()).shutdown()  # with what its threads keep
         lifting._pool.cache_clear()
         with suppress(AttributeError):

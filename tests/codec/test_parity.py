@@ -80,7 +80,7 @@ def test_parity(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         if len(size) == 2:  # as the reference pads an image itself; where it need not, it does nothing
             x = reference.pad(x, 2 ** case.arguments["J"])
         expected = run_reference(model, x, case.arguments["J"])
-        rounded = codec.encode(x, "round")
+        rounded = codec.encode(x, rounding="round")
         off = (rounded - expected["rounded"]).abs()
         decoded = codec.decode(expected["rounded"], clamp=name == "residual")
         report = {

@@ -126,15 +126,15 @@ def test_the_error_is_that_of_the_signal(
     )
     model.requires_grad_(False)
     errors, bits = model(x, 0, codec.config.channels)
-    decoded = codec.decode(codec.encode(x, "round", input_range=(low, high)))
+    decoded = codec.decode(codec.encode(x, rounding="round"))
     true = (decoded - ((x - low) / (high - low) - 0.5)).square().mean()
     assert errors.shape == (1,)
     assert float(errors[0]) == pytest.approx(float(true), rel=0.08)
-    latents = codec.encode(x, "round", input_range=(low, high)).transpose(0, 1).flatten(1)
+    latents = codec.encode(x, rounding="round").transpose(0, 1).flatten(1)
     assert float(bits) == pytest.approx(float(latents.std(1).log2().mean()), rel=1e-5)
     # With fewer channels it is that of the prefix.
     n = codec.config.channels // 2
-    decoded = codec.prefix(n).decode(codec.encode(x, "round", input_range=(low, high))[:, :n])
+    decoded = codec.prefix(n).decode(codec.encode(x, rounding="round")[:, :n])
     true = (decoded - ((x - low) / (high - low) - 0.5)).square().mean()
     assert float(model(x, 0, n)[0]) == pytest.approx(float(true), rel=0.08)
 
@@ -156,7 +156,7 @@ def test_scale_is_what_the_linear_decoder_leaves(images: list[Tensor], codec: wt
     left = []
     for step in range(400, 432):
         x = crops.batch(step, 4)
-        z = codec.encode(x, "round", input_range=(0, 255))
+        z = codec.encode(x, rounding="round")
         left.append((codec.analysis(x / 255 - 0.5) - codec.decoder(codec.expand(z))).transpose(0, 1).flatten(1))
     expected = torch.cat(left, 1).square().mean(1).sqrt()
     assert float((refiner.scale / expected).log().abs().mean()) < 0.2  # other crops, and these with margins
@@ -208,7 +208,7 @@ def test_projection_learns_with_noise(images: list[Tensor], codec: wt.Codec, tmp
         bent, images, tmp_path / "b", steps=120, projection=True, refiner_blocks=0, lr=1e-2, ema=0.9, rate_weight=12.0
     )
     assert cheaper["bits"] < 0.95 * record["bits"]
-    latents = trained.encode(torch.stack(images), "round", input_range=(0, 255)).transpose(0, 1).flatten(1)
+    latents = trained.encode(torch.stack(images), rounding="round").transpose(0, 1).flatten(1)
     torch.testing.assert_close(trained.latent_std, latents.std(1), rtol=0.3, atol=0.5)
     assert float((trained.latent_std / bent.latent_std - 1).abs().max()) > 0.05
     both, record = run(bent, images, tmp_path / "c", steps=120, projection=True, lr=5e-3, ema=0.9)
@@ -224,7 +224,7 @@ def test_a_refiner_grows_by_blocks_that_do_nothing_at_first(
     still = {"steps": 1, "lr": 1e-9, "ema": 0.0, "weight_decay": 0.0}
     grown, _ = run(trained, images, tmp_path / "b", refiner_blocks=3, **still)
     assert (trained.config.refiner_blocks, grown.config.refiner_blocks) == (1, 3)
-    latents = trained.encode(torch.stack(images), "round", input_range=(0, 255))
+    latents = trained.encode(torch.stack(images), rounding="round")
     expected = trained.decode(latents, decoder="refiner")
     assert float((expected - trained.decode(latents)).abs().max()) > 1e-3
     torch.testing.assert_close(grown.decode(latents, decoder="refiner"), expected, atol=1e-5, rtol=0)
@@ -395,7 +395,7 @@ def test_fitted_and_trained(tmp_path: Path) -> None:
     codec = train_codec.main(config)
     loaded = wt.load_codec(tmp_path / "out")
     assert (loaded.config.name, loaded.config.refiner_width, loaded.config.refiner_blocks) == ("mine", 16, 1)
-    latents = codec.encode(torch.stack([discs(7)]), input_range=(0, 255))
+    latents = codec.encode(torch.stack([discs(7)]))
     torch.testing.assert_close(
         loaded.decode(latents, decoder="refiner"), codec.decode(latents, decoder="refiner"), atol=1e-3, rtol=0
     )

@@ -279,6 +279,8 @@ class Codec(nn.Module):
             z = latents.reshape(math.prod(batch), *latents.shape[-c.dims - 1 :])
             if normalized:
                 z = self.denormalize(z.to(torch.float32))
+            if c.decoder == "linear":  # a network drops the padding itself
+                z = z[..., c.pad : z.shape[-1] - c.pad]
             if kind == "refiner":
                 signal = self._decode_refined(z, scale, shift, limits, cells, progress)
             elif kind == "linear":
@@ -290,7 +292,6 @@ class Codec(nn.Module):
         return signal.reshape(*batch, *signal.shape[1:])
 
     def _decode_linear(self, z: Tensor, scale: float, shift: float, limits: tuple[float, float]) -> Tensor:
-        z = z[..., self.config.pad : z.shape[-1] - self.config.pad]
         path = None if self._trains(self._decoder_parts()) else self._synthesis_path.current()
         if path is not None:
             return path(z, scale, shift, self.expand, limits)

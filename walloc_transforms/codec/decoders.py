@@ -74,7 +74,7 @@ class NetworkDecoder(nn.Module):
             raise ValueError(f"a tile must be at least {least} cells wide, got {tile}")
         sides = [side - 2 * self.pad for side in z.shape[2:]]
         reach = self.reach if self.dims == 1 else None
-        parts = list(itertools.product(*[_cut(side, tile or side, reach) for side in sides]))
+        parts = list(itertools.product(*[cut_side(side, tile or side, reach) for side in sides]))
         if len(parts) == 1 and len(z) > 0 and not progress:
             return self.network(z)
         out = z.new_zeros(len(z), self.packets, *sides)
@@ -90,7 +90,7 @@ class NetworkDecoder(nn.Module):
         return out
 
 
-def _cut(side: int, tile: int, reach: int | None) -> list[tuple[int, Tensor]]:
+def cut_side(side: int, tile: int, reach: int | None) -> list[tuple[int, Tensor]]:
     """Cut a side into overlapping tiles of equal size.
 
     Args:

@@ -3,7 +3,7 @@
 The projection of a signal in range is bounded, channel by channel, by the absolute sum of the channel's folded filter.
 Floats in 0..255, normalized pixels and PCM as floats go far beyond. To look at the projection costs less than to look
 at the signal, which has 4 to 20 times as many values. Resampling overshoots and peaks are clipped later, so a margin is
-left: images may leave [0, 1] by a quarter, waveforms may reach twice full scale.
+left: images may leave [0, 1] by an eighth, waveforms may reach twice full scale.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ from .config import CodecConfig
 
 __all__ = ["OutOfRange", "RangeCheck", "check_waveform", "range_error"]
 
-_MARGIN = {"image": 1.5, "audio": 2.0}  # times half the range, around its middle
+_MARGIN = {"image": 1.25, "audio": 2.0}  # times half the range, around its middle
 
 
 class OutOfRange(ValueError):

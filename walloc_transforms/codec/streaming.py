@@ -22,7 +22,7 @@ __all__ = ["StreamDecoder", "StreamEncoder"]
 
 # An Oobleck encoder looks as many frames to either side: 3 in the first convolution, 39 in each block's residual units,
 # one at the blocks' ends together, one in the last convolution.
-_ENCODER_REACH = 83
+ENCODER_REACH = 83
 _POST_REACH = 64  # samples, of the filter behind some decoders
 
 
@@ -174,7 +174,7 @@ class StreamEncoder(_Stream):
     def __init__(self, codec: Codec, *, rounding: Rounding = "none") -> None:
         c = _check_audio(codec).config
         self.rounding: Rounding = rounding
-        network = _ENCODER_REACH if codec.encoder is not None else 0
+        network = ENCODER_REACH if codec.encoder is not None else 0
         # A network sees the signal from frames beyond its ends, too; elsewhere those frames are all the same.
         outside, self._edge = (c.pad, 0) if network else (0, c.pad)
         left, right = analysis_bank(c.wavelet, c.levels).reach
@@ -249,7 +249,7 @@ class StreamDecoder(_Stream):
         network += -(-_POST_REACH // c.stride) if c.post_filter else 0
         left = (bank.filters.shape[1] - 1 + bank.start) // c.stride + network
         right = (c.stride - 1 - bank.start) // c.stride + network
-        reach = _ENCODER_REACH if codec.encoder is not None else 0
+        reach = ENCODER_REACH if codec.encoder is not None else 0
         zeros = codec.latent_mean.new_zeros(c.signal_channels, (2 * reach + 1) * c.stride)
         with torch.no_grad():
             silence = codec.encode(zeros)[:, c.pad + reach, None]
