@@ -279,7 +279,7 @@ def test_refiners_refuse(refine: wt.WallocDecode) -> None:
         wt.WallocDecode(refine.codec, decoder="magic")  # type: ignore
     with pytest.raises(ValueError, match=r"decoder of codec 'stereo_20x' must be 'linear'.*, got 'oobleck'"):
         wt.WallocDecode("stereo_20x", decoder="oobleck")
-    with pytest.raises(ValueError, match=r"tile is for images and decoders that are networks.*'linear'"):
+    with pytest.raises(ValueError, match=r"tile=64 is for decoders that are networks.*'linear'"):
         wt.WallocDecode(refine.codec, tile=64)
     with pytest.raises(ValueError, match="tile must be a multiple of 8 samples"):
         wt.WallocDecode(refine.codec, decoder="refiner", tile=9)(torch.zeros(12, 3, 4))
