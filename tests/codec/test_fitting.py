@@ -5,7 +5,8 @@ import torch
 from PIL import Image
 
 import walloc_transforms as wt
-from walloc_transforms.codec import fitting
+from walloc_transforms.codec.fitting import synthesis_gram
+from walloc_transforms.codec.packet_statistics import PacketStatistics
 from walloc_transforms.wavelets.packets import WaveletPacketAnalysis
 
 
@@ -63,7 +64,7 @@ def test_channels_are_uncorrelated_and_ordered(codec: wt.Codec, images: list[tor
     latents = codec.weight @ packets
     correlation = torch.corrcoef(latents) - torch.eye(12)
     assert correlation.abs().max() < 1e-2
-    gram = fitting._synthesis_gram(codec.config).float()
+    gram = synthesis_gram(codec.config).float()
     decoder = codec.decoder.weight
     variance = latents.var(1) * (decoder * (gram @ decoder)).sum(0)
     assert (variance[1:] <= variance[:-1] * 1.001).all()
@@ -105,9 +106,8 @@ def test_all_channels_reconstruct_exactly(images: list[torch.Tensor]) -> None:
     assert wt.functional.encode_image(images[0], codec).abs().max() < 127.5
 
 
-def test_memory_does_not_grow(images: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "_SAMPLE", 500)
-    statistics = fitting._PacketStatistics("bior4.4", 2)
+def test_memory_does_not_grow(images: list[torch.Tensor]) -> None:
+    statistics = PacketStatistics(wt.CodecConfig("any", "image", 3, 4, 2), sample_size=500)
     for image in images:
         statistics.add(image - 0.5)
         assert statistics.sample.shape[1] <= 500
@@ -117,9 +117,8 @@ def test_memory_does_not_grow(images: list[torch.Tensor], monkeypatch: pytest.Mo
     assert ((statistics.sample.mean(1).double() - mean).abs() < 6 * root / math.sqrt(500)).all()
 
 
-def test_sample_is_uniform_over_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fitting, "_SAMPLE", 1000)
-    statistics = fitting._PacketStatistics("haar", 1)
+def test_sample_is_uniform_over_the_stream() -> None:
+    statistics = PacketStatistics(wt.CodecConfig("any", "image", 1, 4, 1, "haar"), sample_size=1000)
     for level in range(10):
         statistics.add(torch.full((1, 60, 60), float(level)))
     share = (
@@ -190,7 +189,7 @@ def test_relative_prefixes_hold_the_most_energy() -> None:
     packets = torch.cat([WaveletPacketAnalysis(levels=4, dims=1)(x[None] / 2)[0] for x in waves], 1)
     latents = codec.weight @ (packets - packets.mean(1, keepdim=True))
     assert (torch.corrcoef(latents) - torch.eye(8)).abs().max() < 1e-2
-    gram = fitting._synthesis_gram(codec.config).float()
+    gram = synthesis_gram(codec.config).float()
     variance = latents.var(1) * (codec.decoder.weight * (gram @ codec.decoder.weight)).sum(0)
     assert (variance[1:] <= variance[:-1] * 1.001).all()
 
@@ -241,11 +240,13 @@ def test_wrong_options_are_said_at_the_first_signal() -> None:
         ([torch.rand(3, 64, 64), torch.rand(1, 64, 64)], {}, ValueError, r"3 channels and 2 axes .* got shape \(1, 64"),
         ([torch.rand(3, 64, 64), torch.rand(3, 64)], {}, ValueError, "3 channels and 2 axes"),
         ([torch.rand(3, 3, 64)], {}, ValueError, "too small: got 3x64"),
-        ([torch.full((3, 64, 64), float("nan"))], {}, ValueError, "signal 0 holds NaN"),
+        ([torch.rand(3, 64, 64) * 255], {}, ValueError, r"signal 0: fitting expects float images in \[0, 1\].*0..255"),
+        ([torch.randn(2, 6400) * 3000], {}, ValueError, "signal 0: .*PCM as floats"),
+        ([torch.full((3, 64, 64), float("nan"))], {}, ValueError, "signal 0: the signal holds NaN"),
         ([torch.zeros(3, 64, 64, dtype=torch.int64)], {}, TypeError, "got torch.int64"),
         ([torch.zeros(2, 640, dtype=torch.int64)], {}, TypeError, "int32 or float, got torch.int64"),
         ([torch.rand(2, 3, 64, 64)], {}, ValueError, r"got shape \(2, 3, 64, 64\)"),
-        ([torch.rand(3, 8, 8)], {}, ValueError, "4 locations are too few to determine 48 packets"),
+        ([torch.rand(3, 8, 8)], {}, ValueError, "4 cells are too few to determine 48 packets"),
         ([torch.full((3, 64, 64), 0.5)], {}, ValueError, "do not vary"),
         ([torch.rand(3, 64, 64)], {"channels": 49}, ValueError, "channels must be from 1 to 48"),
         ([torch.rand(3, 64, 64)], {"rounding_loss": 0}, ValueError, "rounding_loss must be positive, got 0 dB"),

@@ -171,7 +171,7 @@ class Codec(nn.Module):
             try:
                 latents = self._encode(x if x.dtype != torch.uint16 else x.to(torch.float32), scale, shift, rounding)
             except OutOfRange:
-                raise range_error(x, c) from None
+                raise range_error(x, c.modality, f"codec {c.name!r}") from None
             if c.pad and self.encoder is None:  # an Oobleck encoder adds its own
                 edge = self._compand(self.bias.view(1, -1, 1)).expand(len(latents), -1, c.pad)
                 edge = round_latents(edge, rounding)

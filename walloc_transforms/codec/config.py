@@ -39,27 +39,33 @@ class CodecConfig:
         modality: ``"image"`` or ``"audio"``.
         signal_channels: Channels C of the signal, 3 for RGB.
         channels: Latent channels D.
-        levels: Wavelet levels J; a latent covers ``2**J`` samples per axis.
+        levels: Wavelet levels J; a cell covers ``2**J`` samples per axis.
         wavelet: Name of a discrete wavelet of PyWavelets.
         latent_bits: Bits of a latent's integer code.
         source: Where the weights come from, in a sentence.
-        encoder: ``"linear"``, one matrix per location, or a network of diffusers: ``"autoencoder_kl"`` (images) or
+        encoder: ``"linear"``, one matrix per cell, or a network of diffusers: ``"autoencoder_kl"`` (images) or
             ``"oobleck"`` (audio).
-        decoder: Likewise.
+        decoder: ``"linear"`` or a network, as for the encoder.
         encoder_width: Hidden channels of an encoder network; 0 for a linear encoder.
         decoder_width: Hidden channels of a decoder network; 0 for a linear decoder.
         decoder_layers: Layers per block of an ``"autoencoder_kl"`` decoder.
-        stages: More than 1: latents come in so many groups, each coding what the groups before it left.
-        companding: ``"gaussian"``, or ``"clip"``: latents are limited to the range of the codes and no more.
-        pad: Locations without signal that the latents have at either end.
+        stages: Groups of latent channels; each group codes what the groups before it have left.
+        companding: ``"gaussian"``, or ``"clip"``: latents are limited to the range of the codes, no more.
+        pad: Frames without signal that the latents have at either end.
         post_filter: Whether an ``"oobleck"`` decoder ends in a filter on the waveform.
         statistics: Whether the mean and spread of the latents are known; without them they cannot be normalized.
         sample_rate: Of the waveforms that the codec is meant for, in Hz; 0 if that is not known.
         refiner_width: Channels of the refiner, a second decoder beside the linear one; 0 if there is none.
-        refiner_blocks: Its residual blocks; 0 likewise.
+        refiner_blocks: Residual blocks of the refiner; 0 if there is none.
 
     Raises:
         ValueError: A field is out of range or of the wrong type.
+
+    Example:
+        >>> import walloc_transforms as wt
+        >>> config = wt.CodecConfig("mine", "image", signal_channels=3, channels=12, levels=3)
+        >>> config.stride, config.packets, config.dimensionality_reduction
+        (8, 192, 16.0)
     """
 
     name: str
@@ -193,7 +199,7 @@ class CodecConfig:
 
     @property
     def stride(self) -> int:
-        """Samples per latent along each axis, ``2**levels``."""
+        """Samples per cell along each axis, ``2**levels``."""
         return 2**self.levels
 
     @property
@@ -203,7 +209,7 @@ class CodecConfig:
 
     @property
     def dimensionality_reduction(self) -> float:
-        """How many signal values there are for one latent value."""
+        """Signal values per latent value."""
         return self.packets / self.channels
 
 

@@ -1,28 +1,26 @@
 """Fit a codec to data in closed form: one streaming pass, one eigendecomposition, no gradient and no GPU.
 
-The best D numbers per location, in mean squared error of the *signal*, are the leading principal components of the
-packets in the metric of the synthesis. With packet mean ``m`` and covariance ``S``, and ``G = L L^T`` the inner
-products of the synthesis filters within a cell (the wavelet is nearly orthogonal, so G is nearly the identity):
+The best D numbers per cell, in mean squared error of the *signal*, are the leading principal components of the packets
+in the metric of the synthesis. With packet mean ``m`` and covariance ``S``, and ``G = L L^T`` the inner products of the
+synthesis filters within a cell (the wavelet is nearly orthogonal, so G is nearly the identity):
 
     L^T S L = V diag(variance) V^T          eigenvectors by falling variance
     encoder  z = gain * V_D^T L^T (x - m)
     decoder  x = L^-T V_D (z / gain) + m
 
-Any prefix of the channels is the best codec of its own size. The gain sets the quantization step: the same for every
+Any prefix of the channels is the best codec of its own size. The gain sets the rounding step. It is the same for every
 channel, as reverse water-filling asks, but lower for a channel whose latents would leave the 8 bits.
 
-With ``relative``, every signal is weighed by 1 / (the error of resizing it to as many values). ``V_D`` then spans the
-leading directions of the weighted covariance, turned within their span to those of the plain one, so that any prefix
-holds as much of the energy as it can.
+With ``relative``, the weight of every signal is 1 / (its error when it is resized to the same number of values).
+``V_D`` then spans the leading directions of the weighted covariance. It is turned within that span to the directions of
+the plain covariance, so that any prefix holds the most energy it can.
 """
 
 import copy
 import dataclasses
 import math
 import os
-import statistics
 from collections.abc import Iterable, Sized
-from typing import Literal
 
 import torch
 from PIL import Image
@@ -30,18 +28,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..signals import as_tensor, value_range
-from ..wavelets import WaveletPacketAnalysis, band_frequencies, band_positions, synthesis_bank
+from ..wavelets import band_positions, synthesis_bank
 from .codec import Codec
 from .companding import compand, saturation, slope
 from .config import CodecConfig
+from .packet_statistics import PacketStatistics
+from .ranges import check_values
 
 __all__ = ["fit_codec", "fit_statistics"]
 
 # How far the largest latent of the sample may reach into the range in which the expansion is exact. The step grows as
 # exp(z**2 / 2s**2): at half the range it is 5.6 times what it is at 0; beyond, it costs more than it gains.
 _HEADROOM = 0.5
-_SAMPLE = 1 << 16  # packet vectors kept for the statistics of the companded latents
-_LEAST_ERROR = 2.0**-32 / 12  # mean squared error of rounding to 16 bits: below it all signals count alike
 
 
 def fit_codec(
@@ -64,13 +62,13 @@ def fit_codec(
             (read as RGB), or ``(C, H, W)`` tensors, uint8 or uint16 in their full range or float in [0, 1].
             Waveforms: ``(C, T)`` tensors of any number of channels, float in [-1, 1] or integer PCM. One pass is made;
             memory does not grow with their number.
-        levels: Wavelet levels J; a latent covers ``2**J`` samples per axis.
+        levels: Wavelet levels J; a cell covers ``2**J`` samples per axis.
         channels: Latent channels D. The dimensionality reduction is ``C * 2**(dims * J) / D``.
-        rounding_loss: How many dB of PSNR rounding the latents to integers may cost on ``signals``. Less means a finer
-            step and a higher rate. A channel with latents that would leave the range of 8 bits gets a coarser step.
-        relative: Weigh the error of every signal relative to that of resizing it to as many values, so that quiet and
-            smooth signals count as much as others: for the mean of PSNRs in dB, not the PSNR of the mean error. What
-            rounding may cost then refers to a signal of average PSNR.
+        rounding_loss: PSNR in dB that rounding the latents to integers may cost on ``signals``. Less means a finer step
+            and a higher rate. A channel whose latents would leave the range of 8 bits gets a coarser step.
+        relative: Divide the error of every signal by its error when resized to the same number of values, so that quiet
+            and smooth signals count like others. This raises the mean of PSNRs in dB, not the PSNR of the mean error.
+            ``rounding_loss`` then refers to a signal of average PSNR.
         wavelet: Name of a discrete wavelet of PyWavelets.
         name: Name of the codec.
         source: Where the data come from, in a sentence, kept with the codec.
@@ -83,30 +81,34 @@ def fit_codec(
     Raises:
         ValueError: No signals, one of another number of channels or dimensions than the first, NaN values, too few
             samples to determine the codec, or an argument out of range.
-        TypeError: A signal is neither a tensor nor an image, or of an unsupported dtype.
+        TypeError: A signal is neither a tensor nor a PIL image, or of an unsupported dtype.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> images = [torch.rand(3, 64, 64) for _ in range(4)]
+        >>> codec = wt.fit_codec(images, levels=3, channels=12, name="noise", progress=False)
+        >>> codec.config.name, codec.encode(images[0]).shape
+        ('noise', torch.Size([12, 8, 8]))
     """
     if not rounding_loss > 0:
         raise ValueError(f"rounding_loss must be positive, got {rounding_loss} dB")
-    seen = _PacketStatistics(wavelet, levels, channels if relative else None)
     total = len(signals) if isinstance(signals, Sized) else None
     disable = not progress or os.environ.get("RANK", "0") != "0"
-    config: CodecConfig | None = None
-    for signal in tqdm(signals, desc="fit codec", total=total, unit="signal", disable=disable):
-        seen.add(_centered(signal))
-        if config is None and seen.modality:  # now, so that a wrong number of channels is said at once
-            config = CodecConfig(
-                name,
-                seen.modality,
-                seen.signal_channels,
-                channels,
-                levels,
-                wavelet,
-                source=source,
-                sample_rate=sample_rate or 0,
-            )
-    if config is None:
+    seen: PacketStatistics | None = None
+    for given in tqdm(signals, desc="fit codec", total=total, unit="signal", disable=disable):
+        try:
+            signal = _centered(given)
+        except ValueError as error:
+            raise ValueError(f"signal {seen.signals if seen else 0}: {error}") from None
+        if seen is None:  # the first signal tells modality and channels: a wrong number of channels is an error at once
+            modality = "image" if signal.ndim == 3 else "audio"
+            rate = sample_rate or 0
+            geometry = (name, modality, len(signal), channels, levels, wavelet)
+            seen = PacketStatistics(CodecConfig(*geometry, source=source, sample_rate=rate), relative)
+        seen.add(signal)
+    if seen is None:
         raise ValueError("there are no signals to fit a codec to")
-    return _solve(config, seen, rounding_loss)
+    return _solve(seen, rounding_loss)
 
 
 @torch.no_grad()
@@ -153,7 +155,9 @@ def fit_statistics(codec: Codec, signals: Iterable[Tensor | Image.Image], *, pro
 def _centered(signal: Tensor | Image.Image, channels: int = 3) -> Tensor:
     """Bring a signal to [-0.5, 0.5], in which packets are measured."""
     signal = _check_signal(signal, channels)
-    low, high = value_range(signal, "image" if signal.ndim == 3 else "audio")
+    modality = "image" if signal.ndim == 3 else "audio"
+    low, high = value_range(signal, modality)
+    check_values(signal, modality, "fitting")
     return signal.float() / (high - low) + (-0.5 - low / (high - low))  # quiet sound keeps its precision
 
 
@@ -164,85 +168,7 @@ def _check_signal(signal: Tensor | Image.Image, channels: int) -> Tensor:
     return signal
 
 
-class _PacketStatistics:
-    """Mean, covariance and a uniform random sample of packet vectors, in memory that does not grow.
-
-    Args:
-        wavelet: Name of the wavelet.
-        levels: Number of levels.
-        channels: Weigh signals by the error of resizing them to the values of so many latent channels, too.
-    """
-
-    def __init__(self, wavelet: str, levels: int, channels: int | None = None) -> None:
-        self.wavelet, self.levels, self.channels = wavelet, levels, channels
-        self.lost: list[float] = []  # by resizing, per location: one number for every signal
-        self.modality: Literal["image", "audio"] | None = None
-        self.signal_channels = self.signals = self.count = 0
-
-    @torch.no_grad()
-    def add(self, signal: Tensor) -> None:
-        dims = signal.ndim - 1
-        if self.modality is None:
-            self.modality, self.signal_channels = "image" if dims == 2 else "audio", signal.shape[0]
-            self.analysis = WaveletPacketAnalysis(self.wavelet, self.levels, dims)
-            packets = signal.shape[0] * self.analysis.bands
-            self.sum = torch.zeros(packets, dtype=torch.float64)
-            self.products = torch.zeros(packets, packets, dtype=torch.float64)
-            self.weighted_sum, self.weighted_products = torch.zeros_like(self.sum), torch.zeros_like(self.products)
-            self.weighted_count = 0.0
-            self.sample, self.keys = torch.empty(packets, 0), torch.empty(0)
-            self.random = torch.Generator().manual_seed(0)
-        elif (dims, signal.shape[0]) != (self.analysis.dims, self.signal_channels):
-            raise ValueError(
-                f"expected signals of {self.signal_channels} channels and {self.analysis.dims} axes like "
-                f"the first, got shape {tuple(signal.shape)}"
-            )
-        vectors = self.analysis(signal[None])[0].flatten(1)
-        if not torch.isfinite(vectors).all():
-            raise ValueError(f"signal {self.signals} holds NaN or infinite values")
-        self.signals += 1
-        total, products = vectors.double().sum(1), (vectors @ vectors.T).double()
-        self.count += vectors.shape[1]
-        self.sum += total
-        self.products += products
-        if self.channels is not None:
-            lost = float(products.diagonal()[self._lost_bands()].sum()) / vectors.shape[1]
-            self.lost.append(max(lost, len(total) * _LEAST_ERROR))
-            self.weighted_count += vectors.shape[1] / self.lost[-1]
-            self.weighted_sum += total / self.lost[-1]
-            self.weighted_products += products / self.lost[-1]
-        # Every vector draws a random key; the sample is the vectors with the smallest keys.
-        keys = torch.rand(vectors.shape[1], generator=self.random)
-        if self.keys.numel() == _SAMPLE:
-            drawn = keys < self.keys.max()
-            keys, vectors = keys[drawn], vectors[:, drawn]
-        keys, sample = torch.cat([self.keys, keys]), torch.cat([self.sample, vectors], 1)
-        if keys.numel() > _SAMPLE:
-            keys, kept = keys.topk(_SAMPLE, largest=False)
-            sample = sample[:, kept]
-        self.keys, self.sample = keys, sample
-
-    def _lost_bands(self) -> Tensor:
-        """Tell the bands above the Nyquist frequency of a signal resized to as many values."""
-        dims, channels = self.analysis.dims, self.channels or 0
-        side = (channels / len(self.sum)) ** (1 / dims) * 2**self.levels
-        lost = torch.from_numpy((band_frequencies(self.levels, dims) >= side).any(0))
-        return lost.repeat(self.signal_channels)
-
-    def covariance(self) -> tuple[Tensor, Tensor]:
-        mean = self.sum / self.count
-        return mean, self.products / self.count - torch.outer(mean, mean)
-
-    def mean_lost(self) -> float:
-        """Geometric mean over the signals: the error of one of average PSNR."""
-        return math.exp(statistics.fmean(map(math.log, self.lost)))
-
-    def weighted_covariance(self) -> tuple[Tensor, Tensor]:
-        mean = self.weighted_sum / self.weighted_count
-        return mean, self.weighted_products / self.weighted_count - torch.outer(mean, mean)
-
-
-def _synthesis_gram(config: CodecConfig) -> Tensor:
+def synthesis_gram(config: CodecConfig) -> Tensor:
     """Inner products of the synthesis filters of one cell, ``(packets, packets)``."""
     filters = torch.from_numpy(synthesis_bank(config.wavelet, config.levels).filters)
     gram = torch.ones(1, 1, dtype=torch.float64)
@@ -253,15 +179,15 @@ def _synthesis_gram(config: CodecConfig) -> Tensor:
 
 
 @torch.no_grad()
-def _solve(config: CodecConfig, seen: _PacketStatistics, rounding_loss: float) -> Codec:
+def _solve(seen: PacketStatistics, rounding_loss: float) -> Codec:
+    config, relative = seen.config, seen.relative
     if seen.count < config.packets:
         raise ValueError(
-            f"{seen.count} locations are too few to determine {config.packets} packets: "
+            f"{seen.count} cells are too few to determine {config.packets} packets: "
             "expected at least as many; add signals"
         )
-    relative = seen.channels is not None
     mean, covariance = seen.weighted_covariance() if relative else seen.covariance()
-    root = torch.linalg.cholesky(_synthesis_gram(config))
+    root = torch.linalg.cholesky(synthesis_gram(config))
     variance, vectors = torch.linalg.eigh(root.T @ covariance @ root)
     variance, vectors = variance.flip(0).clamp(min=0), vectors.flip(1)[:, : config.channels]
     dropped = float(variance[config.channels :].sum())

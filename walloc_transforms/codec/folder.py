@@ -1,4 +1,4 @@
-"""Codec folders: written atomically, and checked before being believed.
+"""Codec folders: files are written atomically, and checked before they are believed.
 
 config.json           geometry, and the SHA-256 of the other files
 weights.safetensors   encoder, latent statistics, and the decoder if it is linear
@@ -72,11 +72,11 @@ def write_codec(
     """Write the files of a codec, each atomically and the config last.
 
     Args:
-        folder: Is made if need be.
+        folder: Made if it does not exist.
         config: The geometry.
-        state: Tensors of the codec but for networks.
-        decoder: Tensors of a decoder network, if that is what it has.
-        refiner: Likewise of a refiner.
+        state: Tensors of the codec, without those of networks.
+        decoder: Tensors of the decoder, if it is a network.
+        refiner: Tensors of the refiner, if there is one.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,7 +156,7 @@ def read_config(folder: str | os.PathLike[str]) -> CodecConfig:
 
 
 def check_state(state: Mapping[str, Tensor], config: CodecConfig, what: str) -> None:
-    """Compare tensors with the config, before memory is taken on its word; a network is compared when it is built.
+    """Compare tensors with the config before anything is allocated by it; a network is compared when it is built.
 
     Raises:
         ValueError: A tensor does not fit; it is named.

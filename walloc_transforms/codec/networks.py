@@ -3,8 +3,8 @@
     autoencoder_kl   conv 3x3 - residual block, global attention, residual block - residual blocks - norm - conv 3x3
     oobleck          conv 7 - 2 blocks of (Snake, conv 2, 3 dilated residual units) - Snake - conv 7
 
-Neither changes the resolution, but an Oobleck encoder adds a location at either end and its decoder drops it again. The
-attention is ``scaled_dot_product_attention``, whose memory grows with the number of locations and not with its square.
+Neither changes the resolution, but an Oobleck encoder adds a frame at either end and its decoder drops it again. The
+attention is ``scaled_dot_product_attention``: its memory grows with the number of cells, not with the square of it.
 """
 
 import warnings

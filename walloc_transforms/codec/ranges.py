@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..signals import Modality
 from .config import CodecConfig
 
-__all__ = ["OutOfRange", "RangeCheck", "check_waveform", "range_error"]
+__all__ = ["OutOfRange", "RangeCheck", "check_values", "range_error"]
 
 _MARGIN = {"image": 1.25, "audio": 2.0}  # times half the range, around its middle
 
@@ -51,31 +52,36 @@ class RangeCheck:
             raise OutOfRange
 
 
-def check_waveform(x: Tensor, config: CodecConfig) -> None:
-    """Refuse a float waveform on the CPU that is not finite or goes beyond twice full scale.
+def check_values(x: Tensor, modality: Modality, who: str) -> None:
+    """Refuse a float signal on the CPU that is not finite or leaves its range by more than the margin.
+
+    Args:
+        x: The signal.
+        modality: ``"image"`` or ``"audio"``.
+        who: What expects the signal, for the message.
 
     Raises:
         ValueError: The message names the values and the probable cause.
     """
-    if x.numel() and x.device.type == "cpu" and not torch.compiler.is_compiling():
-        low, high = torch.aminmax(x.detach())
-        if not bool((low >= -_MARGIN["audio"]) & (high <= _MARGIN["audio"])):
-            raise range_error(x, config)
+    if not x.is_floating_point() or not x.numel() or x.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    middle, half = (0.5, 0.5) if modality == "image" else (0.0, 1.0)
+    low, high = torch.aminmax(x.detach())
+    if not bool((low >= middle - half * _MARGIN[modality]) & (high <= middle + half * _MARGIN[modality])):
+        raise range_error(x, modality, who)
 
 
-def range_error(x: Tensor, config: CodecConfig) -> ValueError:
-    """Say what is wrong with a signal that was out of range."""
+def range_error(x: Tensor, modality: Modality, who: str) -> ValueError:
+    """Say what is wrong with a signal that is out of range."""
     if not bool(torch.isfinite(x).all()):
         return ValueError("the signal holds NaN or infinite values: expected finite ones")
     low, high = float(x.min()), float(x.max())
     what, expected = "float images", "[0, 1]"
-    if config.modality == "audio":
+    if modality == "audio":
         cause = "PCM as floats? Pass it in its integer dtype, or divide by 32768"
         what, expected = "float waveforms", "[-1, 1]"
     elif low < 0:
         cause = "normalized pixels? Encode before Normalize"
     else:
         cause = "0..255 as floats? Pass uint8, or divide by 255"
-    return ValueError(
-        f"codec {config.name!r} expects {what} in {expected}, got values from {low:.4g} to {high:.4g}: {cause}"
-    )
+    return ValueError(f"{who} expects {what} in {expected}, got values from {low:.4g} to {high:.4g}: {cause}")

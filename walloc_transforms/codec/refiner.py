@@ -3,10 +3,9 @@
     latents --normalize--> conv 3x3 - blocks of (norm, conv 3x3, GELU, conv 3x3) - norm --> features f
     packets = decoder.weight @ z + decoder.bias + weight @ f
 
-The linear decoder looks at one location at a time; what the latents around it tell, that edges go on and textures
-repeat, is left to the refiner. It works at the resolution of the latents, and its last layer, a matrix per location, is
-folded with the wavelets as the linear decoder is. Trained beside a frozen codec, it reads the same latents as the
-linear decoder does.
+The linear decoder looks at one cell at a time. The cells around it tell more: edges go on, textures repeat. The refiner
+looks at them. It works at the resolution of the latents, and its last layer, one matrix per cell, is folded with the
+wavelets as the linear decoder is. It is trained beside a frozen codec, so both decoders read the same latents.
 """
 
 import itertools
@@ -22,7 +21,7 @@ from .config import CodecConfig
 
 __all__ = ["Refiner", "build_refiner", "prefix_of", "refiner_state"]
 
-_TILE = {2: 256, 1: 65536}  # locations per side, by dims: 34 MB for each intermediate of 128 channels
+_TILE = {2: 256, 1: 65536}  # cells per side, by dims: 34 MB for each intermediate of 128 channels
 
 
 class Refiner(nn.Module):
@@ -35,13 +34,13 @@ class Refiner(nn.Module):
         packets: Packet channels, ``C * bands``.
         width: Channels of the features.
         blocks: Residual blocks.
-        dims: 2 for images, 1 for audio, whose frames are taken for an image of one row.
+        dims: 2 for images, 1 for audio, whose frames become an image of one row.
 
     Attributes:
         head: ``(packets, width)``.
         scale: ``(packets,)``, what ``head`` is multiplied by: about the spread of what the linear decoder leaves, so
             that one learning rate suits all packets.
-        reach: How many locations to either side matter.
+        reach: How many cells to either side matter.
     """
 
     scale: Tensor
@@ -65,8 +64,8 @@ class Refiner(nn.Module):
 
         Args:
             latents: Float32, zero mean and unit variance per channel.
-            tile: Locations per side that are computed at once, each with the ``reach`` around it that it depends on, so
-                that the result is that of the whole but for rounding. Default: 256, for audio 65,536.
+            tile: Cells per side that are computed at once, together with the ``reach`` around them, so the result is
+                that of the whole but for rounding. Default: 256, for audio 65,536.
             progress: Show a progress bar, of tiles.
         """
         x = latents if self.dims == 2 else latents[:, :, None]
@@ -115,7 +114,7 @@ def _convolution(inputs: int, outputs: int, dims: int) -> nn.Conv2d:
 
 
 def _normalize(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """Normalize over channels, location by location: over the whole image, tiles would differ from it."""
+    """Normalize over the channels of every cell: over the whole image, tiles would differ from it."""
     return norm(x.movedim(1, -1)).movedim(-1, 1)
 
 
@@ -163,5 +162,5 @@ def refiner_state(refiner: Refiner) -> dict[str, Tensor]:
 
 
 def prefix_of(state: Mapping[str, Tensor], channels: int) -> dict[str, Tensor]:
-    """Take the tensors of a refiner for the first ``channels`` latent channels: the others at their mean, zero."""
+    """Take the tensors of a refiner for the first ``channels`` latent channels: the others stay at their mean, zero."""
     return {name: value[:, :channels] if name == "stem.weight" else value for name, value in state.items()}

@@ -1,11 +1,13 @@
-"""Encoding and decoding of audio chunk by chunk, for signals that do not fit in memory or have not ended yet.
+"""Encode and decode audio chunk by chunk: signals that do not fit in memory, or that have not ended yet.
 
-    chunks of a waveform --StreamEncoder--> frames of latents, as they become ready --StreamDecoder--> samples
+    chunks of a waveform --StreamEncoder--> frames of latents --StreamDecoder--> chunks of a waveform
 
-A frame of latents depends on a limited stretch of the waveform, and a sample on a limited stretch of latents. So a
-stream keeps what the next frames still need, hands windows to ``Codec.encode`` or ``Codec.decode``, and drops what the
-ends of the window have touched. ``Codec`` wraps a whole signal round, its end beside its beginning; a stream does not
-know the end, and takes the signal to lie between silence. So some frames at either end differ: ``edge_frames``.
+A frame of latents depends on a limited stretch of the waveform, and a sample on a limited stretch of latents. A stream
+keeps what the next frames need, and passes windows to ``Codec.encode`` or ``Codec.decode``. Then it drops the frames
+that the ends of the window have touched.
+
+``Codec`` wraps a whole signal round: its end lies beside its beginning. A stream does not know the end and assumes
+silence before and after the signal. Some frames at either end differ for this reason: ``edge_frames``.
 """
 
 import torch
@@ -16,24 +18,34 @@ from ..wavelets import analysis_bank, check_size, pad_to_multiple, synthesis_ban
 from .codec import Codec
 from .companding import Rounding
 from .decoders import NetworkDecoder
-from .ranges import check_waveform
+from .ranges import check_values
 
 __all__ = ["StreamDecoder", "StreamEncoder"]
 
-# An Oobleck encoder looks as many frames to either side: 3 in the first convolution, 39 in each block's residual units,
-# one at the blocks' ends together, one in the last convolution.
+# Frames to either side that matter to an Oobleck encoder: 3 in the first convolution, 39 in the residual units of each
+# block, one at the ends of the blocks together, one in the last convolution.
 ENCODER_REACH = 83
 _POST_REACH = 64  # samples, of the filter behind some decoders
 
 
 class _Stream:
-    """What both directions share.
+    """What encoder and decoder share: chunks come in, windows go to the codec, finished frames go out.
+
+    Args:
+        codec: The codec.
+        channels: Channels of the chunks, and of the results.
+        silence: One value per channel that stands for silence before and after the stream, ``(channels or 1, 1)``.
+        unit: Values of a chunk that make one frame.
+        before: Frames at the beginning of a window for which it gives no result.
+        after: Values at the end of a window for which it gives no result.
+        outside: Frames that the results have at either end beyond the chunks; negative if the chunks have more.
+        least: Values of the shortest stream.
 
     Attributes:
-        edge_frames: So many frames at the beginning and at the end of the stream at most, ``(left, right)``, differ
-            from those that ``Codec`` makes of the whole, unless the signal is silent there.
-        latency: So many samples must be known behind a frame of ``stride`` samples before it is given out: a sample has
-            gone through encoder and decoder when ``stride + encoder.latency + decoder.latency`` samples are known.
+        edge_frames: At most this number of frames at the beginning and at the end of the stream, ``(left, right)``,
+            differ from those that ``Codec`` makes of the whole signal, unless the signal is silent there.
+        latency: Samples that must be known after a frame of ``stride`` samples before the frame is given out. A sample
+            has passed encoder and decoder when ``stride + encoder.latency + decoder.latency`` samples are known.
     """
 
     def __init__(
@@ -48,18 +60,6 @@ class _Stream:
         outside: int,
         least: int,
     ) -> None:
-        """Take what is known of the windows.
-
-        Args:
-            codec: The codec.
-            channels: Of the chunks and of the results.
-            silence: What lies before and behind the stream, ``(channels or 1, 1)``.
-            unit: Length of a frame in values of the chunks.
-            before: Frames at the beginning of a window that it gives no result for.
-            after: Values at the end of a window, likewise.
-            outside: Frames at either end that the results have and the chunks have not; negative if it is the reverse.
-            least: Values of the shortest stream.
-        """
         self.codec, self._channels, self._silence = codec, channels, silence
         self._unit, self._before, self._after, self._outside, self._least = unit, before, after, outside, least
         self.edge_frames = (before, -(-after // unit))
@@ -67,7 +67,7 @@ class _Stream:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything, ready for another stream."""
+        """Forget everything and begin another stream."""
         self._held: list[Tensor] = []  # not joined before a frame is ready: chunks may be single samples
         self._length = 0  # of what is held
         self._seen = 0  # values that came in
@@ -77,22 +77,22 @@ class _Stream:
 
     @property
     def held(self) -> int:
-        """How many samples or latents the stream keeps between calls: a few frames, however long it is."""
+        """Samples or frames that the stream keeps between calls: a few frames, however long the stream is."""
         return self._length
 
     def __call__(self, chunk: Tensor) -> Tensor:
         """Take in the next chunk.
 
         Args:
-            chunk: Waveform ``(..., C, T)`` or latents ``(..., D, t)``, of any leading dimensions and any length, also
-                0, and of a dtype that the codec takes. All chunks of a stream are alike but for their length.
+            chunk: Waveform ``(..., C, T)`` or latents ``(..., D, t)``, with any leading dimensions and any length, also
+                0, and of a dtype that the codec takes. All chunks of a stream agree but for their length.
 
         Returns:
-            What is ready by now, float32: latents ``(..., D, t)`` or waveform ``(..., C, T)``, often of length 0.
+            What is finished, float32: latents ``(..., D, t)`` or waveform ``(..., C, T)``, often of length 0.
 
         Raises:
-            ValueError: Wrong shape, a chunk unlike those before it, or a waveform with NaN or infinite values (looked
-                for on the CPU only). The chunk is not taken in.
+            ValueError: Wrong shape, a chunk that differs from those before it, or a float waveform that is not finite
+                or goes beyond twice full scale (both are noticed on the CPU only). The chunk is not taken in.
             TypeError: Not a tensor, or of another dtype.
             RuntimeError: The stream is finished.
         """
@@ -139,7 +139,7 @@ class _Stream:
         return self._silence.to(like.device).expand(*like.shape[:-1], length)
 
     def _close(self, window: Tensor) -> Tensor:
-        """Get the rest out of what is held."""
+        """Finish the frames that are still held."""
         window = torch.cat([window, self._silent(self._outside * self._unit + self._after, window)], -1)
         frames = -(-self._seen // self._unit) + 2 * self._outside - self._given
         result = self._work(window, frames, last=True)
@@ -147,21 +147,21 @@ class _Stream:
         return result
 
     def _run(self, window: Tensor) -> Tensor:
-        """Let the codec work on a window."""
+        """Encode or decode a window."""
         raise NotImplementedError
 
     def _work(self, window: Tensor, frames: int, last: bool = False) -> Tensor:
-        """Get the next ``frames`` out of a window."""
+        """Return the next ``frames`` of a window."""
         raise NotImplementedError
 
 
 class StreamEncoder(_Stream):
-    """Encodes a waveform chunk by chunk: call it with chunks of any length, then :meth:`finish`.
+    """Encode a waveform chunk by chunk: call it with chunks of any length, then :meth:`finish`.
 
-    The latents of all calls together are ``Codec.encode`` of the chunks together, but for ``edge_frames`` at either
-    end: as if silence lay before and behind. Every call that yields frames encodes some on either side anew, 8 with
-    linear codecs and 170 with networks, so longer chunks are faster. Memory does not grow with the stream, unless
-    somebody differentiates.
+    The latents of all calls, joined, are ``Codec.encode`` of the joined chunks, but for ``edge_frames`` at either end,
+    which come out as if silence lay around the signal. Every call that yields frames encodes some neighbors again, 8
+    with linear codecs and 170 with networks, so longer chunks are faster. Memory does not grow with the stream unless
+    gradients are recorded.
 
     Args:
         codec: An audio codec.
@@ -169,6 +169,13 @@ class StreamEncoder(_Stream):
 
     Raises:
         ValueError: An image codec, or an option out of range.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> stream = wt.StreamEncoder(wt.load_codec("stereo_20x"))
+        >>> frames = [stream(chunk) for chunk in torch.zeros(2, 44100).split(4410, 1)] + [stream.finish()]
+        >>> torch.cat(frames, 1).shape
+        torch.Size([27, 173])
     """
 
     def __init__(self, codec: Codec, *, rounding: Rounding = "none") -> None:
@@ -210,7 +217,7 @@ class StreamEncoder(_Stream):
         own = to_float(chunk, "audio")
         own = own.clone() if own is chunk else own
         if chunk.is_floating_point():
-            check_waveform(own, self.codec.config)
+            check_values(own, "audio", f"codec {self.codec.config.name!r}")
         return own
 
     def _run(self, window: Tensor) -> Tensor:
@@ -223,12 +230,11 @@ class StreamEncoder(_Stream):
 
 
 class StreamDecoder(_Stream):
-    """Decodes latents chunk by chunk: call it with chunks of any length, then :meth:`finish`.
+    """Decode latents chunk by chunk: call it with chunks of any length, then :meth:`finish`.
 
-    The samples of all calls together are ``Codec.decode`` of the chunks together, but for ``edge_frames`` at either
-    end: as if the latents of silence lay before and behind. Every call that yields samples decodes some frames on
-    either side anew, 7 with linear codecs, 18 more with a refiner of 4 blocks, 180 with networks: longer chunks are
-    faster.
+    The samples of all calls, joined, are ``Codec.decode`` of the joined chunks, but for ``edge_frames`` at either end,
+    which come out as if the latents of silence lay around. Every call that yields samples decodes some frames again, 7
+    with linear codecs, 18 more with a refiner of 4 blocks, 180 with networks, so longer chunks are faster.
 
     Args:
         codec: An audio codec.
@@ -238,6 +244,13 @@ class StreamDecoder(_Stream):
     Raises:
         ValueError: An image codec, or it has no such decoder.
         ImportError: The decoder is a network, and diffusers is not installed.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> stream = wt.StreamDecoder(wt.load_codec("stereo_20x"))
+        >>> chunks = [stream(frames) for frames in torch.zeros(27, 173).split(10, 1)] + [stream.finish(44100)]
+        >>> torch.cat(chunks, 1).shape
+        torch.Size([2, 44100])
     """
 
     def __init__(self, codec: Codec, *, decoder: str | None = None, clamp: bool = True) -> None:
