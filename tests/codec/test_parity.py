@@ -1,6 +1,6 @@
 """Beside the reference implementation itself, at full size, with the same random weights.
 
-    pip install -e ".[parity]" && pytest tests/test_parity.py
+    pip install -e ".[parity]" && pytest tests/codec/test_parity.py
 
 Encoding must agree to 1e-3, rounded latents but for one in a thousand off by one, decoding to 1e-4.
 """

@@ -275,7 +275,7 @@ def inspect(
     try:
         from .figures import inspect_codec, sample_signal
     except ImportError as error:
-        raise ImportError(f"pictures need matplotlib ({error}): pip install matplotlib") from error
+        raise ImportError(f'pictures need matplotlib ({error}): pip install "walloc_transforms[plots]"') from error
     _check_new(output, force)
     loaded = load_codec(codec)
     c, failed = loaded.config, []

@@ -88,5 +88,5 @@ def _soundfile() -> Any:
     try:
         import soundfile
     except (ImportError, OSError) as error:  # OSError: its library is missing
-        raise ImportError(f"sound files need soundfile ({error}): pip install soundfile") from error
+        raise ImportError(f'sound files need soundfile ({error}): pip install "walloc_transforms[audio]"') from error
     return soundfile
