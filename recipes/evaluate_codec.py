@@ -43,8 +43,7 @@ from recipes.evaluation.sounds import (
     sample_rate_of,
     summarize,
 )
-from walloc_transforms.files.coders import CODERS
-from walloc_transforms.files.wlc import DEFAULT_CODER
+from walloc_transforms.files import CODERS, DEFAULT_CODER
 
 
 @dataclass

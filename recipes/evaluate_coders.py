@@ -28,8 +28,7 @@ from recipes.bench.report import number, table
 from recipes.common.photographs import ImageFiles, demo_photographs, image_files
 from recipes.common.ranks import write_atomically
 from recipes.common.timing import machine, median_seconds
-from walloc_transforms.files.coders import CODERS
-from walloc_transforms.files.wlc import read_latents, write_latents
+from walloc_transforms.files import CODERS, load_latents, write_latents
 from walloc_transforms.signals import pil_to_tensor
 
 
@@ -90,7 +89,7 @@ def measure(latents: Tensor, size: tuple[int, ...], config: Config) -> Iterator[
         with TemporaryDirectory() as folder:
             file = Path(folder) / "latents.wlc"
             lengths[name] = write_latents(file, latents, codec="measured", fingerprint="0" * 64, size=size, coder=name)
-            if not torch.equal(read_latents(file).latents, latents):
+            if not torch.equal(load_latents(file).latents, latents):
                 raise RuntimeError(f"{name} did not give the latents back")
         streams = coder.encode(codes)
         calls[f"{name} encode"] = partial(coder.encode, codes)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .transforms import WallocEncode as WallocEncode
     from .zoo import CodecInfo as CodecInfo
     from .zoo import available_codecs as available_codecs
+    from .zoo import codec_info as codec_info
     from .zoo import load_codec as load_codec
 
 __version__ = "0.1.0"
@@ -55,7 +56,7 @@ _PUBLIC = {
     ],
     "transforms": ["WallocDecode", "WallocEncode"],
     "wavelets": [],
-    "zoo": ["CodecInfo", "available_codecs", "load_codec"],
+    "zoo": ["CodecInfo", "available_codecs", "codec_info", "load_codec"],
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 

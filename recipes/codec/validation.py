@@ -12,7 +12,7 @@ import walloc_transforms as wt
 from recipes.common import image_quality
 from recipes.evaluation import sound_formats as sound_quality
 from recipes.evaluation.image_report import draw_sheet
-from walloc_transforms.files.stored import save_latents
+from walloc_transforms.files import save_latents
 
 _SHOWN = 3
 

@@ -18,8 +18,7 @@ import walloc_transforms as wt
 from recipes.common.image_quality import Networks, measure_quality, to_8_bits
 from recipes.common.tables import Record, decoders_of
 from recipes.evaluation.image_formats import FORMATS, HIGHEST, LossyImage, resize
-from walloc_transforms.files.coders import CODERS
-from walloc_transforms.files.stored import load_latents, save_latents
+from walloc_transforms.files import CODERS, load_latents, save_latents
 
 MOSAIC = "mosaic"
 """The coder that is not one of latent files: a lossless WebP image of all channels side by side, as in the paper."""

@@ -24,7 +24,7 @@ from recipes.common.demo_music import demo_track
 from recipes.common.sounds import SoundFiles, full_scale
 from recipes.common.tables import Record, decoders_of
 from recipes.evaluation.sound_formats import FORMATS, RESAMPLERS, LossyFile, psnr, si_sdr
-from walloc_transforms.files.stored import load_latents, save_latents
+from walloc_transforms.files import load_latents, save_latents
 
 DEFAULT_RATE = 44100
 """Hz, for codecs that do not say theirs."""

@@ -45,7 +45,7 @@ def test_latents_of_a_prefix(tmp_path: Path) -> None:
 
 def test_sound_and_padding(tmp_path: Path) -> None:
     codec = make_codec(6, levels=4, signals=2, dims=1, pad=1)
-    latents = codec.encode(signal(2, 1000), "round")
+    latents = codec.encode(signal(2, 1000), rounding="round")
     wt.save_latents(tmp_path / "a.wlc", latents, codec, size=(1000,), sample_rate=44100)
     stored = wt.load_latents(tmp_path / "a.wlc")
     assert (stored.sample_rate, stored.size) == (44100, (1000,))
@@ -65,7 +65,7 @@ def test_sample_rate_is_that_of_the_codec(tmp_path: Path) -> None:
 
 def test_more_than_8_bits(tmp_path: Path) -> None:
     codec = make_codec(12, gain=3000.0, latent_bits=12)
-    latents = codec.encode(signal(3, 64, 80), "round")
+    latents = codec.encode(signal(3, 64, 80), rounding="round")
     assert latents.abs().max() > 128
     wt.save_latents(tmp_path / "a.wlc", latents, codec, size=(64, 80))
     stored = wt.load_latents(tmp_path / "a.wlc").latents

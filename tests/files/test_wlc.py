@@ -19,7 +19,7 @@ from torch import Tensor
 
 from walloc_transforms.files import wlc as container
 from walloc_transforms.files.coders import CODERS
-from walloc_transforms.files.wlc import LatentFile, read_header, read_latents, write_latents
+from walloc_transforms.files.wlc import LatentFile, load_latents, read_header, write_latents
 
 FINGERPRINT = "0123456789abcdef" * 4
 PACKAGES = {"jpegls": "imagecodecs", "ans": "constriction"}
@@ -52,6 +52,11 @@ def written(tmp_path: Path, latents: Tensor | None = None, **options: Any) -> by
     return (tmp_path / "x.wlc").read_bytes()
 
 
+def varint(value: int) -> bytes:
+    """Seven bits per byte, the lowest first."""
+    return bytes([value]) if value < 128 else bytes([value & 127 | 128]) + varint(value >> 7)
+
+
 def with_crc(content: bytes) -> bytes:
     return content + struct.pack("<I", zlib.crc32(content))
 
@@ -59,7 +64,7 @@ def with_crc(content: bytes) -> bytes:
 def read_bytes(tmp_path: Path, content: bytes) -> LatentFile:
     file = tmp_path / "y.wlc"
     file.write_bytes(content)
-    return read_latents(file)
+    return load_latents(file)
 
 
 @pytest.mark.parametrize("coder", CODERS)
@@ -78,7 +83,7 @@ def test_round_trip(coder: str, dtype: torch.dtype, shape: tuple[int, ...], tmp_
         assert not os.listdir(tmp_path)
         return
     assert write_latents(file, latents, **options) == file.stat().st_size
-    read = read_latents(str(file))
+    read = load_latents(str(file))
     assert read.latents.dtype == dtype
     assert torch.equal(read.latents, latents)
     read.latents.add_(1)  # it is the caller's own
@@ -90,14 +95,14 @@ def test_round_trip(coder: str, dtype: torch.dtype, shape: tuple[int, ...], tmp_
     streams = {"webp": 1, "jpegls": -(-shape[0] // 16)}.get(coder, shape[0])
     assert len(header.stream_lengths) == streams
     for channels in range(1, shape[0] + 1):
-        assert torch.equal(read_latents(file, channels=channels).latents, latents[:channels])
+        assert torch.equal(load_latents(file, channels=channels).latents, latents[:channels])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.int64, torch.uint8])
 def test_integers_of_other_dtypes_become_int8(dtype: torch.dtype, tmp_path: Path) -> None:
     latents = codes(3, 4, 5).abs()
     write(tmp_path / "x.wlc", latents.to(dtype).requires_grad_(dtype.is_floating_point))
-    read = read_latents(tmp_path / "x.wlc").latents
+    read = load_latents(tmp_path / "x.wlc").latents
     assert read.dtype == torch.int8
     assert torch.equal(read, latents)
 
@@ -105,7 +110,7 @@ def test_integers_of_other_dtypes_become_int8(dtype: torch.dtype, tmp_path: Path
 def test_views_and_batches_of_any_strides(tmp_path: Path) -> None:
     latents = codes(4, 6, 10)[::2, :, 1::3].transpose(1, 2)
     write(tmp_path / "x.wlc", latents)
-    assert torch.equal(read_latents(tmp_path / "x.wlc").latents, latents)
+    assert torch.equal(load_latents(tmp_path / "x.wlc").latents, latents)
 
 
 def test_format_is_stable(tmp_path: Path) -> None:
@@ -129,16 +134,16 @@ def test_prefix_does_not_touch_later_streams(coder: str, tmp_path: Path) -> None
     rest = sum(read_header(file).stream_lengths[2:])
     content = file.read_bytes()
     file.write_bytes(with_crc(content[: -4 - rest] + b"\xff" * rest))
-    assert torch.equal(read_latents(file, channels=2).latents, latents[:2])
+    assert torch.equal(load_latents(file, channels=2).latents, latents[:2])
     with pytest.raises(ValueError, match=r"x\.wlc: damaged"):
-        read_latents(file)
+        load_latents(file)
 
 
 @pytest.mark.parametrize("channels", [0, -1, 4])
 def test_prefix_of_channels_that_are_not_there(channels: int, tmp_path: Path) -> None:
     written(tmp_path)
     with pytest.raises(ValueError, match=f"has 3 channels, got channels={channels}"):
-        read_latents(tmp_path / "x.wlc", channels=channels)
+        load_latents(tmp_path / "x.wlc", channels=channels)
 
 
 # writing
@@ -201,14 +206,14 @@ def test_failed_writing_leaves_the_old_file(function: str, tmp_path: Path, monke
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        read_latents(tmp_path / "x.wlc")
+        load_latents(tmp_path / "x.wlc")
 
 
 def test_too_long_for_a_latent_file_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "x.wlc").open("wb") as file:
         file.truncate(2**40)
     with pytest.raises(ValueError, match=f"has {2**40} bytes: a latent file has at most"):
-        read_latents(tmp_path / "x.wlc")
+        load_latents(tmp_path / "x.wlc")
 
 
 @pytest.mark.parametrize(
@@ -255,8 +260,8 @@ MOST = b"\xff\xff\xff\xff\x0f"  # 2**32 - 1
         (12, 3, b"\3\x80\x80\4\x80\1", "does not have latents"),
         (15, 1, b"\1", "does not have latents of shape"),
         (17, 1, b"\1", "only waveforms have a sample_rate"),
-        (18, 8, b"\0", "the codec has no id"),
-        (18, 2, b"\7\xff", "the codec's id is no UTF-8"),
+        (18, 8, b"\0", "the codec has no name"),
+        (18, 2, b"\7\xff", "the codec's name is no UTF-8"),
         (18, 1, b"\xff", "header is cut off"),
         (12, 1, b"\x80\1", "streams and padding have|header is cut off|longer than"),
         (58, 1, b"\0", "streams and padding have .* bytes, and should have"),
@@ -269,7 +274,7 @@ def test_headers_with_a_valid_crc(start: int, replaced: int, by: bytes, match: s
     assert content[18:26] == b"\7rgb_16x" and content[12:15] == b"\3\4\5"
     (tmp_path / "y.wlc").write_bytes(with_crc(content[:start] + by + content[start + replaced :]))
     begin = time.perf_counter()
-    for read in (read_header, read_latents):
+    for read in (read_header, load_latents):
         with pytest.raises(ValueError, match=rf"y\.wlc: .*({match})"):
             read(tmp_path / "y.wlc")
     assert time.perf_counter() - begin < 1
@@ -277,7 +282,7 @@ def test_headers_with_a_valid_crc(start: int, replaced: int, by: bytes, match: s
 
 @pytest.mark.parametrize("cut", range(9, 61))
 def test_cut_header_with_a_valid_crc(cut: int, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"damaged or cut off|header is cut off|the codec has no id"):
+    with pytest.raises(ValueError, match=r"damaged or cut off|header is cut off|the codec has no name"):
         read_bytes(tmp_path, with_crc(written(tmp_path)[:cut]))
 
 
@@ -311,7 +316,7 @@ def test_deflate_bomb(dtype: torch.dtype, tmp_path: Path) -> None:
     bomb = b"\0" + deflate.compress(bytes(2**26)) + deflate.flush()
     content = written(tmp_path, codes(1, 4, 5, dtype=dtype))[:-4]
     length = read_header(tmp_path / "x.wlc").stream_lengths[0]
-    content = content[: -length - 1] + container._varint(len(bomb)) + bomb
+    content = content[: -length - 1] + varint(len(bomb)) + bomb
     tracemalloc.start()
     with pytest.raises(ValueError, match="channel 0 does not hold"):
         read_bytes(tmp_path, with_crc(content))
@@ -336,7 +341,7 @@ def try_to_read(tmp_path: Path, content: bytes, channels: int | None) -> None:
     begin = time.perf_counter()
     tracemalloc.start()
     try:
-        read = read_latents(file, channels=channels)
+        read = load_latents(file, channels=channels)
         assert read.latents.numel() <= 2048 * len(content)
     except ValueError as error:
         assert str(error)
@@ -367,7 +372,7 @@ def test_flips_and_cuts(data: st.DataObject, seeds: list[bytes], tmp_path: Path)
         bit = data.draw(st.integers(0, 8 * len(content) - 1))
         content[bit // 8] ^= 1 << bit % 8
     (tmp_path / "y.wlc").write_bytes(content)
-    for read in (read_header, read_latents):
+    for read in (read_header, load_latents):
         with pytest.raises(ValueError):
             read(tmp_path / "y.wlc")
 
@@ -389,5 +394,5 @@ def test_mutations_with_a_valid_crc(data: st.DataObject, seeds: list[bytes], tmp
             del content[place : place + data.draw(st.integers(1, 5))]
         else:
             value = data.draw(st.one_of(st.integers(0, 300), st.integers(0, 2**32 - 1)))
-            content[place : place + 1] = container._varint(value)
+            content[place : place + 1] = varint(value)
     try_to_read(tmp_path, with_crc(bytes(content)), data.draw(st.sampled_from([None, 1])))

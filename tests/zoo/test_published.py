@@ -26,7 +26,7 @@ def test_golden(tmp_path: Path, name: str) -> None:
     x = make_signal(1, CASES[name].arguments["channels"], *CASES[name].size)
     if "latents" in golden:
         torch.testing.assert_close(codec.encode(x), golden["latents"], rtol=0, atol=1e-3)
-    rounded = codec.encode(x, "round")
+    rounded = codec.encode(x, rounding="round")
     assert rounded.shape == golden["rounded"].shape
     assert (rounded != golden["rounded"]).float().mean() <= 1e-3
     assert (rounded - golden["rounded"]).abs().max() <= 1
@@ -40,7 +40,7 @@ def test_residual_and_others_on_the_plain_path(tmp_path: Path, name: str) -> Non
     codec, (golden, _) = read_published(save_checkpoint(tmp_path, name)), load_golden(name)
     codec.requires_grad_(True)
     x = make_signal(1, CASES[name].arguments["channels"], *CASES[name].size)
-    rounded = codec.encode(x, "round")
+    rounded = codec.encode(x, rounding="round")
     assert (rounded != golden["rounded"]).float().mean() <= 1e-3
 
 
@@ -204,8 +204,8 @@ def test_conversion_keeps_everything(tmp_path: Path, name: str) -> None:
     assert again.fingerprint() == codec.fingerprint()
     assert (tmp_path / "folder/decoder.safetensors").is_file() == (codec.config.decoder != "linear")
     x = make_signal(1, codec.config.signal_channels, *CASES[name].size)
-    latents = again.encode(x, "round")
-    assert torch.equal(latents, codec.encode(x, "round"))
+    latents = again.encode(x, rounding="round")
+    assert torch.equal(latents, codec.encode(x, rounding="round"))
     assert torch.equal(again.decode(latents), codec.decode(latents))
 
 

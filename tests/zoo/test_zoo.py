@@ -65,7 +65,7 @@ def test_embedded_refiners_are_nearer_to_the_signal() -> None:
             time = torch.arange(44100) / 44100
             notes = [torch.sin(2 * torch.pi * f * time) * torch.exp(-3 * (time * 4 % 1)) for f in (196, 247, 294, 1568)]
             signal = torch.stack([sum(notes[:3], torch.zeros(())), notes[3]])[:, : 256 * 172] / 8
-        latents = codec.encode(signal, "round")
+        latents = codec.encode(signal, rounding="round")
         errors = [
             (codec.decode(latents, signal.shape[1:], decoder=decoder) - signal).square().mean()
             for decoder in ("linear", "refiner")
@@ -77,7 +77,7 @@ def test_embedded_refiners_are_nearer_to_the_signal() -> None:
 def test_trained_channels_stay_ordered(name: str) -> None:
     """A codec whose projection was trained is nearer to the image with every prefix, refined, too."""
     codec, signal = wt.load_codec(name), discs()
-    latents = codec.encode(signal, "round")
+    latents = codec.encode(signal, rounding="round")
     for decoder in ("linear", "refiner"):
         errors = [
             float((codec.prefix(n).decode(latents[:n], decoder=decoder) - signal).square().mean())
@@ -256,7 +256,7 @@ def test_decoder_of_a_repository_is_downloaded_when_needed(tmp_path: Path, monke
     codec.save_pretrained(tmp_path / "main")
     hub = Hub(tmp_path, monkeypatch)
     loaded = wt.load_codec("owner/name")
-    latents = loaded.encode(torch.rand(3, 48, 48), "round")
+    latents = loaded.encode(torch.rand(3, 48, 48), rounding="round")
     assert [file for _, file, _ in hub.asked] == ["config.json", "weights.safetensors"]
     assert torch.equal(pickle.loads(pickle.dumps(loaded)).decode(latents), codec.decode(latents))
     assert hub.asked[-1] == ("owner/name", "decoder.safetensors", None)
@@ -268,7 +268,7 @@ def test_refiner_of_a_repository_is_downloaded_when_needed(tmp_path: Path, monke
     codec.save_pretrained(tmp_path / "v2")
     hub = Hub(tmp_path, monkeypatch)
     loaded, shorter = wt.load_codec("owner/name", revision="v2"), wt.load_codec("owner/name", channels=5)
-    latents = loaded.encode(torch.rand(3, 16, 16), "round")
+    latents = loaded.encode(torch.rand(3, 16, 16), rounding="round")
     assert torch.equal(loaded.decode(latents), codec.decode(latents))
     shorter.decode(latents[:5])
     files = ["config.json", "weights.safetensors"]

@@ -33,7 +33,7 @@ from ..files import (
 from ..functional import encode_image, encode_waveform
 from ..safe import write_atomically
 from ..wavelets import check_size
-from ..zoo import available_codecs, load_codec
+from ..zoo import available_codecs, codec_info, load_codec
 
 app = tyro.extras.SubcommandApp()
 
@@ -64,13 +64,13 @@ def main(args: list[str] | None = None) -> int:
 @app.command(name="list")
 def list_codecs() -> None:
     """List the codecs that come with the package."""
-    codecs = available_codecs()
-    width = max(len(info.name) for info in codecs) + 2
-    print(f"{'name':<{width}}{'modality':<10}{'channels':>9}{'stride':>8}{'DR':>7}  decoder")
-    for info in codecs:
+    infos = [codec_info(name) for name in available_codecs()]
+    width = max(len(info.name) for info in infos) + 2
+    print(f"{'name':<{width}}{'modality':<10}{'channels':>9}{'stride':>8}{'DR':>7}  decoders")
+    for info in infos:
         print(
-            f"{info.name:<{width}}{info.modality:<10}{info.channels:>9}{2**info.levels:>8}"
-            f"{info.dimensionality_reduction:>7.3g}  {info.decoder}{', refiner' * info.refiner}"
+            f"{info.name:<{width}}{info.modality:<10}{info.channels:>9}{info.stride:>8}"
+            f"{info.dimensionality_reduction:>7.3g}  {', '.join(info.decoders)}"
         )
 
 

@@ -1,16 +1,19 @@
 """Latents, images and sound as files."""
 
+from .coders import CODERS
 from .media import IMAGE_SUFFIXES, READ_ERRORS, SOUND_SUFFIXES, find_files, read_signal, write_signal
 from .mosaic import latents_to_pil, pil_to_latents, save_mosaic
-from .stored import load_latents, save_latents, stored_codec
-from .wlc import DEFAULT_CODER, LatentFile, read_header
+from .stored import save_latents, stored_codec
+from .wlc import DEFAULT_CODER, LatentFile, LatentHeader, load_latents, read_header, write_latents
 
 __all__ = [
+    "CODERS",
     "DEFAULT_CODER",
     "IMAGE_SUFFIXES",
     "READ_ERRORS",
     "SOUND_SUFFIXES",
     "LatentFile",
+    "LatentHeader",
     "find_files",
     "latents_to_pil",
     "load_latents",
@@ -20,5 +23,6 @@ __all__ = [
     "save_latents",
     "save_mosaic",
     "stored_codec",
+    "write_latents",
     "write_signal",
 ]

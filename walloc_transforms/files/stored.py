@@ -1,4 +1,4 @@
-"""Rounded latents in ``.wlc`` files, with the codec that belongs to them: ``container.py`` for who has codecs."""
+"""Rounded latents in ``.wlc`` files together with their codec; ``wlc.py`` is the format, and knows no codec."""
 
 import os
 from collections.abc import Sequence
@@ -6,11 +6,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ..codec import Codec, check_sample_rate
+from ..codec import Codec, CodecConfig, check_sample_rate
 from ..zoo import CodecLike, load_codec
-from .wlc import DEFAULT_CODER, LatentFile, read_latents, write_latents
+from .wlc import DEFAULT_CODER, LatentFile, write_latents
 
-__all__ = ["load_latents", "save_latents", "stored_codec"]
+__all__ = ["save_latents", "stored_codec"]
 
 
 def save_latents(
@@ -18,27 +18,36 @@ def save_latents(
     latents: Tensor,
     codec: CodecLike,
     *,
-    size: Sequence[int],
+    size: Sequence[int] | int | None = None,
     sample_rate: int | None = None,
     coder: str = DEFAULT_CODER,
 ) -> int:
-    """Write the rounded latents of one image or waveform, losslessly and atomically.
+    """Write the rounded latents of one image or waveform to a ``.wlc`` file, losslessly and atomically.
 
     Args:
-        file: The file, ``.wlc`` by custom.
-        latents: ``(D, h, w)`` or ``(D, t)``, integers in any dtype, as encoded with ``quantize``.
-        codec: The codec that encoded them; its name is stored, and the hash of its encoder.
-        size: ``(H, W)`` or ``(T,)`` of the signal.
-        sample_rate: Of a waveform, in Hz. Default: the codec's, if that is known.
+        file: The file, by custom ``.wlc``; an existing one is replaced.
+        latents: ``(D, h, w)`` or ``(D, t)``: integers in any dtype, as encoded with ``quantize=True``.
+        codec: The codec that encoded them. The file keeps its name and its fingerprint.
+        size: ``(H, W)``, or ``(T,)`` or T, of the signal. Default: that of ``Latents``; a plain tensor does not know it.
+            All sizes that fill the same cells fit the latents, so one that is a few samples too small is not noticed:
+            decoding then cuts off these samples.
+        sample_rate: Samples per second of a waveform, in Hz. Default: the codec's, if that is known.
         coder: ``"zlib"`` or ``"webp"``; with the extra ``coders`` also ``"ans"`` or ``"jpegls"``. See docs/coders.md.
 
     Returns:
         The number of bytes written.
 
     Raises:
-        ValueError: Latents that are not rounded or not of this codec, a size that does not belong to them, another
-            sample rate than the codec's, or no such coder.
+        ValueError: Latents that are normalized, not rounded or not of this codec, a size that does not belong to them,
+            another sample rate than the codec's, or no such coder.
         ImportError: The coder is not installed.
+
+    Example:
+        >>> import pathlib, tempfile, torch, walloc_transforms as wt
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "image.wlc"
+        >>> latents = wt.functional.encode_image(torch.rand(3, 60, 90), "rgb_16x", quantize=True)
+        >>> wt.save_latents(file, latents, "rgb_16x", size=(60, 90)) == file.stat().st_size
+        True
     """
     codec = load_codec(codec)
     c = codec.config
@@ -46,43 +55,30 @@ def save_latents(
     if latents.ndim != c.dims + 1 or latents.shape[0] != c.channels:
         form = f"({c.channels}, h, w)" if c.dims == 2 else f"({c.channels}, t)"
         raise ValueError(f"codec {c.name!r} has latents of shape {form}, got {tuple(latents.shape)}")
-    sides = [-(-side // c.stride) + 2 * c.pad for side in size]
-    if sides != list(latents.shape[1:]):
-        raise ValueError(
-            f"a signal of size {tuple(size)} has latents of {tuple(sides)}, got {tuple(latents.shape[1:])}"
-        )
-    if latents.dtype not in (torch.int8, torch.int16):
-        codes = latents.to(torch.int16 if c.latent_bits > 8 else torch.int8)
-        if not torch.equal(codes.to(latents.dtype), latents):
-            raise ValueError(f"expected rounded latents, integers of {c.latent_bits} bits: encode with quantize")
-        latents = codes
+    sides = c.check_size(size)
+    if sides is None:
+        raise ValueError("size is needed: a plain tensor of latents does not know the size of its signal")
+    expected = tuple(-(-side // c.stride) + 2 * c.pad for side in sides)
+    if expected != latents.shape[1:]:
+        raise ValueError(f"a signal of size {sides} has latents of {expected}, got {tuple(latents.shape[1:])}")
     return write_latents(
         file,
-        latents,
+        _as_integers(latents, c),
         codec=c.name,
         fingerprint=codec.fingerprint(),
-        size=tuple(size),
+        size=sides,
         sample_rate=sample_rate or c.sample_rate or None,
         coder=coder,
     )
 
 
-def load_latents(file: str | os.PathLike[str], *, channels: int | None = None) -> LatentFile:
-    """Read the latents of a ``.wlc`` file, believing nothing before it is checked.
-
-    Args:
-        file: The file.
-        channels: Read only the first so many latent channels.
-
-    Returns:
-        The latents, int8 or int16, with their codec's name, the size of the signal and what else is stored.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is damaged, no ``.wlc`` file or one of another version, or ``channels`` is out of range.
-        ImportError: The coder is not installed.
-    """
-    return read_latents(file, channels=channels)
+def _as_integers(latents: Tensor, config: CodecConfig) -> Tensor:
+    if latents.dtype in (torch.int8, torch.int16):
+        return latents
+    codes = latents.to(torch.int16 if config.latent_bits > 8 else torch.int8)
+    if not torch.equal(codes.to(latents.dtype), latents):
+        raise ValueError(f"expected rounded latents, integers of {config.latent_bits} bits: encode with quantize=True")
+    return codes
 
 
 def stored_codec(stored: LatentFile, codec: CodecLike | None = None) -> Codec:
@@ -90,17 +86,28 @@ def stored_codec(stored: LatentFile, codec: CodecLike | None = None) -> Codec:
 
     Args:
         stored: What :func:`load_latents` gave.
-        codec: The codec, where its name does not lead to it, as for one of your own. Default: by the stored name.
+        codec: The codec, for codecs that are not found by their stored name, such as your own. Default: by name.
 
     Returns:
-        The codec, of as many channels as were read.
+        The codec, cut to the number of channels that were read.
 
     Raises:
         ValueError: The encoder of this codec is not the one that made the latents.
+
+    Example:
+        >>> import pathlib, tempfile, torch, walloc_transforms as wt
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "image.wlc"
+        >>> latents = wt.functional.encode_image(torch.rand(3, 60, 90), "rgb_16x", quantize=True)
+        >>> _ = wt.save_latents(file, latents, "rgb_16x", size=(60, 90))
+        >>> stored = wt.load_latents(file)
+        >>> image = wt.functional.decode_image(stored.latents, wt.stored_codec(stored), size=stored.size)
+        >>> tuple(image.shape)
+        (3, 60, 90)
     """
     loaded = load_codec(stored.codec if codec is None else codec)
-    if stored.channels < loaded.config.channels:
-        loaded = loaded.prefix(stored.channels)
+    stored_channels = stored.shape[0]
+    if stored_channels < loaded.config.channels:
+        loaded = loaded.prefix(stored_channels)
     if loaded.fingerprint() != stored.fingerprint:
         raise ValueError(
             f"these latents were made by another encoder, of SHA-256 {stored.fingerprint[:12]}..., than "

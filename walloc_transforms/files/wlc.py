@@ -1,23 +1,23 @@
-r"""Latents as ``.wlc`` files: one image or waveform each, losslessly coded, with what is needed to decode and to check.
+r"""The ``.wlc`` format: the latents of one image or waveform, losslessly coded. It knows no codec, only its name.
 
-All numbers are little endian; a *varint* has seven bits to a byte, the lowest first, in as few bytes as it takes.
+All numbers are little endian. A *varint* has seven bits per byte, the lowest first, and no more bytes than it needs.
 
-    8 bytes      magic, 89 57 4C 43 0D 0A 1A 0A, which no text file and no text-mode transfer has
+    8 bytes      magic, 89 57 4C 43 0D 0A 1A 0A: no text file starts so, and transfer as text changes it
     1 byte       version, 1
     1 byte       number of the coder (coders.py)
     1 byte       bytes per code: 1 for int8, 2 for int16
     1 byte       axes of the signal: 2 for images, 1 for audio
     varints      channels D; sides of the latents, (h, w) or (t); sides of the signal, (H, W) or (T)
     varint       samples per second, 0 if not given
-    1 byte, n    length of the codec's id, and the id in UTF-8
+    1 byte, n    length of the codec's name, and the name in UTF-8
     32 bytes     SHA-256 of the encoder
-    varints      length of every stream: as many as the coder needs for D channels of this shape
+    varints      length of every stream; the coder and the shape tell the number of streams
     n bytes      the streams
-    n bytes      zeros, so that codes are never more than 2048 to a byte of streams and zeros
+    n bytes      zeros: padding, so that the file has at least one byte per 2048 codes
     4 bytes      CRC-32 of everything before
 
-The reader checks all of it before the streams are looked at. Decoded codes are at most 2048 to a byte of the file, and
-at most ``MAX_CODES``, so what a file makes the reader allocate is bounded by its length.
+The reader checks all of it before it decodes a stream. The number of codes is at most 2048 per byte of the file, and at
+most ``MAX_CODES``.
 """
 
 import dataclasses
@@ -34,13 +34,13 @@ from torch import Tensor
 from ..safe import write_atomically
 from .coders import CODERS, Coder, get_coder
 
-__all__ = ["DEFAULT_CODER", "LatentFile", "LatentHeader", "read_header", "read_latents", "write_latents"]
+__all__ = ["DEFAULT_CODER", "LatentFile", "LatentHeader", "load_latents", "read_header", "write_latents"]
 
 MAGIC = b"\x89WLC\r\n\x1a\n"
 VERSION = 1
 DEFAULT_CODER = "zlib"
 CODES_PER_BYTE = 2048  # deflate does not reach 1033, the other coders have no limit of their own
-MAX_CODES = 2**28  # in the manner of Pillow's MAX_IMAGE_PIXELS: 1.4 gigapixels at DR 16. Set it to read more.
+MAX_CODES = 2**28  # like Pillow's MAX_IMAGE_PIXELS: 1.4 gigapixels at DR 16. Set it to read more.
 
 _DTYPES = {1: np.dtype(np.int8), 2: np.dtype(np.int16)}
 _TORCH_DTYPES = {1: torch.int8, 2: torch.int16}
@@ -49,15 +49,15 @@ _MAX_SIDE = 2**32 - 1
 
 @dataclasses.dataclass(frozen=True)
 class LatentHeader:
-    """What a file says besides the latents.
+    """What a ``.wlc`` file says beside the latents.
 
     Attributes:
-        shape: Of the latents, ``(D, h, w)`` or ``(D, t)``.
+        shape: Shape of all latents in the file, ``(D, h, w)`` or ``(D, t)``.
         dtype: ``torch.int8`` or ``torch.int16``.
-        codec: Id of the codec.
+        codec: Name of the codec.
         fingerprint: SHA-256 of its encoder, 64 hexadecimal digits.
-        size: Of the signal, ``(H, W)`` or ``(T,)``.
-        sample_rate: Samples per second of a waveform, if known.
+        size: ``(H, W)`` or ``(T,)`` of the signal.
+        sample_rate: Samples per second of a waveform, in Hz; None if it is not known, and for images.
         coder: Name of the coder.
         stream_lengths: Bytes of each of the coder's streams.
     """
@@ -73,23 +73,70 @@ class LatentHeader:
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentFile:
-    """The content of a file.
+class LatentFile(LatentHeader):
+    """What :func:`load_latents` gives: the header of a ``.wlc`` file, and the latents.
 
     Attributes:
-        latents: Int8 or int16, as many channels as were asked for.
-        channels: How many there are in the file.
-
-    The others are those of :class:`LatentHeader`.
+        latents: ``(channels, h, w)`` or ``(channels, t)``, int8 or int16; all of ``shape``, unless fewer channels were
+            asked for.
     """
 
     latents: Tensor
-    channels: int
-    codec: str
-    fingerprint: str
-    size: tuple[int, ...]
-    sample_rate: int | None
-    coder: str
+
+
+def load_latents(file: str | os.PathLike[str], *, channels: int | None = None) -> LatentFile:
+    """Read the latents of a ``.wlc`` file. Everything in the file is checked before it is used.
+
+    Args:
+        file: The file.
+        channels: Number of channels to read, from the first on. Streams of later channels are not decoded. Default:
+            all.
+
+    Returns:
+        The latents with the name of their codec, the size of the signal and what else is stored.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, no ``.wlc`` file, of another version or by an unknown coder, or has fewer
+            channels.
+        ImportError: Its coder needs a package that is not installed.
+
+    Example:
+        >>> import pathlib, tempfile, torch, walloc_transforms as wt
+        >>> file = pathlib.Path(tempfile.mkdtemp()) / "image.wlc"
+        >>> latents = wt.functional.encode_image(torch.rand(3, 60, 90), "rgb_16x", quantize=True)
+        >>> _ = wt.save_latents(file, latents, "rgb_16x", size=(60, 90))
+        >>> stored = wt.load_latents(file)
+        >>> stored.codec, stored.size, stored.latents.dtype
+        ('rgb_16x', (60, 90), torch.int8)
+    """
+    content = _read(Path(file))
+    header, start = _parse(content, str(file))
+    coder, dtype = CODERS[header.coder], np.dtype(str(header.dtype).removeprefix("torch."))
+    channels = header.shape[0] if channels is None else channels
+    if not 1 <= channels <= header.shape[0]:
+        raise ValueError(f"{file} has {header.shape[0]} channels, got channels={channels}")
+    shape = _shape3(header.shape)
+    streams = []
+    for length in header.stream_lengths[: _stream_count(coder, shape, channels)]:
+        streams.append(content[start : start + length])
+        start += length
+    try:
+        codes = coder.decode(streams, shape, dtype, channels)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+    latents = torch.from_numpy(np.ascontiguousarray(codes)).view(channels, *header.shape[1:])
+    return LatentFile(**vars(header), latents=latents)
+
+
+def read_header(file: str | os.PathLike[str]) -> LatentHeader:
+    """Read the header of a ``.wlc`` file. The whole file is checked against its CRC, but no latents are decoded.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, no ``.wlc`` file, of another version or by an unknown coder.
+    """
+    return _parse(_read(Path(file)), str(file))[0]
 
 
 def write_latents(
@@ -102,20 +149,20 @@ def write_latents(
     sample_rate: int | None = None,
     coder: str = DEFAULT_CODER,
 ) -> int:
-    """Write latents to a file, atomically.
+    """Write a ``.wlc`` file, atomically; ``save_latents`` does so for a given codec.
 
     Args:
-        file: Where to; an existing file is replaced.
+        file: The file; an existing one is replaced.
         latents: ``(D, h, w)`` or ``(D, t)``, int8 or int16; or of another real dtype with integers from -128 to 127,
             which become int8.
-        codec: Id of the codec, up to 255 bytes in UTF-8.
+        codec: Name of the codec, up to 255 bytes in UTF-8.
         fingerprint: SHA-256 of the encoder, 64 hexadecimal digits.
-        size: ``(H, W)`` or ``(T,)`` of the signal before encoding.
-        sample_rate: Samples per second of a waveform.
-        coder: ``"zlib"``, ``"webp"`` (int8 only), ``"jpegls"`` or ``"ans"``: see docs/coders.md.
+        size: ``(H, W)`` or ``(T,)`` of the signal.
+        sample_rate: Samples per second of a waveform, in Hz.
+        coder: Name of a coder; see ``coders.py``.
 
     Returns:
-        Bytes written.
+        The number of bytes written.
 
     Raises:
         TypeError: ``latents`` is no tensor of real numbers.
@@ -143,50 +190,6 @@ def write_latents(
     content += struct.pack("<I", zlib.crc32(content))
     write_atomically(Path(file), content)
     return len(content)
-
-
-def read_header(file: str | os.PathLike[str]) -> LatentHeader:
-    """Read everything but the latents; the whole file is checked against its CRC nevertheless.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no latent file, damaged, of another version or by an unknown coder.
-    """
-    return _parse(_read(Path(file)), str(file))[0]
-
-
-def read_latents(file: str | os.PathLike[str], *, channels: int | None = None) -> LatentFile:
-    """Read what :func:`write_latents` wrote.
-
-    Args:
-        file: The file.
-        channels: Read so many channels from the first on; streams that hold later ones alone are not decoded.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is no latent file, damaged, of another version or by an unknown coder, or has fewer channels.
-        ImportError: Its coder needs a package that is not installed.
-    """
-    content = _read(Path(file))
-    header, start = _parse(content, str(file))
-    coder, dtype = CODERS[header.coder], np.dtype(str(header.dtype).removeprefix("torch."))
-    channels = header.shape[0] if channels is None else channels
-    if not 1 <= channels <= header.shape[0]:
-        raise ValueError(f"{file} has {header.shape[0]} channels, got channels={channels}")
-    shape = _shape3(header.shape)
-    needed = _stream_count(coder, shape, channels)
-    streams = []
-    for length in header.stream_lengths[:needed]:
-        streams.append(content[start : start + length])
-        start += length
-    try:
-        codes = coder.decode(streams, shape, dtype, channels)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
-    latents = torch.from_numpy(np.ascontiguousarray(codes)).view(channels, *header.shape[1:])
-    return LatentFile(
-        latents, header.shape[0], header.codec, header.fingerprint, header.size, header.sample_rate, header.coder
-    )
 
 
 def _codes(latents: Tensor) -> np.ndarray:
@@ -225,13 +228,13 @@ def _padding(codes: int, payload: int) -> int:
 
 
 def _check_geometry(shape: tuple[int, ...], size: tuple[int, ...], sample_rate: int) -> None:
-    """Refuse what no codec can have made, as far as that can be told without it."""
+    """Refuse shapes and sizes that no codec makes, whichever it is."""
     if len(size) != len(shape) - 1:
         raise ValueError(f"latents of shape {shape} are of a signal with {len(shape) - 1} axes, got size {size}")
     if not all(1 <= n <= _MAX_SIDE for n in (*shape, *size)):
         raise ValueError(f"sides must be from 1 to {_MAX_SIDE}, got shape {shape} and size {size}")
     for side, samples in zip(shape[1:], size, strict=True):
-        # A latent covers 2 to 2**16 samples; some audio codecs add a latent or two.
+        # The stride of a codec is from 2 to 2**16; some audio codecs add a frame at either end.
         if not side - 2 <= samples <= side * 2**16:
             raise ValueError(f"a signal of size {size} does not have latents of shape {shape}")
     if sample_rate and len(size) != 1:
@@ -256,7 +259,7 @@ def _varint(value: int) -> bytes:
 
 
 class _Cursor:
-    """Reads a header from its start, and never past its end."""
+    """Read a header field by field, from its start, and never past its end."""
 
     def __init__(self, content: bytes) -> None:
         self.content, self.place = content, 0
@@ -290,7 +293,7 @@ def _read(file: Path) -> bytes:
 
 
 def _parse(content: bytes, file: str) -> tuple[LatentHeader, int]:
-    """Check everything but the streams; returns the header and where the streams start."""
+    """Check everything but the streams, and return the header and where the streams start."""
     if content[: len(MAGIC)] != MAGIC:
         raise ValueError(f"{file} is no latent file: it starts with {content[: len(MAGIC)].hex() or 'nothing'}")
     if len(content) > 8 and content[8] != VERSION:
@@ -326,9 +329,9 @@ def _parse_checked(content: bytes) -> tuple[LatentHeader, int]:
     try:
         codec = name.decode()
     except UnicodeDecodeError as error:
-        raise ValueError(f"the codec's id is no UTF-8: {error}") from error
+        raise ValueError(f"the codec's name is no UTF-8: {error}") from error
     if not codec:
-        raise ValueError("the codec has no id")
+        raise ValueError("the codec has no name")
     fingerprint = cursor.take(32).hex()
     count = _stream_count(coder, _shape3(shape), shape[0])
     lengths = tuple(cursor.varint() for _ in range(count))

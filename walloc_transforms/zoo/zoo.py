@@ -10,9 +10,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..codec import CONFIG_FILE, WEIGHTS_FILE, Codec, TensorFile
+from ..codec import CONFIG_FILE, WEIGHTS_FILE, Codec, TensorFile, read_config
 
-__all__ = ["CodecInfo", "CodecLike", "available_codecs", "fetch", "load_codec"]
+__all__ = ["CodecInfo", "CodecLike", "available_codecs", "codec_info", "embedded_names", "fetch", "load_codec"]
 
 CodecLike = Codec | str | os.PathLike[str]
 
@@ -21,59 +21,73 @@ _EMBEDDED = Path(__file__).parents[1] / "weights"
 
 @dataclass(frozen=True)
 class CodecInfo:
-    """What :func:`available_codecs` tells about a codec.
+    """What :func:`codec_info` says about a codec.
 
     Attributes:
-        name: The name :func:`load_codec` takes.
+        name: The name of the codec.
         modality: ``"image"`` or ``"audio"``.
         signal_channels: Channels of the signal, 3 for RGB.
+        sample_rate: Samples per second of the waveforms, in Hz; 0 if it is not known, and for images.
         channels: Latent channels.
-        levels: Wavelet levels J; a latent covers ``2**J`` samples per axis.
-        dimensionality_reduction: Signal values for one latent value.
-        decoder: The decoder that comes with it.
-        refiner: Whether a refiner comes with it, too.
-        source: Where the weights come from.
-        sample_rate: Of waveforms, in Hz; 0 if it is not known, and for images.
+        levels: Wavelet levels J.
+        stride: Samples per latent along each axis, ``2**J``.
+        dimensionality_reduction: Signal values per latent value.
+        decoders: The decoders that come with the codec, the default first: values of ``decoder`` in ``Codec.decode``.
+        source: Where the weights come from, in a sentence.
     """
 
     name: str
     modality: str
     signal_channels: int
+    sample_rate: int
     channels: int
     levels: int
+    stride: int
     dimensionality_reduction: float
-    decoder: str
-    refiner: bool
+    decoders: tuple[str, ...]
     source: str
-    sample_rate: int
 
 
 @lru_cache
 def embedded_names() -> tuple[str, ...]:
-    """Names of the codecs that come with the package."""
+    """Return the names of the codecs that come with the package."""
     return tuple(sorted(file.parent.name for file in _EMBEDDED.glob(f"*/{CONFIG_FILE}")))
 
 
-def available_codecs() -> list[CodecInfo]:
-    """List the codecs that come with the package and need no download."""
-    infos = []
-    for name in embedded_names():
-        c = Codec.from_pretrained(_EMBEDDED / name).config
-        infos.append(
-            CodecInfo(
-                name,
-                c.modality,
-                c.signal_channels,
-                c.channels,
-                c.levels,
-                c.dimensionality_reduction,
-                c.decoder,
-                c.refiner_width > 0,
-                c.source,
-                c.sample_rate,
-            )
-        )
-    return infos
+def available_codecs() -> list[str]:
+    """List the names of the codecs that come with the package and need no download.
+
+    Example:
+        >>> import walloc_transforms as wt
+        >>> "rgb_16x" in wt.available_codecs()
+        True
+    """
+    return list(embedded_names())
+
+
+def codec_info(codec: str | os.PathLike[str]) -> CodecInfo:
+    """Describe a codec by its ``config.json``, without reading its weights.
+
+    Args:
+        codec: The name of an embedded codec, or a folder written by ``Codec.save_pretrained``.
+
+    Raises:
+        ValueError: No such codec (the nearest name is suggested), or its config is damaged.
+        FileNotFoundError: The folder has no ``config.json``.
+
+    Example:
+        >>> import walloc_transforms as wt
+        >>> info = wt.codec_info("rgb_16x")
+        >>> info.channels, info.stride, info.dimensionality_reduction
+        (12, 8, 16.0)
+    """
+    name = os.fspath(codec)
+    if name not in embedded_names() and not isinstance(codec, os.PathLike) and not os.path.isdir(name):
+        raise ValueError(f"unknown codec {name!r}: {_suggest(name)}; a folder would do too")
+    config = read_config(_EMBEDDED / name if name in embedded_names() else name)
+    decoders = (config.decoder, "refiner") if config.refiner_width else (config.decoder,)
+    fields = [field.name for field in dataclasses.fields(CodecInfo) if field.name != "decoders"]
+    return CodecInfo(**{field: getattr(config, field) for field in fields}, decoders=decoders)
 
 
 def load_codec(
@@ -85,8 +99,9 @@ def load_codec(
         codec: The name of an embedded codec; a folder written by ``Codec.save_pretrained``; a checkpoint of the
             reference implementation, ``"path/NAME.pth"``; a Hugging Face repository ``"owner/name"`` of such a folder's
             files, or ``"owner/name:VARIANT"`` of checkpoints; or a codec, which is returned as it is.
-        channels: Read only the first so many latent channels: ``fit_codec`` orders them, and a prefix is a codec too.
-        variant: Which of a repository's checkpoints, without ``.pth``.
+        channels: Number of latent channels to keep, from the first on: ``fit_codec`` orders them, and a prefix is a
+            codec too. Default: all.
+        variant: Name of one of a repository's checkpoints, without ``.pth``.
         revision: Branch, tag or commit of the repository. Default: its main branch.
 
     Raises:
@@ -94,6 +109,13 @@ def load_codec(
         FileNotFoundError: The folder is not complete, or there is no such checkpoint.
         ConnectionError: The repository could not be read.
         ImportError: The encoder is a network, and diffusers is not installed.
+
+    Example:
+        >>> import walloc_transforms as wt
+        >>> wt.load_codec("rgb_16x").config.channels
+        12
+        >>> wt.load_codec("rgb_4x", channels=12).config.dimensionality_reduction
+        16.0
     """
     if isinstance(codec, Codec):
         found, repo = codec, None
@@ -107,7 +129,7 @@ def load_codec(
 
 
 def _split(name: str) -> tuple[str | None, str | None]:
-    """Take ``owner/name:variant`` apart; (None, None) for what is no repository."""
+    """Split ``owner/name:variant`` into repository and variant; (None, None) if the name is no repository's."""
     match = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?::([\w.-]+))?", name)
     if match is None or name in embedded_names() or name.endswith(".pth") or os.path.isdir(name):
         return None, None
@@ -124,12 +146,15 @@ def _find(codec: str | os.PathLike[str]) -> Codec:
         return read_published(name)
     if isinstance(codec, os.PathLike) or os.path.isdir(name):
         return Codec.from_pretrained(name)
+    raise ValueError(
+        f"unknown codec {name!r}: {_suggest(name)}; a folder, a .pth file or a hub repository 'owner/name' would do too"
+    )
+
+
+def _suggest(name: str) -> str:
     close = difflib.get_close_matches(name, embedded_names(), n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    raise ValueError(
-        f"unknown codec {name!r}: {hint}Embedded codecs are {', '.join(embedded_names())}; "
-        "a folder, a .pth file or a hub repository 'owner/name' would do too"
-    )
+    return f"{hint}Embedded codecs are {', '.join(embedded_names())}"
 
 
 def _download(repo: str, variant: str | None, revision: str | None) -> Codec:
@@ -157,7 +182,7 @@ def _download(repo: str, variant: str | None, revision: str | None) -> Codec:
 
 
 def _is_absent(error: BaseException | None) -> bool:
-    """Whether the hub, or offline its cache, says that there is no such file."""
+    """Tell whether the hub, or its cache when offline, says that there is no such file."""
     import huggingface_hub.errors as errors
 
     return isinstance(error, (errors.EntryNotFoundError, errors.LocalEntryNotFoundError))

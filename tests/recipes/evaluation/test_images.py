@@ -36,7 +36,7 @@ from recipes.evaluation.image_measures import (
 )
 from recipes.evaluation.images import evaluate, mean_curve, summarize
 from tests.helpers import reference_decode, reference_encode
-from walloc_transforms.files.stored import save_latents
+from walloc_transforms.files import save_latents
 
 HAS_AVIF = not FORMATS["AVIF"].missing()
 
