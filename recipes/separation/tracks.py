@@ -197,8 +197,8 @@ class _Reader:
     def _open(self, folder: Path) -> Track:
         parts = [_files_of(source, folder) for source in self.sources]
         files = [file for part in parts for file in part]
-        rates = {file: int(soundfile.info(file).samplerate) for file in files}
         sounds = {file: read_sound(file, RATE) for file in files}
+        rates = {file: int(soundfile.info(file).samplerate) for file in files}
         lengths = {file: sound.shape[-1] for file, sound in sounds.items()}
         length = max(lengths.values())
         if length < SHORTEST:

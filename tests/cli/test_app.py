@@ -1,5 +1,6 @@
 """The commands, as a user calls them; what they call is tested beside its own module."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,6 @@ import walloc_transforms as wt
 from tests.helpers import give_refiner, make_codec
 from tests.reference import save_checkpoint
 from walloc_transforms.cli.app import main
-from walloc_transforms.zoo import zoo
 
 
 def photograph(height: int = 64, width: int = 80, seed: int = 0) -> Image.Image:
@@ -68,16 +68,6 @@ def test_list(capsys: pytest.CaptureFixture[str]) -> None:
         ["stereo_20x", "audio", "27", "256", "19", "linear, refiner"],
         ["stereo_5x", "audio", "108", "256", "4.74", "linear, refiner"],
     ]
-
-
-def test_list_of_refiners(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    make_codec().save_pretrained(tmp_path / "plain")
-    give_refiner(make_codec()).save_pretrained(tmp_path / "refined")
-    monkeypatch.setattr(zoo, "_EMBEDDED", tmp_path)
-    monkeypatch.setattr(zoo, "embedded_names", lambda: ("plain", "refined"))
-    assert main(["list"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split(maxsplit=5)[5] for line in lines[1:]] == ["linear", "linear, refiner"]
 
 
 @pytest.mark.parametrize("coder", ["zlib", "webp"])
@@ -168,7 +158,7 @@ def test_two_inputs_of_one_name(photos: Path, tmp_path: Path, capsys: pytest.Cap
         (["decode", "nowhere.wlc", "-o", "out"], "there is no file or folder"),
         (["info", "nowhere.wlc"], "nowhere.wlc"),
         (["import", "nowhere.pth", "-o", "out"], "nowhere.pth"),
-        (["fit", "empty", "-o", "out"], "there is nothing in 'empty' to fit to"),
+        (["fit", "empty", "-o", "out"], "there is nothing to do in empty: looked for .jpg"),
         (["inspect", "nothing", "-o", "out"], "unknown codec 'nothing'"),
     ],
 )
@@ -195,6 +185,27 @@ def test_wrong_arguments(command: list[str]) -> None:
     assert error.value.code == 2
 
 
+def test_debug_shows_where_errors_come_from(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["encode", str(photos / "notes.txt"), str(photos / "a.png"), "-o", str(tmp_path / "out")]
+    assert main(command) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert main([*command, "--force", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="unknown codec"):
+        main(["--debug", "info", "nothing"])
+    with pytest.raises(FileNotFoundError):
+        main(["encode", "--debug", "-o", str(tmp_path / "out"), "--", str(tmp_path / "--debug")])
+
+    def bug(*args: Any) -> None:
+        raise TypeError("a bug")
+
+    monkeypatch.setattr(os, "replace", bug)
+    assert main([*command, "--force"]) == 1
+    assert "in bug" in capsys.readouterr().err  # a bug is never reduced to one line
+
+
 def test_unknown_coder(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encode", str(photos / "a.png"), "-o", str(tmp_path / "a.wlc"), "--coder", "zip"]) == 1
     assert "'zip'" in capsys.readouterr().err
@@ -205,7 +216,7 @@ def test_interrupt(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     def interrupt(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("walloc_transforms.cli.app.save_latents", interrupt)
+    monkeypatch.setattr(os, "replace", interrupt)
     assert main(["encode", str(photos), "-o", str(tmp_path / "out")]) == 130
     assert files(tmp_path / "out") == []
 
@@ -268,9 +279,9 @@ def test_bad_sounds(sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     errors = capsys.readouterr().err
     for message in (
         "3 samples of 1 files are beyond full scale",
-        "empty.wav: codec 'stereo_20x' got signal without samples",
+        "empty.wav: codec 'stereo_20x' got signals without samples",
         "one.wav: too small: got 1 samples, expected at least 256",
-        "mono.wav: codec 'stereo_20x' expects signal of shape (..., 2, T), got (1, 1000): repeat the one channel",
+        "mono.wav: codec 'stereo_20x' expects signals of shape (..., 2, T), got (1, 1000): repeat the one channel",
         "nan.wav: the signal holds NaN",
         "rate.wav: codec 'stereo_20x' is for 44100 Hz, got a waveform of 48000 Hz",
         "broken.ogg: ",

@@ -1,4 +1,4 @@
-"""Latents in files, with their codecs; the format itself is tested in test_container.py."""
+"""Latents in files, with their codecs; the format itself is tested in test_wlc.py."""
 
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def test_sample_rate_is_that_of_the_codec(tmp_path: Path) -> None:
 
 def test_more_than_8_bits(tmp_path: Path) -> None:
     codec = make_codec(12, gain=3000.0, latent_bits=12)
-    latents = codec.encode(signal(3, 64, 80), rounding="round")
+    latents = codec.encode(torch.rand(3, 64, 80), rounding="round")
     assert latents.abs().max() > 128
     wt.save_latents(tmp_path / "a.wlc", latents, codec, size=(64, 80))
     stored = wt.load_latents(tmp_path / "a.wlc").latents
@@ -82,7 +82,7 @@ def test_more_than_8_bits(tmp_path: Path) -> None:
         (torch.zeros(11, 8, 10), (64, 80), r"has latents of shape \(12, h, w\), got \(11, 8, 10\)"),
         (torch.zeros(1, 12, 8, 10), (64, 80), "has latents of shape"),
         (torch.zeros(12, 8, 10), (65, 80), r"size \(65, 80\) has latents of \(9, 10\), got \(8, 10\)"),
-        (torch.zeros(12, 8, 10), (64,), r"size \(64,\) has latents of"),
+        (torch.zeros(12, 8, 10), (64,), r"size must be \(H, W\) for codec 'rgb_16x', got \(64,\)"),
     ],
 )
 def test_refuses(tmp_path: Path, latents: torch.Tensor, size: Any, match: str) -> None:

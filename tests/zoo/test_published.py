@@ -20,10 +20,15 @@ from walloc_transforms.zoo.published import read_published
 pytest.importorskip("diffusers")
 
 
+def public(signal: Tensor) -> Tensor:
+    """From the reference's range, [-0.5, 0.5], to that of images ``(N, C, H, W)`` or waveforms ``(N, C, T)``."""
+    return signal + 0.5 if signal.ndim == 4 else 2 * signal
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_golden(tmp_path: Path, name: str) -> None:
     codec, (golden, _) = wt.load_codec(str(save_checkpoint(tmp_path, name))), load_golden(name)
-    x = make_signal(1, CASES[name].arguments["channels"], *CASES[name].size)
+    x = public(make_signal(1, CASES[name].arguments["channels"], *CASES[name].size))
     if "latents" in golden:
         torch.testing.assert_close(codec.encode(x), golden["latents"], rtol=0, atol=1e-3)
     rounded = codec.encode(x, rounding="round")
@@ -31,7 +36,7 @@ def test_golden(tmp_path: Path, name: str) -> None:
     assert (rounded != golden["rounded"]).float().mean() <= 1e-3
     assert (rounded - golden["rounded"]).abs().max() <= 1
     decoded = codec.decode(golden["rounded"], clamp=name == "residual")  # the reference clamps this one itself
-    torch.testing.assert_close(decoded, golden["decoded"], rtol=0, atol=1e-4)
+    torch.testing.assert_close(decoded, public(golden["decoded"]), rtol=0, atol=2e-4)
     assert golden["decoded"].std() > 0.02
 
 
@@ -39,7 +44,7 @@ def test_golden(tmp_path: Path, name: str) -> None:
 def test_residual_and_others_on_the_plain_path(tmp_path: Path, name: str) -> None:
     codec, (golden, _) = read_published(save_checkpoint(tmp_path, name)), load_golden(name)
     codec.requires_grad_(True)
-    x = make_signal(1, CASES[name].arguments["channels"], *CASES[name].size)
+    x = public(make_signal(1, CASES[name].arguments["channels"], *CASES[name].size))
     rounded = codec.encode(x, rounding="round")
     assert (rounded != golden["rounded"]).float().mean() <= 1e-3
 
@@ -203,21 +208,16 @@ def test_conversion_keeps_everything(tmp_path: Path, name: str) -> None:
     assert again.config == codec.config
     assert again.fingerprint() == codec.fingerprint()
     assert (tmp_path / "folder/decoder.safetensors").is_file() == (codec.config.decoder != "linear")
-    x = make_signal(1, codec.config.signal_channels, *CASES[name].size)
+    x = public(make_signal(1, codec.config.signal_channels, *CASES[name].size))
     latents = again.encode(x, rounding="round")
     assert torch.equal(latents, codec.encode(x, rounding="round"))
     assert torch.equal(again.decode(latents), codec.decode(latents))
 
 
-def test_encoding_reads_no_decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def build(*args: Any) -> None:
-        raise AssertionError("a network was built")
-
+def test_encoding_reads_no_decoder(tmp_path: Path) -> None:
     file = save_checkpoint(tmp_path, "codec2d")
     whole = Codec.from_pretrained(converted(file, tmp_path / "folder"))
-    monkeypatch.setattr("walloc_transforms.codec.saving.build_decoder", build)
-    monkeypatch.setattr("walloc_transforms.codec.networks._build", build)
-    damage(file, b"decoder.1.conv_out.bias")
+    damage(file)
     for codec in (read_published(file), whole):
         assert codec.encode(torch.zeros(3, 64, 64)).shape == (12, 8, 8)
         assert codec.decoder is None
@@ -234,7 +234,7 @@ def converted(file: Path, folder: Path) -> Path:
     return folder
 
 
-def damage(file: Path, _: bytes) -> None:
+def damage(file: Path) -> None:
     """Flip bytes all over the second half of a checkpoint's weights, which hold the decoder."""
     content = bytearray(file.read_bytes())
     middle = len(content) * 3 // 4
@@ -249,7 +249,7 @@ def test_damaged_decoder(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x00")
     with pytest.raises(ValueError, match=r"decoder\.safetensors is damaged"):
         codec.decode(torch.zeros(12, 2, 2))
-    damage(file, b"")
+    damage(file)
     with pytest.raises(ValueError, match="is damaged"):
         read_published(file).decode(torch.zeros(12, 2, 2))
 

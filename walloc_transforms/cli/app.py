@@ -7,7 +7,7 @@ Files that exist are not overwritten without ``--force``, and none is ever half 
 import dataclasses
 import io
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -22,7 +22,7 @@ from ..files import (
     IMAGE_SUFFIXES,
     READ_ERRORS,
     SOUND_SUFFIXES,
-    find_files,
+    get_coder,
     load_latents,
     read_header,
     read_signal,
@@ -30,24 +30,40 @@ from ..files import (
     stored_codec,
     write_signal,
 )
-from ..functional import encode_image, encode_waveform
 from ..safe import write_atomically
-from ..wavelets import check_size
 from ..zoo import available_codecs, codec_info, load_codec
+from .work import DEBUG, Failures, Targets, check_new, check_signals, find_or_fail, read_signals
+
+__all__ = ["main"]
 
 app = tyro.extras.SubcommandApp()
 
 Output = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
 Inputs = tyro.conf.Positional[tuple[Path, ...]]
 
+SUFFIXES = {"image": IMAGE_SUFFIXES, "audio": SOUND_SUFFIXES}
 
-def main(args: list[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, 1 if anything could not be done, 2 for wrong arguments."""
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        args: The arguments. Default: those of the process.
+
+    Returns:
+        The exit code: 0, 1 if anything could not be done, 2 for wrong arguments, 130 if interrupted.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    options = args[: args.index("--")] if "--" in args else args
+    debug = "--debug" in options
+    if debug:
+        args.remove("--debug")
+    token = DEBUG.set(debug)
     try:
         return int(
             app.cli(
                 prog="walloc",
-                description="Wavelet latents of images and sound.",
+                description="Wavelet latents of images and sound. With --debug, errors show where they come from.",
                 args=args,
                 config=(tyro.conf.FlagCreatePairsOff,),
             )
@@ -57,8 +73,12 @@ def main(args: list[str] | None = None) -> int:
         print("walloc: interrupted", file=sys.stderr)
         return 130
     except READ_ERRORS as error:
+        if debug:
+            raise
         print(f"walloc: {error}", file=sys.stderr)
         return 1
+    finally:
+        DEBUG.reset(token)
 
 
 @app.command(name="list")
@@ -76,7 +96,7 @@ def list_codecs() -> None:
 
 @app.command
 def info(target: tyro.conf.Positional[str]) -> None:
-    """Tell what a `.wlc` file or a codec is.
+    """Describe a `.wlc` file or a codec.
 
     Args:
         target: A `.wlc` file, or a codec: a name, a folder, a .pth file or a hub repository.
@@ -116,29 +136,26 @@ def encode(
         coder: How latents are packed: zlib or webp; with the extra `coders` also ans or jpegls.
         force: Overwrite existing files.
     """
+    get_coder(coder)  # a wrong name fails before any file is read
     loaded = load_codec(codec)
-    is_image = loaded.config.modality == "image"
+    c = loaded.config
+    failures, targets = Failures(), Targets(inputs, output, force)
     clipped: list[int] = []
-
-    def work(source: Path, target: Path) -> None:
-        signal, sample_rate = read_signal(source, loaded.config.modality, loaded.config.signal_channels)
-        dtype = torch.int8 if loaded.config.latent_bits <= 8 else torch.int16
-        if is_image:
-            latents = encode_image(signal, loaded, quantize=True, dtype=dtype)
-        else:
-            latents = encode_waveform(signal, loaded, quantize=True, dtype=dtype, sample_rate=sample_rate)
-        save_latents(target, latents, loaded, size=signal.shape[1:], sample_rate=sample_rate, coder=coder)
-        if not is_image and (beyond := int((signal.abs() > 1).sum())):
-            clipped.append(beyond)
-
-    suffixes = IMAGE_SUFFIXES if is_image else SOUND_SUFFIXES
-    code = _work_through(inputs, output, suffixes, lambda _: ".wlc", force, work)
-    if clipped:
+    for source, relative in tqdm(find_or_fail(inputs, SUFFIXES[c.modality]), unit="file", disable=None):
+        with failures.noted(source):
+            target = targets.make(source, relative, ".wlc")
+            signal, rate = read_signal(source, c.modality, c.signal_channels)
+            latents = loaded.encode(signal, rounding="round")
+            save_latents(target, latents, loaded, size=signal.shape[1:], sample_rate=rate, coder=coder)
+            if c.modality == "audio":
+                clipped.append(int((signal.abs() > 1).sum()))
+    if any(clipped):
         print(
-            f"walloc: {sum(clipped)} samples of {len(clipped)} files are beyond full scale: decoding clips them",
+            f"walloc: {sum(clipped)} samples of {sum(n > 0 for n in clipped)} files are beyond full scale: decoding "
+            "clips them",
             file=sys.stderr,
         )
-    return code
+    return failures.exit_code()
 
 
 @app.command
@@ -157,26 +174,24 @@ def decode(
     Args:
         inputs: `.wlc` files, and folders of them.
         output: A folder, where images become .png and sound .wav; or for a single file the file.
-        codec: The codec, where the name in the file does not lead to it.
+        codec: The codec. Default: the one that the file names.
         decoder: `refiner`, for codecs that have one: slower than the linear decoder, and nearer to the original.
-        tile: Decode images in tiles of so many pixels, where the decoder is a network.
+        tile: Decode images in tiles of this side in pixels, where the decoder is a network.
         force: Overwrite existing files.
     """
-    codecs: dict[str, Codec] = {}
-
-    def work(source: Path, target: Path) -> None:
-        stored = load_latents(source)
-        if stored.fingerprint not in codecs:
-            codecs[stored.fingerprint] = stored_codec(stored, codec)
-        loaded = codecs[stored.fingerprint]
-        progress = (decoder or loaded.config.decoder) != "linear" and sys.stderr.isatty()
-        signal = loaded.decode(stored.latents, size=stored.size, decoder=decoder, tile=tile, progress=progress)
-        write_signal(target, signal, stored.sample_rate)
-
-    def suffix(source: Path) -> str:
-        return ".png" if len(read_header(source).size) == 2 else ".wav"
-
-    return _work_through(inputs, output, (".wlc",), suffix, force, work)
+    failures, targets = Failures(), Targets(inputs, output, force)
+    codecs: dict[str, Codec] = {}  # by fingerprint
+    for source, relative in tqdm(find_or_fail(inputs, (".wlc",)), unit="file", disable=None):
+        with failures.noted(source):
+            stored = load_latents(source)
+            target = targets.make(source, relative, ".png" if len(stored.size) == 2 else ".wav")
+            if stored.fingerprint not in codecs:
+                codecs[stored.fingerprint] = stored_codec(stored, codec)
+            loaded = codecs[stored.fingerprint]
+            progress = (decoder or loaded.config.decoder) != "linear" and sys.stderr.isatty()
+            signal = loaded.decode(stored.latents, size=stored.size, decoder=decoder, tile=tile, progress=progress)
+            write_signal(target, signal, stored.sample_rate)
+    return failures.exit_code()
 
 
 @app.command
@@ -202,31 +217,24 @@ def fit(
         levels: Wavelet levels J; a latent covers 2^J pixels per side, or 2^J samples.
         name: Name of the codec.
         rounding_loss: How many dB of PSNR rounding the latents may cost.
-        audio: Fit to sound files, all with as many channels, and of the same sample rate, as the first.
-        relative: Weigh the error of every file relative to that of resizing it to as many values: for music.
+        audio: Fit to sound files. All must have the sample rate and the number of channels of the first.
+        relative: Weigh the error of every file relative to that of resizing it to the same number of values: for music.
         force: Overwrite an existing codec.
     """
     from ..codec import fit_codec
 
-    _check_new(output / "config.json", force)
-    suffixes = SOUND_SUFFIXES if audio else IMAGE_SUFFIXES
-    files = [file for file, _ in find_files([folder], suffixes)]
-    if not files:
-        raise FileNotFoundError(f"there is nothing in {str(folder)!r} to fit to: looked for {', '.join(suffixes)}")
-    failed: list[Path] = []
-    first: dict[str, int | None] = {}
+    check_new(output / "config.json", force)
+    modality, failures = "audio" if audio else "image", Failures()
+    files = [file for file, _ in find_or_fail([folder], SUFFIXES[modality])]
+    rates: list[int | None] = []
 
-    def check(signal: Tensor, rate: int | None) -> None:
-        check_size(signal.shape[1:], 2**levels)
-        if not torch.isfinite(signal).all():
-            raise ValueError("it holds NaN or infinite values")
-        for what, given in (("channels", len(signal)), ("Hz", rate)):
-            if first.setdefault(what, given) != given:
-                raise ValueError(f"it has {given} {what}, but the first file {first[what]}")
+    def signals() -> Iterator[Tensor]:
+        for signal, rate in check_signals(read_signals(files, modality, failures), 2**levels, failures):
+            rates.append(rate)
+            yield signal
 
-    signals = _signals(files, "audio" if audio else "image", failed, check=check)
     codec = fit_codec(
-        signals,
+        signals(),
         levels=levels,
         channels=channels,
         rounding_loss=rounding_loss,
@@ -234,12 +242,10 @@ def fit(
         name=name,
         progress=False,
     )
-    codec.config = dataclasses.replace(
-        codec.config, source=f"fitted to {len(files) - len(failed)} files", sample_rate=first["Hz"] or 0
-    )
+    codec.config = dataclasses.replace(codec.config, source=f"fitted to {len(rates)} files", sample_rate=rates[0] or 0)
     codec.save_pretrained(output)
     print(f"{output}: {channels} channels, {codec.config.source}")
-    return _summary(failed)
+    return failures.exit_code()
 
 
 @app.command(name="import")
@@ -251,10 +257,8 @@ def import_(checkpoint: tyro.conf.Positional[Path], /, output: Output, *, force:
         output: Folder of the codec.
         force: Overwrite an existing codec.
     """
-    from ..zoo.published import read_published
-
-    _check_new(output / "config.json", force)
-    codec = read_published(checkpoint)
+    check_new(output / "config.json", force)
+    codec = load_codec(checkpoint)
     codec.save_pretrained(output)
     print(f"{output}: {codec}")
 
@@ -276,78 +280,22 @@ def inspect(
         from .figures import inspect_codec, sample_signal
     except ImportError as error:
         raise ImportError(f'pictures need matplotlib ({error}): pip install "walloc_transforms[plots]"') from error
-    _check_new(output, force)
-    loaded = load_codec(codec)
-    c, failed = loaded.config, []
-    signals, source = iter([sample_signal(loaded)]), "matplotlib's photograph" if c.modality == "image" else "noise"
+    check_new(output, force)
+    loaded, failures = load_codec(codec), Failures()
+    c = loaded.config
     if data:
-        files = [file for file, _ in find_files(data, IMAGE_SUFFIXES if c.modality == "image" else SOUND_SUFFIXES)]
-        signals, source = _signals(files, c.modality, failed, c.signal_channels), f"{len(files)} files"
+        files = [file for file, _ in find_or_fail(data, SUFFIXES[c.modality])]
+        signals, source = read_signals(files, c.modality, failures, c.signal_channels), f"{len(files)} files"
+    else:
+        source = "matplotlib's photograph" if c.modality == "image" else "noise"
+        signals = iter([(Path(source), sample_signal(loaded), None)])
+
+    def latents() -> Iterator[Tensor]:
+        for file, signal, _ in signals:
+            with failures.noted(file):
+                yield loaded.encode(signal, rounding="round")
+
     content = io.BytesIO()
-    inspect_codec(loaded, signals, source).savefig(content, format=output.suffix[1:] or "png", dpi=150)
+    inspect_codec(loaded, latents(), source).savefig(content, format=output.suffix[1:] or "png", dpi=150)
     write_atomically(output, content.getvalue())
-    return _summary(failed)
-
-
-def _work_through(
-    inputs: Sequence[Path],
-    output: Path,
-    suffixes: tuple[str, ...],
-    suffix: Callable[[Path], str],
-    force: bool,
-    work: Callable[[Path, Path], None],
-) -> int:
-    """Call ``work(source, target)`` for every file, and go on after those that fail."""
-    files = list(find_files(inputs, suffixes))
-    if not files:
-        where = ", ".join(map(str, inputs)) or "no file or folder at all"
-        raise FileNotFoundError(f"there is nothing to do in {where}: looked for {', '.join(suffixes)}")
-    single = len(inputs) == 1 and inputs[0].is_file() and output.suffix and not output.is_dir()
-    failed: list[Path] = []
-    written: dict[Path, Path] = {}
-    for source, relative in tqdm(files, unit="file", disable=None):
-        try:
-            target = output if single else (output / relative).with_suffix(suffix(source))
-            if target in written:
-                raise ValueError(f"{target} has been written from {written[target]} just now")
-            _check_new(target, force)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            work(source, target)
-            written[target] = source
-        except READ_ERRORS as error:
-            _report(source, error, failed)
-    return _summary(failed)
-
-
-def _signals(
-    files: Sequence[Path],
-    modality: str,
-    failed: list[Path],
-    channels: int = 3,
-    check: Callable[[Tensor, int | None], None] = lambda signal, rate: None,
-) -> Iterator[Tensor]:
-    """Read files; those that cannot be, or that ``check`` does not pass, are named and left out."""
-    for file in tqdm(files, unit="file", disable=None):
-        try:
-            signal, rate = read_signal(file, modality, channels)
-            check(signal, rate)
-        except READ_ERRORS as error:
-            _report(file, error, failed)
-        else:
-            yield signal
-
-
-def _check_new(target: Path, force: bool) -> None:
-    if target.exists() and not force:
-        raise FileExistsError(f"{target} exists: --force overwrites it")
-
-
-def _report(file: Path, error: Exception, failed: list[Path]) -> None:
-    failed.append(file)
-    tqdm.write(f"walloc: {file}: {error}", file=sys.stderr)
-
-
-def _summary(failed: Sequence[Path]) -> int:
-    if failed:
-        print(f"walloc: {len(failed)} files could not be done", file=sys.stderr)
-    return 1 if failed else 0
+    return failures.exit_code()

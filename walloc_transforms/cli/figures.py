@@ -1,4 +1,4 @@
-"""A codec to look at: what each latent channel responds to, and how its values are distributed.
+"""Draw a codec: what each latent channel responds to, and how its values are distributed.
 
 These are figures 10 and 11 of the paper, for any codec.
 """
@@ -15,20 +15,20 @@ from PIL import Image
 from torch import Tensor
 
 from ..codec import Codec
-from ..signals import as_tensor, pil_to_tensor
+from ..signals import pil_to_tensor
 
 __all__ = ["impulse_responses", "inspect_codec", "sample_signal"]
 
 _COLUMNS = 8  # of the filters
-_REACH = {1: 8, 2: 4}  # cells to either side of a latent's own, by number of axes: none of its filter lies farther
+_REACH = {1: 8, 2: 4}  # by number of axes: how many cells beside its own the filter of a latent covers, at most
 
 
 def impulse_responses(codec: Codec) -> Tensor:
     """Compute the filter of every latent channel: the derivative of a latent by the signal around it, at mid-gray.
 
     Returns:
-        ``(D, C, side, side)`` or ``(D, C, side)``, with the latent's own cell in the middle. For a linear encoder these
-        are its filters, times the slope of the companding at 0.
+        ``(D, C, side, side)`` or ``(D, C, side)``, with the latent's own cell in the middle. A linear encoder's are its
+        filters, times the slope of the companding at 0.
     """
     c = codec.config
     reach = _REACH[c.dims]
@@ -39,20 +39,20 @@ def impulse_responses(codec: Codec) -> Tensor:
     return torch.stack([torch.autograd.grad(z, x, retain_graph=True)[0][0] for z in latents]).detach().cpu()
 
 
-def inspect_codec(codec: Codec, signals: Iterable[Tensor], source: str) -> Figure:
+def inspect_codec(codec: Codec, latents: Iterable[Tensor], source: str) -> Figure:
     """Draw the filter of every latent channel and the histograms of the rounded latents.
 
     Args:
         codec: The codec.
-        signals: What to take the histograms of, as ``fit_codec`` takes them.
+        latents: Rounded latents of signals, each ``(D, h, w)`` or ``(D, t)``.
         source: Where the signals come from, for the caption.
 
     Raises:
-        ValueError: There are no signals, or one is not for this codec.
+        ValueError: There are no latents.
     """
     c = codec.config
     responses = impulse_responses(codec)
-    counts = _histograms(codec, signals)
+    counts = _histograms(codec, latents)
     rows = math.ceil(c.channels / _COLUMNS)
     figure = Figure(figsize=(10, 0.9 + 1.25 * rows + 3.2), layout="constrained")
     upper, lower = np.asarray(figure.subfigures(2, 1, height_ratios=[1.25 * rows + 0.3, 3.2]))
@@ -71,15 +71,13 @@ def inspect_codec(codec: Codec, signals: Iterable[Tensor], source: str) -> Figur
     return figure
 
 
-@torch.no_grad()
-def _histograms(codec: Codec, signals: Iterable[Tensor]) -> np.ndarray:
+def _histograms(codec: Codec, latents: Iterable[Tensor]) -> np.ndarray:
     """Count how often each channel takes each code, ``(D, 2**bits - 1)``."""
     c = codec.config
     largest = 2 ** (c.latent_bits - 1) - 1
     counts = np.zeros((c.channels, 2 * largest + 1), dtype=np.int64)
-    for signal in signals:
-        signal = as_tensor(signal, c.signal_channels).to(codec.latent_mean.device)
-        codes = codec.encode(signal, rounding="round").long().cpu()
+    for own in latents:
+        codes = own.long().cpu()
         codes = codes[..., c.pad : codes.shape[-1] - c.pad].flatten(1) + largest
         for channel, values in enumerate(codes):
             counts[channel] += np.bincount(values.numpy(), minlength=counts.shape[1])

@@ -1,6 +1,6 @@
 """Latents, images and sound as files."""
 
-from .coders import CODERS
+from .coders import CODERS, get_coder
 from .media import IMAGE_SUFFIXES, READ_ERRORS, SOUND_SUFFIXES, find_files, read_signal, write_signal
 from .mosaic import latents_to_pil, pil_to_latents, save_mosaic
 from .stored import save_latents, stored_codec
@@ -15,6 +15,7 @@ __all__ = [
     "LatentFile",
     "LatentHeader",
     "find_files",
+    "get_coder",
     "latents_to_pil",
     "load_latents",
     "pil_to_latents",

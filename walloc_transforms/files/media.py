@@ -1,7 +1,8 @@
-"""Image and sound files for the command line: found, read, and written atomically."""
+"""Image and sound files, found, read and written atomically, for the command line and the recipes."""
 
 import io
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,29 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..safe import write_atomically
-from ..signals import pil_to_tensor
+from ..signals import Modality, pil_to_tensor
 
 __all__ = ["IMAGE_SUFFIXES", "READ_ERRORS", "SOUND_SUFFIXES", "find_files", "read_signal", "write_signal"]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 
-# What a file that cannot be read raises: soundfile's error is a RuntimeError, and Pillow raises SyntaxError too.
-READ_ERRORS = (OSError, ValueError, TypeError, SyntaxError, RuntimeError, ImportError, Image.DecompressionBombError)
+READ_ERRORS = (
+    OSError,
+    ValueError,
+    ImportError,
+)  # what reading, encoding and writing a file may raise; a bug is another
 
 
 def find_files(inputs: Iterable[Path], suffixes: tuple[str, ...]) -> Iterator[tuple[Path, Path]]:
-    """List files, and those of ``suffixes`` below folders, each with its path relative to what was named.
+    """Find files by name, and below folders by suffix.
+
+    Args:
+        inputs: Files, which are taken whatever their suffix, and folders.
+        suffixes: Suffixes of the files to find below folders, in lower case, with the dot.
+
+    Yields:
+        The file, and its path relative to the folder that was given; the bare name for a file that was given.
 
     Raises:
         FileNotFoundError: There is no such file or folder.
@@ -39,29 +50,56 @@ def find_files(inputs: Iterable[Path], suffixes: tuple[str, ...]) -> Iterator[tu
             raise FileNotFoundError(f"there is no file or folder {str(given)!r}")
 
 
-def read_signal(file: Path, modality: str, channels: int = 3) -> tuple[Tensor, int | None]:
+def read_signal(file: Path, modality: Modality, channels: int = 3) -> tuple[Tensor, int | None]:
     """Read an image, turned upright, or a sound file.
 
     Args:
         file: The file.
         modality: ``"image"`` or ``"audio"``.
-        channels: Of the image: 3 for color, 1 for gray. Sound keeps its own.
+        channels: Channels of the image: 3 for color, 1 for gray. Sound keeps its own.
 
     Returns:
         ``(C, H, W)``, uint8 or uint16, and None; or ``(C, T)``, float32 in [-1, 1], and the sample rate in Hz.
+
+    Raises:
+        OSError: There is no such file, or it cannot be read.
+        ValueError: It is damaged, or its values have no defined meaning.
+        ImportError: soundfile is not installed.
     """
     if modality == "image":
-        with Image.open(file) as image:
-            return pil_to_tensor(ImageOps.exif_transpose(image), channels), None
-    samples, rate = _soundfile().read(file, dtype="float32", always_2d=True)
+        with _damage(file), Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened)
+            image.load()
+        return pil_to_tensor(image, channels), None
+    soundfile = _soundfile()
+    with _damage(file):
+        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
     return torch.from_numpy(samples.T.copy()), int(rate)
 
 
+@contextmanager
+def _damage(file: Path) -> Iterator[None]:
+    """Turn the many types of error that Pillow and soundfile raise for damaged files into one."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        raise ValueError(f"{file.name} cannot be read: {error or type(error).__name__}") from error
+
+
 def write_signal(file: Path, signal: Tensor, sample_rate: int | None) -> None:
-    """Write an image ``(C, H, W)`` in [0, 1], rounded to 8 bits, or a waveform ``(C, T)`` in [-1, 1] of 16 bits.
+    """Write an image, rounded to 8 bits, or a waveform of 16 bits, atomically.
+
+    Args:
+        file: The file; its suffix names the format. WebP is written losslessly.
+        signal: ``(C, H, W)`` in [0, 1], or ``(C, T)`` in [-1, 1].
+        sample_rate: Samples per second of the waveform, in Hz.
 
     Raises:
-        ValueError: A suffix or number of channels of no known format, or sound without a sample rate.
+        ValueError: The suffix is that of no format that can be written, the image has neither 1 nor 3 channels, or the
+            waveform has no sample rate.
+        ImportError: soundfile is not installed.
     """
     content = io.BytesIO()
     if signal.ndim == 3:

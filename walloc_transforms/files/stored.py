@@ -28,9 +28,9 @@ def save_latents(
         file: The file, by custom ``.wlc``; an existing one is replaced.
         latents: ``(D, h, w)`` or ``(D, t)``: integers in any dtype, as encoded with ``quantize=True``.
         codec: The codec that encoded them. The file keeps its name and its fingerprint.
-        size: ``(H, W)``, or ``(T,)`` or T, of the signal. Default: that of ``Latents``; a plain tensor does not know it.
-            All sizes that fill the same cells fit the latents, so one that is a few samples too small is not noticed:
-            decoding then cuts off these samples.
+        size: ``(H, W)``, or T of a waveform. Default: that of ``Latents``; a plain tensor does not know its own. Sizes
+            that fill the same cells fit equally: one that is up to ``stride - 1`` samples too small is not noticed, and
+            decoding then cuts these samples off.
         sample_rate: Samples per second of a waveform, in Hz. Default: the codec's, if that is known.
         coder: ``"zlib"`` or ``"webp"``; with the extra ``coders`` also ``"ans"`` or ``"jpegls"``. See docs/coders.md.
 
