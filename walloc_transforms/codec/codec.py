@@ -34,7 +34,7 @@ from .decoders import LinearDecoder, NetworkDecoder
 from .folder import check_state, read_codec, write_codec
 from .folding import FoldedPath, stamp_of
 from .networks import build_decoder, build_network
-from .ranges import OutOfRange, RangeCheck, range_error
+from .ranges import OutOfRange, RangeCheck, can_look_at, range_error
 from .refiner import Refiner, build_refiner, refiner_state
 from .state import PrefixOfRefiner, fingerprint, prefix_config, prefix_state
 
@@ -179,7 +179,7 @@ class Codec(nn.Module):
         return latents.reshape(*batch, *latents.shape[1:])
 
     def _encode(self, x: Tensor, scale: float, shift: float, rounding: Rounding) -> Tensor:
-        looks = x.is_floating_point() and x.device.type == "cpu" and not torch.compiler.is_compiling()
+        looks = can_look_at(x)
         path = None if self._trains(self._encoder_parts()) else self._analysis_path.current()
         if path is not None:
             check = RangeCheck(path, self.config) if looks else None
@@ -255,7 +255,8 @@ class Codec(nn.Module):
 
         Raises:
             ValueError: Wrong shape, ``size`` does not belong to these latents, ``tile`` does not fit, the codec has no
-                such decoder, or ``normalized`` with a codec that came without statistics.
+                such decoder, ``normalized`` with a codec that came without statistics, or NaN or infinite values (on
+                the CPU and outside ``torch.compile``).
             TypeError: Not a tensor, or neither float nor int8 nor int16.
             ImportError: The decoder is a network, and diffusers is not installed.
         """
@@ -268,6 +269,8 @@ class Codec(nn.Module):
             )
         if not latents.is_floating_point() and latents.dtype not in (torch.int8, torch.int16):
             raise TypeError(f"expected float, int8 or int16 latents, got {latents.dtype}")
+        if can_look_at(latents) and latents.numel() and not all(map(math.isfinite, torch.aminmax(latents.detach()))):
+            raise ValueError("the latents hold NaN or infinite values: expected finite ones")
         sides, kind = c.check_size(size), c.check_decoder(decoder)
         c.check_tile(tile, decoder)
         low, high = _OUTPUT[c.modality]

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from ..signals import Modality
 from .config import CodecConfig
 
-__all__ = ["OutOfRange", "RangeCheck", "check_values", "range_error"]
+__all__ = ["OutOfRange", "RangeCheck", "can_look_at", "check_values", "range_error"]
 
 _MARGIN = {"image": 1.25, "audio": 2.0}  # times half the range, around its middle
 
@@ -52,6 +53,17 @@ class RangeCheck:
             raise OutOfRange
 
 
+def can_look_at(x: Tensor) -> bool:
+    """Whether values are floats that cost nothing to look at: on the CPU, and not while something traces the call."""
+    return (
+        x.is_floating_point()
+        and x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+        and not is_in_torch_dispatch_mode()  # fake tensors have no values
+    )
+
+
 def check_values(x: Tensor, modality: Modality, who: str) -> None:
     """Refuse a float signal on the CPU that is not finite or leaves its range by more than the margin.
 
@@ -63,7 +75,7 @@ def check_values(x: Tensor, modality: Modality, who: str) -> None:
     Raises:
         ValueError: The message names the values and the probable cause.
     """
-    if not x.is_floating_point() or not x.numel() or x.device.type != "cpu" or torch.compiler.is_compiling():
+    if not can_look_at(x) or not x.numel():
         return
     middle, half = (0.5, 0.5) if modality == "image" else (0.0, 1.0)
     low, high = torch.aminmax(x.detach())
