@@ -4,6 +4,7 @@ from .codec import Codec
 from .companding import Rounding, compand, expand, slope
 from .config import CodecConfig, Network, check_sample_rate
 from .fitting import fit_codec, fit_statistics
+from .flipping import check_flips, flip
 from .folder import CONFIG_FILE, WEIGHTS_FILE, TensorFile, read_codec, read_config
 from .refiner import Refiner
 from .streaming import StreamDecoder, StreamEncoder
@@ -19,11 +20,13 @@ __all__ = [
     "StreamDecoder",
     "StreamEncoder",
     "TensorFile",
+    "check_flips",
     "check_sample_rate",
     "compand",
     "expand",
     "fit_codec",
     "fit_statistics",
+    "flip",
     "read_codec",
     "read_config",
     "slope",

@@ -1,0 +1,110 @@
+"""Flip an image in its latents: decode linearly, flip, encode, as one convolution along the flipped axis.
+
+    latents --expand--> z --reverse the cells--> --7 taps, D x D--> z of the flipped image --compand--> latents
+
+Wavelet packets of the flipped image are not the packets in reverse order: the filters of most wavelets lie off the
+middle of a cell. But the linear decoder, the flip and the linear encoder are linear maps, so the taps of their product
+are read off impulses, from the codec's own weights and without data. Across the flipped axis synthesis and analysis
+cancel, which leaves one axis. What the latents do not hold of the image cannot be flipped; that is the error.
+"""
+
+import functools
+import weakref
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..wavelets import WaveletPacketAnalysis, WaveletPacketSynthesis
+from .codec import Codec
+from .companding import clip, compand
+from .decoders import LinearDecoder
+
+__all__ = ["check_flips", "flip"]
+
+REACH = 3  # cells to either side; more changes nothing that can be measured
+
+_OPERATORS: "weakref.WeakKeyDictionary[Codec, tuple[str, dict[Any, tuple[Tensor, Tensor]]]]" = (
+    weakref.WeakKeyDictionary()
+)
+
+
+def check_flips(codec: Codec) -> None:
+    """Refuse a codec whose latents cannot be flipped.
+
+    Raises:
+        ValueError: Its encoder is a network, it codes in stages, or it is for audio.
+    """
+    c = codec.config
+    if c.modality != "image":
+        raise ValueError(f"only images are flipped: codec {c.name!r} is for {c.modality}")
+    if c.encoder != "linear" or c.stages > 1:
+        raise ValueError(f"latents of codec {c.name!r} cannot be flipped: its encoder is not one linear projection")
+
+
+def flip(latents: Tensor, codec: Codec, axis: int, *, wraps: bool = True) -> Tensor:
+    """Approximate the latents of the flipped image.
+
+    Args:
+        latents: Float ``(..., D, h, w)`` of images, not normalized. The side of the images along ``axis`` is a multiple
+            of the codec's stride.
+        codec: The codec that encoded them.
+        axis: -1 flips left and right, -2 upside down.
+        wraps: Whether the first cell and the last are neighbors, as encoding makes them. Otherwise, after a crop, the
+            outer cell is repeated beyond the border.
+
+    Returns:
+        Float32 latents of the same shape, not rounded.
+
+    Raises:
+        ValueError: The codec's latents cannot be flipped; see :func:`check_flips`.
+    """
+    check_flips(codec)
+    kernel, constant = _operator(codec, axis, latents.device)
+    cells = latents.shape[axis]
+    # The flipped grid reads cells in reverse order, with REACH more at either end.
+    order = torch.arange(cells - 1 + REACH, -1 - REACH, -1, device=latents.device)
+    order = order % cells if wraps else order.clamp(0, cells - 1)
+    with torch.autocast(latents.device.type, enabled=False):
+        z = codec.expand(latents.reshape(-1, *latents.shape[-3:])).index_select(axis, order)
+        z = F.conv2d(z, kernel, constant)
+        z = (compand if codec.config.companding == "gaussian" else clip)(z, codec.config.latent_bits)
+    return z.view(latents.shape)
+
+
+def _operator(codec: Codec, axis: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    fingerprint, known = _OPERATORS.get(codec, ("", {}))
+    if fingerprint != codec.fingerprint():
+        known = {}
+        _OPERATORS[codec] = codec.fingerprint(), known
+    if (axis, device) not in known:
+        with torch.inference_mode(False), torch.no_grad():
+            kernel, constant = _impulse_responses(codec, axis)
+            known[axis, device] = kernel.to(device), constant.to(device)
+    return known[axis, device]
+
+
+def _impulse_responses(codec: Codec, axis: int) -> tuple[Tensor, Tensor]:
+    """Return the weight of a convolution and its bias, float32 on the CPU."""
+    c = codec.config
+    as_double = functools.partial(torch.Tensor.to, device="cpu", dtype=torch.float64)
+    weight, bias = as_double(codec.weight.detach()), as_double(codec.bias.detach())
+    if isinstance(codec.decoder, LinearDecoder):
+        back, start = as_double(codec.decoder.weight.detach()), as_double(codec.decoder.bias.detach())
+    else:  # the decoder is a network: invert the projection
+        back = torch.linalg.pinv(weight)
+        start = -back @ bias
+    analysis = WaveletPacketAnalysis(c.wavelet, c.levels, c.dims)
+    synthesis = WaveletPacketSynthesis(c.wavelet, c.levels, c.dims)
+    cells, middle = 8 * REACH, 4 * REACH
+    z = torch.zeros(c.channels + 1, c.channels, cells, dtype=torch.float64)  # the last is the response to nothing
+    z[: c.channels, :, cells - 1 - middle] = torch.eye(c.channels, dtype=torch.float64)
+    z = z.unsqueeze(-2 if axis == -1 else -1)
+    packets = torch.einsum("pd,nd...->np...", back, z) + start.view(-1, 1, 1)
+    flipped = torch.einsum("dp,np...->nd...", weight, analysis(synthesis(packets).flip(axis)))
+    flipped = (flipped + bias.view(-1, 1, 1)).flatten(2)
+    responses, constant = flipped[:-1] - flipped[-1], flipped[-1].mean(-1)
+    # A convolution of torch is a correlation: its last tap is for the cell that the impulse is moved away from.
+    taps = responses[..., middle - REACH : middle + REACH + 1].flip(-1).transpose(0, 1)
+    return taps.unsqueeze(-2 if axis == -1 else -1).float().contiguous(), constant.float()
