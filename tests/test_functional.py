@@ -30,7 +30,8 @@ def test_shapes(batch: tuple[int, ...], name: str) -> None:
     latents = F.encode_image(torch.rand(*batch, 3, 17, 11), codec)
     assert latents.shape == (*batch, codec.config.channels, 3, 2)
     assert latents.dtype == torch.float32
-    assert F.decode_image(latents, codec).shape == (*batch, 3, 24, 16)
+    assert F.decode_image(latents, codec).shape == (*batch, 3, 17, 11)
+    assert F.decode_image(torch.Tensor(latents), codec).shape == (*batch, 3, 24, 16)
     assert F.decode_image(latents, codec, size=(17, 11)).shape == (*batch, 3, 17, 11)
 
 

@@ -1,3 +1,4 @@
+import inspect
 import multiprocessing
 import pickle
 from pathlib import Path
@@ -34,7 +35,7 @@ def encode() -> wt.WallocEncode:
 )
 def test_every_kind_of_image_gives_the_same_latents(encode: wt.WallocEncode, wrap: Any) -> None:
     latents = encode(wrap(pil()))
-    assert type(latents) is torch.Tensor
+    assert type(latents) is wt.Latents
     assert latents.shape == (12, 5, 3)
     torch.testing.assert_close(latents, encode_image(as_tensor(pil()), "rgb_16x"), atol=1e-3, rtol=0)
 
@@ -72,7 +73,7 @@ def test_batches_equal_stacked_singles(encode: wt.WallocEncode, batch: tuple[int
 def test_video(encode: wt.WallocEncode) -> None:
     video = torch.rand(2, 4, 3, 16, 24)
     latents = encode(tv_tensors.Video(video))
-    assert type(latents) is torch.Tensor
+    assert type(latents) is wt.Latents
     assert torch.equal(latents, encode(video))
 
 
@@ -84,9 +85,9 @@ def targets() -> dict[str, Any]:
     }
 
 
-def test_latents_are_plain_tensors_under_return_type(encode: wt.WallocEncode) -> None:
+def test_return_type_changes_nothing(encode: wt.WallocEncode) -> None:
     with tv_tensors.set_return_type("TVTensor"):
-        assert type(encode(tv_tensors.Image(torch.rand(3, 16, 16)))) is torch.Tensor
+        assert type(encode(tv_tensors.Image(torch.rand(3, 16, 16)))) is wt.Latents
 
 
 def test_nested_samples_and_untouched_entries(encode: wt.WallocEncode) -> None:
@@ -109,7 +110,7 @@ def test_first_pure_tensor_only(encode: wt.WallocEncode) -> None:
 
 def test_targets_on_the_latent_grid() -> None:
     given = targets()
-    _, out = wt.WallocEncode("rgb_16x", targets="latent")(tv_tensors.Image(torch.rand(3, 33, 17)), given)
+    _, out = wt.WallocEncode("rgb_16x", targets="rescale")(tv_tensors.Image(torch.rand(3, 33, 17)), given)
     assert torch.equal(out["boxes"], torch.tensor([[3, 5, 9, 12]]) / 8)
     assert torch.equal(out["points"], torch.tensor([[3, 5]]) / 8)
     assert out["boxes"].canvas_size == out["points"].canvas_size == (5, 3)
@@ -122,7 +123,7 @@ def test_targets_on_the_latent_grid() -> None:
 
 def test_angle_of_rotated_boxes_is_kept() -> None:
     boxes = tv_tensors.BoundingBoxes([[8.0, 16, 24, 32, 45]], format="CXCYWHR", canvas_size=(64, 64))  # type: ignore
-    _, out = wt.WallocEncode("rgb_16x", targets="latent")(torch.rand(3, 64, 64), boxes)
+    _, out = wt.WallocEncode("rgb_16x", targets="rescale")(torch.rand(3, 64, 64), boxes)
     assert torch.equal(out, torch.tensor([[1.0, 2, 3, 4, 45]]))
 
 
@@ -140,7 +141,7 @@ def test_options(encode: wt.WallocEncode) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"targets": "boxes"}, "targets must be 'pass' or 'latent', got 'boxes'"),
+        ({"targets": "boxes"}, "targets must be 'keep' or 'rescale', got 'boxes'"),
         ({"dtype": torch.int8}, "quantize=True"),
         ({"codec": "rgb_5x"}, "unknown codec 'rgb_5x'"),
     ],
@@ -150,8 +151,44 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
         wt.WallocEncode(**{"codec": "rgb_16x", **options})
 
 
-def test_no_image_in_the_sample(encode: wt.WallocEncode) -> None:
-    assert encode({"label": 3}) == {"label": 3}
+@pytest.mark.parametrize(
+    ("sample", "message"),
+    [
+        ({"label": 3}, "nothing to encode: expected a PIL image.*, got int$"),
+        ((np.zeros((16, 16, 3), np.uint8), 3), r"got int, ndarray; v2.ToImage\(\) makes images of arrays"),
+        ([], "got an empty sample"),
+        (tv_tensors.Mask(torch.zeros(1, 16, 16)), "got Mask"),
+    ],
+)
+@pytest.mark.parametrize("targets", ["keep", "rescale"])
+def test_nothing_to_encode(sample: Any, message: str, targets: Any) -> None:
+    with pytest.raises(TypeError, match=message):
+        wt.WallocEncode("rgb_16x", targets=targets)(sample)
+
+
+def test_encoding_twice(encode: wt.WallocEncode) -> None:
+    for sample in (pil(), (pil(), torch.tensor(3))):
+        with pytest.raises(TypeError, match="holds latents of codec 'rgb_16x' already: encode once"):
+            v2.Compose([encode, encode])(sample)
+
+
+@pytest.mark.parametrize(
+    ("transform", "functions"),
+    [
+        (wt.WallocEncode, (wt.functional.encode_image, wt.functional.encode_waveform)),
+        (wt.WallocDecode, (wt.functional.decode_image, wt.functional.decode_waveform)),
+    ],
+)
+def test_options_are_those_of_the_functions(transform: type, functions: tuple[Any, ...]) -> None:
+    """Names and defaults, but for what has no meaning on one side."""
+    own = dict(inspect.signature(transform).parameters)
+    own.pop("targets", None)
+    theirs = {name: p for function in functions for name, p in inspect.signature(function).parameters.items()}
+    for name in ("image", "waveform", "latents", "progress"):
+        theirs.pop(name, None)
+    assert own.keys() == theirs.keys()
+    for name, parameter in own.items():
+        assert (parameter.kind, parameter.default) == (theirs[name].kind, theirs[name].default), name
 
 
 def test_input_on_another_device(encode: wt.WallocEncode) -> None:
@@ -163,7 +200,7 @@ def test_repr() -> None:
     text = repr(wt.WallocEncode("rgb_4x", quantize=True))
     assert text.startswith("WallocEncode('rgb_4x', channels=48, stride=8, quantize=True, normalize=False")
     assert repr(wt.WallocDecode("rgb_4x")) == (
-        "WallocDecode('rgb_4x', channels=48, stride=8, decoder='linear', size=None)"
+        "WallocDecode('rgb_4x', channels=48, stride=8, decoder='linear', size=None, normalized=False)"
     )
 
 
@@ -258,7 +295,7 @@ def test_decode_with_a_refiner(refine: wt.WallocDecode) -> None:
     sample = refine({"latent": latents, "label": 3})
     assert torch.equal(sample["latent"], images)
     assert sample["label"] == 3
-    expected = "WallocDecode('rgb_16x', channels=12, stride=8, decoder='refiner', size=(17, 30))"
+    expected = "WallocDecode('rgb_16x', channels=12, stride=8, decoder='refiner', size=(17, 30), normalized=False)"
     assert repr(refine) == expected
     for other in (pickle.loads(pickle.dumps(refine)), refine.to(torch.bfloat16), refine.to("cpu").eval()):
         assert repr(other) == expected
@@ -282,7 +319,9 @@ def test_refiners_refuse(refine: wt.WallocDecode) -> None:
     with pytest.raises(ValueError, match=r"tile=64 is for decoders that are networks.*'linear'"):
         wt.WallocDecode(refine.codec, tile=64)
     with pytest.raises(ValueError, match="tile must be a multiple of 8 samples"):
-        wt.WallocDecode(refine.codec, decoder="refiner", tile=9)(torch.zeros(12, 3, 4))
+        wt.WallocDecode(refine.codec, decoder="refiner", tile=9)
+    with pytest.raises(ValueError, match=r"size must be \(H, W\) for codec 'rgb_16x', got 64"):
+        wt.WallocDecode("rgb_16x", size=64)
     with pytest.raises(ValueError, match="expects latents"):
         refine(torch.zeros(48, 3, 4))
 

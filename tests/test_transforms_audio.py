@@ -148,4 +148,6 @@ def test_decode_with_a_refiner() -> None:
     assert torch.equal(refine(latents), expected)
     assert torch.equal(pickle.loads(pickle.dumps(refine))(latents), expected)
     assert not torch.allclose(expected, wt.WallocDecode(codec, size=1200)(latents), atol=0.1)
-    assert repr(refine) == "WallocDecode('stereo_20x', channels=27, stride=256, decoder='refiner', size=(1200,))"
+    assert repr(refine) == (
+        "WallocDecode('stereo_20x', channels=27, stride=256, decoder='refiner', size=(1200,), normalized=False)"
+    )

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .files import load_latents as load_latents
     from .files import save_latents as save_latents
     from .files import stored_codec as stored_codec
+    from .latents import Latents as Latents
     from .stems import StemFit as StemFit
     from .stems import StemInfo as StemInfo
     from .stems import WallocPatchEmbed as WallocPatchEmbed
@@ -44,6 +45,7 @@ _PUBLIC = {
     "codec": ["Codec", "CodecConfig", "StreamDecoder", "StreamEncoder", "fit_codec", "fit_statistics"],
     "files": ["LatentFile", "load_latents", "save_latents", "stored_codec"],
     "functional": [],
+    "latents": ["Latents"],
     "stems": [
         "StemFit",
         "StemInfo",

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import torch
 from PIL import Image
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from .codec import Codec, check_sample_rate
 from .files import latents_to_pil, pil_to_latents, save_mosaic
+from .latents import Latents, check_latents, wrap_latents
 from .signals import FLOATS, as_tensor
 from .zoo import CodecLike, embedded_names, load_codec
 
@@ -30,7 +32,7 @@ def encode_image(
     quantize: bool = False,
     normalize: bool = False,
     dtype: torch.dtype | None = None,
-) -> Tensor:
+) -> Latents:
     """Encode images.
 
     Args:
@@ -43,7 +45,8 @@ def encode_image(
         dtype: Of the result; ``torch.int8`` needs ``quantize`` and forbids ``normalize``. Default: float32.
 
     Returns:
-        Latents ``(..., D, ceil(H / stride), ceil(W / stride))``, within +-127.5 unless normalized.
+        ``Latents`` ``(..., D, ceil(H / stride), ceil(W / stride))``, within +-127.5 unless normalized; a plain tensor
+        in compiled and exported programs.
 
     Raises:
         ValueError: Wrong shape, a side shorter than the stride, values out of range (on the CPU), an audio codec,
@@ -75,8 +78,9 @@ def decode_image(
     Args:
         latents: ``(..., D, h, w)`` as :func:`encode_image` gives them, float, int8 or int16.
         codec: The codec that encoded them.
-        size: ``(H, W)`` of the image, to cut off what encoding added. Default: keep it.
-        normalized: Whether the latents are normalized.
+        size: ``(H, W)`` of the image, to cut off what encoding added. Default: ``signal_size`` of ``Latents``; of a
+            plain tensor, whole cells.
+        normalized: Whether the latents are normalized. ``Latents`` know it themselves.
         decoder: ``"refiner"``, for codecs that have one; see ``Codec.decode``. Default: the codec's own.
         tile: Decode in tiles of this side in pixels where the decoder is a network; see ``Codec.decode``.
         progress: Show the progress of a decoder that is a network.
@@ -85,19 +89,19 @@ def decode_image(
         Float32 images ``(..., C, H, W)`` in [0, 1].
 
     Raises:
-        ValueError: Wrong shape, a size that does not belong to the latents, an audio codec, no such decoder, or a tile
-            that does not fit it.
+        ValueError: Wrong shape, ``Latents`` of another codec, a size that does not belong to the latents, an audio
+            codec, no such decoder, or a tile that does not fit it.
         TypeError: Not a tensor, or neither float nor int8 nor int16.
         ImportError: The decoder is a network, and diffusers is not installed.
 
     Example:
         >>> import torch, walloc_transforms as wt
         >>> latents = wt.functional.encode_image(torch.rand(3, 60, 90), "rgb_16x")
-        >>> tuple(wt.functional.decode_image(latents, "rgb_16x", size=(60, 90)).shape)
+        >>> tuple(wt.functional.decode_image(latents, "rgb_16x").shape)
         (3, 60, 90)
     """
     own = _load(codec, "image")
-    return own.decode(latents, size=size, normalized=normalized, decoder=decoder, tile=tile, progress=progress)
+    return _decode(latents, own, size, normalized, decoder=decoder, tile=tile, progress=progress)
 
 
 def encode_waveform(
@@ -108,7 +112,7 @@ def encode_waveform(
     normalize: bool = False,
     dtype: torch.dtype | None = None,
     sample_rate: int | None = None,
-) -> Tensor:
+) -> Latents:
     """Encode waveforms.
 
     Args:
@@ -121,7 +125,8 @@ def encode_waveform(
         sample_rate: Of the waveform in Hz; checked against the codec's. Default: not checked.
 
     Returns:
-        Latents ``(..., D, ceil(T / stride))``, two frames more for published codecs; within +-127.5 unless normalized.
+        ``Latents`` ``(..., D, ceil(T / stride))``, two frames more for published codecs; within +-127.5 unless
+        normalized. A plain tensor in compiled and exported programs.
 
     Raises:
         ValueError: Wrong shape, fewer samples than the stride, values out of range (on the CPU), another sample rate,
@@ -154,8 +159,9 @@ def decode_waveform(
     Args:
         latents: ``(..., D, t)`` as :func:`encode_waveform` gives them, float, int8 or int16.
         codec: The codec that encoded them.
-        size: Number of samples, to cut off what encoding added. Default: keep it.
-        normalized: Whether the latents are normalized.
+        size: Number of samples, to cut off what encoding added. Default: ``signal_size`` of ``Latents``; of a plain
+            tensor, whole frames.
+        normalized: Whether the latents are normalized. ``Latents`` know it themselves.
         decoder: ``"refiner"``, for codecs that have one; see ``Codec.decode``. Default: the codec's own.
         tile: Decode in tiles of this length in samples where the decoder is a network; see ``Codec.decode``.
         progress: Show the progress of a decoder that is a network.
@@ -164,19 +170,19 @@ def decode_waveform(
         Float32 waveforms ``(..., C, T)`` in [-1, 1].
 
     Raises:
-        ValueError: Wrong shape, a size that does not belong to the latents, an image codec, no such decoder, or a tile
-            that does not fit it.
+        ValueError: Wrong shape, ``Latents`` of another codec, a size that does not belong to the latents, an image
+            codec, no such decoder, or a tile that does not fit it.
         TypeError: Not a tensor, or neither float nor int8 nor int16.
         ImportError: The decoder is a network, and diffusers is not installed.
 
     Example:
         >>> import torch, walloc_transforms as wt
         >>> latents = wt.functional.encode_waveform(torch.zeros(2, 44100), "stereo_5x")
-        >>> tuple(wt.functional.decode_waveform(latents, "stereo_5x", size=44100).shape)
+        >>> tuple(wt.functional.decode_waveform(latents, "stereo_5x").shape)
         (2, 44100)
     """
     own = _load(codec, "audio")
-    return own.decode(latents, size=size, normalized=normalized, decoder=decoder, tile=tile, progress=progress)
+    return _decode(latents, own, size, normalized, decoder=decoder, tile=tile, progress=progress)
 
 
 def check_options(quantize: bool, normalize: bool, dtype: torch.dtype | None) -> None:
@@ -193,14 +199,23 @@ def check_options(quantize: bool, normalize: bool, dtype: torch.dtype | None) ->
         raise ValueError(f"dtype={dtype} holds rounded latents only: set quantize=True and normalize=False")
 
 
-def _encode(x: Tensor, codec: Codec, quantize: bool, normalize: bool, dtype: torch.dtype | None) -> Tensor:
+def _encode(x: Tensor, codec: Codec, quantize: bool, normalize: bool, dtype: torch.dtype | None) -> Latents:
     check_options(quantize, normalize, dtype)
     if dtype is torch.int8 and codec.config.latent_bits > 8:
         raise ValueError(f"latents of {codec.config.latent_bits} bits do not fit torch.int8")
     latents = codec.encode(x, rounding="round" if quantize else "none")
     if normalize:
         latents = codec.normalize(latents)
-    return latents if dtype is None else latents.to(dtype)
+    latents = latents if dtype is None else latents.to(dtype)
+    return wrap_latents(latents, codec, x.shape[-codec.config.dims :], normalized=normalize)
+
+
+def _decode(
+    latents: Tensor, codec: Codec, size: Sequence[int] | int | None, normalized: bool, **options: Any
+) -> Tensor:
+    checked = check_latents(latents, codec, normalized)
+    size = checked.size if size is None else size
+    return codec.decode(checked.tensor, size=size, normalized=checked.normalized, **options)
 
 
 _embedded = lru_cache(load_codec)  # calls by name, one per image, do not read the weights again

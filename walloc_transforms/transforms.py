@@ -2,11 +2,11 @@
 
     v2.Compose([v2.RandomResizedCrop(256), v2.RandomHorizontalFlip(), wt.WallocEncode("rgb_16x")])
 
-Encode last: latents are plain tensors, which a later transform would take for an image.
+What follows ``WallocEncode`` reads ``Latents``: see ``latents.py`` for what transforms do to them.
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from PIL import Image
@@ -18,43 +18,57 @@ from torchvision.transforms.v2 import functional as F
 
 from .codec import Codec, Network, check_sample_rate
 from .functional import check_options, decode_image, decode_waveform, encode_image, encode_waveform
+from .latents import Latents, as_plain
 from .signals import pil_to_tensor
 from .zoo import CodecLike, load_codec
 
 __all__ = ["WallocDecode", "WallocEncode"]
 
-Targets = Literal["pass", "latent"]
+Targets = Literal["keep", "rescale"]
+
+_TARGETS = (tv_tensors.BoundingBoxes, tv_tensors.KeyPoints, tv_tensors.Mask)
+_WITH_ANGLE = (tv_tensors.BoundingBoxFormat.XYWHR, tv_tensors.BoundingBoxFormat.CXCYWHR)
 
 
 class WallocEncode(v2.Transform):
     """Encode images or waveforms to latents, where ``v2.Resize`` stood.
 
-    In a sample of any structure, PIL images, ``tv_tensors.Image`` and ``Video`` and otherwise the first pure tensor are
-    encoded; by an audio codec the first pure tensor, whatever else there is. Labels and everything else pass through as
-    the same objects. PIL images of every mode with one meaning are converted to the codec's channels. Works in workers
-    of any start method, and on batches on any device.
+    A sample may have any structure. An image codec encodes every PIL image, ``tv_tensors.Image`` and
+    ``tv_tensors.Video`` in it. If there are none, it encodes the first pure tensor, as all v2 transforms do; a second
+    pure tensor is a label to it. An audio codec encodes the first pure tensor. Everything else comes back as the same
+    object. PIL images of every mode with one meaning are converted to the codec's channels. The transform works in
+    workers of any start method, and on batches on any device.
 
     Args:
-        codec: A codec, the name of an embedded one, a folder, or a hub repository.
+        codec: A codec, the name of an embedded one, a folder, or a hub repository. A codec is used as it is, not
+            copied: ``.to(device)`` moves it.
         quantize: Round the latents to integers.
-        normalize: Zero mean and unit variance per channel, by the statistics kept with the codec: for networks that do
-            not normalize their input themselves.
+        normalize: Give every channel zero mean and unit variance, by the statistics kept with the codec, for networks
+            that do not normalize their input themselves.
         dtype: Of the latents; ``torch.int8`` needs ``quantize=True``. Default: float32.
-        targets: What happens to bounding boxes, key points and masks: ``"pass"`` leaves them in pixels; ``"latent"``
-            brings them to the latent grid: coordinates are divided by the codec's stride, in float, and a mask keeps
-            the pixel in the middle of every cell.
+        targets: What happens to bounding boxes, key points and masks. ``"keep"`` leaves them in pixels. ``"rescale"``
+            brings them to the grid: coordinates are divided by the codec's stride, in float, and a mask keeps the pixel
+            in the middle of every cell.
         sample_rate: Of the waveforms in Hz, checked against the codec's. Default: not checked.
 
     Attributes:
         codec: The codec, loaded.
 
     Shapes:
-        ``(..., C, H, W)`` to ``(..., D, ceil(H / stride), ceil(W / stride))``; ``(..., C, T)`` to
-        ``(..., D, ceil(T / stride))``, two more for published codecs.
+        ``(..., C, H, W)`` to ``Latents`` ``(..., D, ceil(H / stride), ceil(W / stride))``; ``(..., C, T)`` to
+        ``(..., D, ceil(T / stride))``, two frames more for published codecs.
 
     Raises:
         ValueError: Unknown codec, another sample rate than the codec's, options that exclude each other, or
             ``normalize`` with a codec that came without statistics. On call: see ``functional.encode_image``.
+        TypeError: On call: the sample holds nothing to encode, or latents already.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> encode = wt.WallocEncode("rgb_16x", normalize=True)
+        >>> latents, label = encode(torch.rand(3, 224, 224), 7)
+        >>> tuple(latents.shape), latents.codec, latents.normalized, label
+        ((12, 28, 28), 'rgb_16x', True, 7)
     """
 
     def __init__(
@@ -64,13 +78,13 @@ class WallocEncode(v2.Transform):
         quantize: bool = False,
         normalize: bool = False,
         dtype: torch.dtype | None = None,
-        targets: Targets = "pass",
+        targets: Targets = "keep",
         sample_rate: int | None = None,
     ) -> None:
         super().__init__()
         check_options(quantize, normalize, dtype)
-        if targets not in ("pass", "latent"):
-            raise ValueError(f"targets must be 'pass' or 'latent', got {targets!r}")
+        if targets not in get_args(Targets):
+            raise ValueError(f"targets must be 'keep' or 'rescale', got {targets!r}")
         self.codec = load_codec(codec)
         check_sample_rate(self.codec.config, sample_rate)
         if normalize:
@@ -78,27 +92,33 @@ class WallocEncode(v2.Transform):
         self.quantize, self.normalize, self.dtype, self.targets = quantize, normalize, dtype, targets
         kinds: tuple[Any, ...] = (F.is_pure_tensor,)
         if self.codec.config.modality == "image":
-            kinds = (F.is_pure_tensor, tv_tensors.Image, tv_tensors.Video, Image.Image)
-            if targets == "latent":
-                kinds += (tv_tensors.BoundingBoxes, tv_tensors.KeyPoints, tv_tensors.Mask)
+            kinds += (tv_tensors.Image, tv_tensors.Video, Image.Image, *(_TARGETS if targets == "rescale" else ()))
         self._transformed_types = kinds
 
     def _needs_transform_list(self, flat_inputs: list[Any]) -> list[bool]:
-        """Take the first pure tensor for the waveform also where there are images, which torchvision does not."""
+        """Refuse samples without an image or waveform; torchvision would give them back as they are."""
         if self.codec.config.modality == "image":
-            return super()._needs_transform_list(flat_inputs)
-        first = next((i for i, inpt in enumerate(flat_inputs) if F.is_pure_tensor(inpt)), None)
-        return [i == first for i in range(len(flat_inputs))]
+            needed = super()._needs_transform_list(flat_inputs)
+            what = "a PIL image, a tensor (..., C, H, W) or a tv_tensors.Image"
+        else:  # also where there are images, which keep torchvision from transforming pure tensors
+            needed, what = _first_pure_tensor(flat_inputs), "a tensor (..., C, T)"
+        latents = next((entry for entry in flat_inputs if isinstance(entry, Latents)), None)
+        if latents is not None:
+            raise TypeError(f"the sample holds latents of codec {latents.codec!r} already: encode once")
+        if not any(need and not isinstance(entry, _TARGETS) for entry, need in zip(flat_inputs, needed, strict=True)):
+            hint = "; v2.ToImage() makes images of arrays" if "ndarray" in _kinds(flat_inputs) else ""
+            raise TypeError(f"the sample holds nothing to encode: expected {what}, got {_kinds(flat_inputs)}{hint}")
+        return needed
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Encode one entry of a sample; called by torchvision."""
-        if isinstance(inpt, (tv_tensors.BoundingBoxes, tv_tensors.KeyPoints, tv_tensors.Mask)):
-            return _to_grid(inpt, self.codec.config.stride)
         c = self.codec.config
+        if isinstance(inpt, _TARGETS):
+            return _to_grid(inpt, c.stride)
         if isinstance(inpt, Image.Image):
             inpt = pil_to_tensor(inpt, c.signal_channels)
-        if isinstance(inpt, tv_tensors.TVTensor):  # the compiler does not know as_subclass
-            inpt = inpt[...] if torch.compiler.is_compiling() else inpt.as_subclass(Tensor)
+        if isinstance(inpt, tv_tensors.TVTensor):
+            inpt = as_plain(inpt)
         device = self.codec.latent_mean.device
         if inpt.device != device:
             where = "in a DataLoader worker " if get_worker_info() is not None else ""
@@ -122,22 +142,37 @@ class WallocEncode(v2.Transform):
 class WallocDecode(v2.Transform):
     """Decode latents to float images in [0, 1] or waveforms in [-1, 1].
 
+    A sample may have any structure. Every ``Latents`` in it is decoded; if there are none, the first pure tensor is.
+    Everything else comes back as the same object.
+
     Args:
-        codec: The codec that encoded the latents.
+        codec: The codec that encoded the latents. ``Latents`` of another one are refused.
         decoder: Which of the codec's decoders: ``"linear"``, ``"refiner"``, or that of a published codec. Default: the
             codec's own, ``codec.config.decoder``.
-        size: ``(H, W)``, or ``T`` of a waveform, to cut off what encoding added. Default: keep it.
-        normalized: Whether the latents are normalized.
-        tile: Decode in tiles of so many pixels where the decoder is a network; see ``Codec.decode``.
+        size: ``(H, W)``, or ``T`` of a waveform, to cut off what encoding added. Default: ``signal_size`` of
+            ``Latents``; of a plain tensor, whole cells.
+        normalized: Whether the latents are normalized. ``Latents`` know it themselves.
+        tile: Decode in tiles of this side in samples where the decoder is a network; see ``Codec.decode``.
+
+    Attributes:
+        codec: The codec, loaded.
 
     Shapes:
-        ``(..., D, h, w)`` to ``(..., C, h * stride, w * stride)``, or to ``(..., C, *size)``; audio likewise.
+        ``(..., D, h, w)`` to ``(..., C, H, W)``, and ``(..., D, t)`` to ``(..., C, T)``.
 
     Raises:
-        ValueError: Unknown codec or decoder. On call: see ``functional.decode_image``.
+        ValueError: Unknown codec or decoder, a size or tile that does not fit the codec, or ``normalized`` with a codec
+            that came without statistics. On call: see ``functional.decode_image``.
+        TypeError: On call: the sample holds nothing to decode.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> latents = wt.WallocEncode("rgb_16x")(torch.rand(3, 60, 90))
+        >>> tuple(wt.WallocDecode("rgb_16x")(latents).shape)
+        (3, 60, 90)
     """
 
-    _transformed_types = (F.is_pure_tensor,)
+    _transformed_types = (F.is_pure_tensor, Latents)
 
     def __init__(
         self,
@@ -150,21 +185,31 @@ class WallocDecode(v2.Transform):
     ) -> None:
         super().__init__()
         self.codec = load_codec(codec)
-        self.decoder = self.codec.config.check_decoder(decoder)
-        self.codec.config.check_tile(tile, decoder)
-        self.size, self.tile, self.normalized = self.codec.config.check_size(size), tile, normalized
+        config = self.codec.config
+        self.decoder, self.size = config.check_decoder(decoder), config.check_size(size)
+        config.check_tile(tile, decoder)
         if normalized:
             self.codec.check_statistics()
+        self.normalized, self.tile = normalized, tile
+
+    def _needs_transform_list(self, flat_inputs: list[Any]) -> list[bool]:
+        """Decode all ``Latents``, or else the first pure tensor, also where there are images."""
+        needed = [isinstance(entry, Latents) for entry in flat_inputs]
+        needed = needed if any(needed) else _first_pure_tensor(flat_inputs)
+        if not any(needed):
+            raise TypeError(f"the sample holds nothing to decode: expected latents, got {_kinds(flat_inputs)}")
+        return needed
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Decode one entry of a sample; called by torchvision."""
-        decode = decode_image if self.codec.config.modality == "image" else decode_waveform
-        options: dict[str, Any] = {"normalized": self.normalized, "decoder": self.decoder, "tile": self.tile}
-        return decode(inpt, self.codec, size=self.size, **options)
+        decode: Any = decode_image if self.codec.config.modality == "image" else decode_waveform
+        return decode(
+            inpt, self.codec, size=self.size, normalized=self.normalized, decoder=self.decoder, tile=self.tile
+        )
 
     def extra_repr(self) -> str:
         """Show codec, channels, stride and the options in ``repr``."""
-        return f"{_describe(self.codec)}, decoder={self.decoder!r}, size={self.size}"
+        return f"{_describe(self.codec)}, decoder={self.decoder!r}, size={self.size}, normalized={self.normalized}"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.extra_repr()})"
@@ -172,6 +217,15 @@ class WallocDecode(v2.Transform):
 
 def _describe(codec: Codec) -> str:
     return f"{codec.config.name!r}, channels={codec.config.channels}, stride={codec.config.stride}"
+
+
+def _kinds(flat_inputs: list[Any]) -> str:
+    return ", ".join(sorted({type(entry).__name__ for entry in flat_inputs})) or "an empty sample"
+
+
+def _first_pure_tensor(flat_inputs: list[Any]) -> list[bool]:
+    first = next((i for i, entry in enumerate(flat_inputs) if F.is_pure_tensor(entry)), None)
+    return [i == first for i in range(len(flat_inputs))]
 
 
 def _to_grid(target: Any, stride: int) -> Any:
@@ -190,6 +244,3 @@ def _to_grid(target: Any, stride: int) -> Any:
     if isinstance(target, tv_tensors.BoundingBoxes) and target.format in _WITH_ANGLE:
         scale[-1] = 1
     return wrap(plain * scale, like=target, canvas_size=cells)
-
-
-_WITH_ANGLE = (tv_tensors.BoundingBoxFormat.XYWHR, tv_tensors.BoundingBoxFormat.CXCYWHR)

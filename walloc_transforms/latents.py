@@ -1,0 +1,318 @@
+"""``Latents``: what ``WallocEncode`` gives, a tv_tensor that knows its codec, and what transforms do to it.
+
+No transform of torchvision takes it for an image: one without a kernel below leaves it as it is, or refuses it. The
+kernels: flips, by the codec's own weights, and crops, in cells of the grid.
+"""
+
+import weakref
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import functional as F
+
+from .codec import Codec, check_flips, flip
+from .zoo import embedded_names, load_codec
+
+__all__ = ["CheckedLatents", "Latents", "as_plain", "check_latents", "codec_of", "wrap_latents"]
+
+_CODECS: "weakref.WeakValueDictionary[str, Codec]" = weakref.WeakValueDictionary()  # of this process, by fingerprint
+
+
+class Latents(tv_tensors.TVTensor):
+    """Latents of images ``(..., D, h, w)`` or waveforms ``(..., D, t)``, and what must be known to use them.
+
+    ``WallocEncode`` and ``functional.encode_image`` give such tensors; in compiled and exported programs they give
+    plain ones. Every operation on ``Latents`` gives a plain tensor, as for all tv_tensors, except ``to``, ``clone``,
+    ``detach``, ``requires_grad_`` and ``pin_memory``. ``default_collate`` makes a batch a plain tensor, so that models,
+    ``v2.MixUp`` and ``v2.CutMix`` read it as any other.
+
+    Transforms of ``torchvision.transforms.v2`` after encoding leave latents alone, except those that flip and crop:
+
+    * ``RandomHorizontalFlip`` and ``RandomVerticalFlip`` give the latents of the flipped image, nearly: see
+      ``docs/latents.md``. The side that is flipped must be a multiple of the codec's stride.
+    * ``functional.crop`` and ``CenterCrop`` cut the grid: all their numbers count cells, not pixels.
+
+    Args:
+        data: Anything that ``torch.as_tensor`` takes.
+        codec: Name of the codec.
+        fingerprint: ``Codec.fingerprint()`` of the codec.
+        signal_size: ``(H, W)`` or ``(T,)`` of what was encoded.
+        normalized: Whether the latents have zero mean and unit variance per channel.
+        cropped: Per axis of the grid, whether a crop has taken cells away. Default: no.
+        dtype: As for ``torch.as_tensor``.
+        device: As for ``torch.as_tensor``.
+        requires_grad: Default: that of ``data``.
+
+    Attributes:
+        codec: Name of the codec.
+        fingerprint: What tells codecs apart.
+        signal_size: ``(H, W)`` or ``(T,)``, to which decoding crops. (``size`` is a method of every tensor.)
+        normalized: Whether decoding must denormalize.
+        cropped: At a cropped border, flips repeat the outer cell. At others the grid wraps around.
+
+    Raises:
+        ValueError: ``signal_size`` has not one or two sides, or the tensor fewer axes than such latents.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> from torchvision.transforms import v2
+        >>> latents = wt.WallocEncode("rgb_16x")(torch.rand(3, 64, 90))
+        >>> latents.codec, latents.signal_size, latents.normalized
+        ('rgb_16x', (64, 90), False)
+        >>> v2.Resize(4)(latents) is latents
+        True
+        >>> type(latents[:4]).__name__
+        'Tensor'
+        >>> crop = v2.CenterCrop(4)(latents)
+        >>> tuple(crop.shape), crop.signal_size
+        ((12, 4, 4), (32, 32))
+    """
+
+    codec: str
+    fingerprint: str
+    signal_size: tuple[int, ...]
+    normalized: bool
+    cropped: tuple[bool, ...]
+
+    def __new__(
+        cls,
+        data: Any,
+        *,
+        codec: str,
+        fingerprint: str,
+        signal_size: Sequence[int],
+        normalized: bool = False,
+        cropped: Sequence[bool] | None = None,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | int | None = None,
+        requires_grad: bool | None = None,
+    ) -> "Latents":
+        """Build from data and metadata."""
+        tensor = cls._to_tensor(data, dtype=dtype, device=device, requires_grad=requires_grad)
+        size = tuple(int(side) for side in signal_size)
+        if len(size) not in (1, 2) or min(size) < 1:
+            raise ValueError(f"signal_size must be (H, W) of an image or (T,) of a waveform, got {tuple(signal_size)}")
+        if tensor.ndim <= len(size):
+            form = "(..., D, h, w)" if len(size) == 2 else "(..., D, t)"
+            raise ValueError(
+                f"latents of a signal of size {size} have the shape {form}, got a tensor of shape {tuple(tensor.shape)}"
+            )
+        return cls._wrap(tensor, codec, fingerprint, size, normalized, tuple(cropped or [False] * len(size)))
+
+    if TYPE_CHECKING:  # type checkers would hold the arguments of Latents against those of Tensor
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    @classmethod
+    def _wrap(
+        cls,
+        tensor: Tensor,
+        codec: str,
+        fingerprint: str,
+        signal_size: tuple[int, ...],
+        normalized: bool,
+        cropped: tuple[bool, ...],
+    ) -> "Latents":
+        latents = tensor.as_subclass(cls)
+        latents.codec, latents.fingerprint = codec, fingerprint
+        latents.signal_size, latents.normalized, latents.cropped = signal_size, normalized, cropped
+        return latents
+
+    @classmethod
+    def wrap(cls, tensor: Tensor, like: tv_tensors.TVTensor, **kwargs: Any) -> "Latents":
+        """Give ``tensor`` the metadata of ``like``, but for what ``kwargs`` replace; for ``tv_tensors.wrap``."""
+        assert isinstance(like, Latents)
+        known = {name: getattr(like, name) for name in _METADATA}
+        if unknown := kwargs.keys() - known.keys():
+            raise TypeError(f"Latents carry {', '.join(_METADATA)}, got {', '.join(sorted(unknown))}")
+        return cls._wrap(tensor, **{**known, **kwargs})
+
+    @classmethod
+    def _wrap_output(cls, output: Tensor, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Tensor:
+        """Keep the metadata where torchvision keeps the type: ``to``, ``clone`` and the like."""
+        like = next((arg for arg in args if isinstance(arg, Latents)), None)
+        if like is None or not isinstance(output, Tensor) or output.shape != like.shape:
+            return output
+        return cls.wrap(output, like)
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return self._make_repr(
+            codec=repr(self.codec),
+            fingerprint=f"{self.fingerprint[:8]}...",
+            signal_size=self.signal_size,
+            normalized=self.normalized,
+            cropped=self.cropped,
+        )
+
+
+_METADATA = ("codec", "fingerprint", "signal_size", "normalized", "cropped")
+
+
+def wrap_latents(tensor: Tensor, codec: Codec, size: Sequence[int], *, normalized: bool = False) -> Latents:
+    """Make ``Latents`` of what a codec has encoded, and remember the codec for flips in this process.
+
+    Args:
+        tensor: Latents of ``codec``.
+        codec: The codec.
+        size: ``(H, W)`` or ``(T,)`` of the signal.
+        normalized: Whether the latents are normalized.
+
+    Returns:
+        Latents of the same memory. In compiled and exported programs, the tensor as it is: a program is not to keep
+        the fingerprint of today as a constant, and torch.export makes no subclasses.
+    """
+    if torch.compiler.is_compiling():
+        return tensor  # pyright: ignore[reportReturnType]
+    fingerprint = codec.fingerprint()
+    _CODECS[fingerprint] = codec
+    sides = tuple(size)
+    return Latents._wrap(tensor, codec.config.name, fingerprint, sides, normalized, (False,) * len(sides))
+
+
+class CheckedLatents(NamedTuple):
+    """What :func:`check_latents` returns.
+
+    Attributes:
+        tensor: The latents as a plain tensor.
+        normalized: Whether they are normalized.
+        size: Size of the signal; None for a plain tensor, which does not tell.
+    """
+
+    tensor: Tensor
+    normalized: bool
+    size: tuple[int, ...] | None
+
+
+def check_latents(latents: Tensor, codec: Codec, normalized: bool = False) -> CheckedLatents:
+    """Look at latents before they are used by a codec: are they its own, and are they normalized?
+
+    Args:
+        latents: ``Latents``, or a plain tensor, which is believed.
+        codec: The codec that is to decode or read them.
+        normalized: What the caller was told; ``Latents`` know it themselves.
+
+    Raises:
+        ValueError: They are another codec's, or not normalized though the caller was told so.
+    """
+    if not isinstance(latents, Latents):
+        return CheckedLatents(latents, normalized, None)
+    own = latents.normalized
+    if not torch.compiler.is_compiling():  # which cannot trace a fingerprint
+        if latents.fingerprint != codec.fingerprint():
+            raise ValueError(
+                f"these latents were encoded by codec {latents.codec!r} (fingerprint {latents.fingerprint[:8]}), not "
+                f"by {codec.config.name!r} of {codec.config.channels} channels ({codec.fingerprint()[:8]}): decode "
+                "them with the codec that encoded them"
+            )
+        if normalized and not own:
+            raise ValueError(f"these latents of codec {latents.codec!r} are not normalized, got normalized=True")
+    return CheckedLatents(as_plain(latents), own, latents.signal_size)
+
+
+def as_plain(tensor: Tensor) -> Tensor:
+    """Make a plain tensor of a tv_tensor, in the same memory."""
+    # The compiler does not know as_subclass of such a class; indexing takes 5 us where as_subclass takes 1.
+    return tensor[...] if torch.compiler.is_compiling() else tensor.as_subclass(Tensor)
+
+
+def codec_of(latents: Latents) -> Codec:
+    """Find the codec of latents: one that has encoded in this process, or an embedded one.
+
+    Raises:
+        ValueError: There is none.
+    """
+    known = _CODECS.get(latents.fingerprint)
+    if known is not None and known.fingerprint() == latents.fingerprint:  # it may have been trained since
+        return known
+    if latents.codec in embedded_names():
+        channels = latents.shape[-len(latents.signal_size) - 1]
+        embedded = load_codec(latents.codec)
+        if 1 <= channels < embedded.config.channels and embedded.config.is_linear:
+            embedded = embedded.prefix(channels)
+        if embedded.fingerprint() == latents.fingerprint:
+            _KEPT[latents.fingerprint] = _CODECS[latents.fingerprint] = embedded
+            return embedded
+    raise ValueError(
+        f"codec {latents.codec!r} (fingerprint {latents.fingerprint[:8]}) is not embedded, and has not encoded "
+        "anything in this process that is still there: keep the WallocEncode, or flip before encoding"
+    )
+
+
+_KEPT: dict[str, Codec] = {}  # embedded codecs that were loaded here, which nobody else holds
+
+
+@F.register_kernel(F.horizontal_flip, Latents)
+def _horizontal_flip(latents: Latents) -> Latents:
+    return _flip(latents, -1)
+
+
+@F.register_kernel(F.vertical_flip, Latents)
+def _vertical_flip(latents: Latents) -> Latents:
+    return _flip(latents, -2)
+
+
+def _flip(latents: Latents, axis: int) -> Latents:
+    codec, side = codec_of(latents), latents.signal_size[axis] if len(latents.signal_size) == 2 else 0
+    check_flips(codec)
+    if side % codec.config.stride:
+        what = "width" if axis == -1 else "height"
+        raise ValueError(
+            f"flipped, an image of {what} {side} would begin with what encoding added to fill its last cell: crop the "
+            f"image to a multiple of {codec.config.stride} before encoding, or the latents to whole cells before they "
+            "are flipped"
+        )
+    plain = latents.as_subclass(Tensor)
+    x = codec.denormalize(plain.to(torch.float32)) if latents.normalized else plain.to(torch.float32)
+    x = flip(x, codec, axis, wraps=not latents.cropped[axis])
+    x = codec.normalize(x) if latents.normalized else x
+    x = x if plain.is_floating_point() else x.round()
+    return Latents.wrap(x.to(plain.dtype), latents)
+
+
+@F.register_kernel(F.get_size, Latents)
+def _get_size(latents: Latents) -> list[int]:
+    return _grid(latents)
+
+
+@F.register_kernel(F.crop, Latents)
+def _crop(latents: Latents, top: int, left: int, height: int, width: int) -> Latents:
+    grid = _grid(latents)
+    stride = _stride(latents.signal_size, grid)
+    size, cropped = [], []
+    for first, cells, all_cells, side, was in zip(
+        (top, left), (height, width), grid, latents.signal_size, latents.cropped, strict=True
+    ):
+        if first < 0 or cells < 1 or first + cells > all_cells:
+            raise ValueError(
+                f"a crop of latents counts cells and lies within their grid, here of {grid[0]} x {grid[1]} cells: got "
+                f"top={top}, left={left}, height={height}, width={width}"
+            )
+        size.append(min(side, (first + cells) * stride) - first * stride)
+        cropped.append(was or cells < all_cells)
+    plain = latents.as_subclass(Tensor)[..., top : top + height, left : left + width]
+    return Latents.wrap(plain, latents, signal_size=tuple(size), cropped=tuple(cropped))
+
+
+@F.register_kernel(F.center_crop, Latents)
+def _center_crop(latents: Latents, output_size: Sequence[int] | int) -> Latents:
+    sides = [output_size] if isinstance(output_size, int) else list(output_size)
+    height, width = sides * 2 if len(sides) == 1 else sides
+    rows, columns = _grid(latents)
+    return _crop(latents, round((rows - height) / 2), round((columns - width) / 2), height, width)
+
+
+def _grid(latents: Latents) -> list[int]:
+    if len(latents.signal_size) != 2:
+        raise ValueError(f"latents of codec {latents.codec!r} are of waveforms: they have no height and width")
+    return list(latents.shape[-2:])
+
+
+def _stride(size: Sequence[int], grid: Sequence[int]) -> int:
+    """Return the samples per cell, a power of two: only one fits, unless the grid is a single cell."""
+    for levels in range(17):
+        if all(-(-side // 2**levels) == cells for side, cells in zip(size, grid, strict=True)):
+            return 2**levels
+    raise ValueError(f"a grid of {grid[0]} x {grid[1]} cells does not belong to images of size {tuple(size)}")
