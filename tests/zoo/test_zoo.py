@@ -306,27 +306,3 @@ def test_refiner_that_the_hub_does_not_give(tmp_path: Path, monkeypatch: pytest.
         codec.decode(latents, decoder="refiner")
     file.write_bytes(content)
     codec.decode(latents, decoder="refiner")
-
-
-def test_import_is_light() -> None:
-    heavy = {
-        "timm",
-        "torchaudio",
-        "torchvision",
-        "huggingface_hub",
-        "pytorch_wavelets",
-        "PIL",
-        "torch._dynamo",
-        "diffusers",
-    }
-    code = f"import sys, walloc_transforms; print({heavy} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
-
-
-def test_public_names() -> None:
-    for name in wt.__all__:
-        assert getattr(wt, name) is not None
-        assert name in dir(wt)
-    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
-        _ = wt.nonsense
