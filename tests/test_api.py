@@ -47,12 +47,15 @@ def function_line(node: ast.FunctionDef, name: str, *, bound: bool = False) -> s
 
 
 def class_lines(thing: type, name: str) -> Iterator[str]:
-    bases = [ast.unparse(base) for base in class_definition(thing).bases]
-    shown = [base for base in bases if is_public(base)]
+    """The class and its public members; what a base that is not public brings along is the class's own."""
+    merged = {base for base in thing.__mro__[1:] if base.__module__.startswith("walloc_transforms.")}
+    merged -= set(public_objects().values())
+    hidden = {base.__name__ for base in merged}
+    shown = [text for base in class_definition(thing).bases if (text := ast.unparse(base)) not in hidden]
     yield f"class {name}({', '.join(shown)})" if shown else f"class {name}"
     members: dict[str, str] = {}
-    for base in thing.__mro__:  # what a private base brings along is public too
-        if base is thing or (base.__module__.startswith("walloc_transforms.") and not is_public(base.__name__)):
+    for base in thing.__mro__:
+        if base is thing or base in merged:
             for part in class_definition(base).body:
                 members.update((name, line) for name, line in member_lines(part) if name not in members)
     yield from members.values()
