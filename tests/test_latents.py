@@ -297,6 +297,17 @@ def test_mixing_batches(latents: wt.Latents) -> None:
         v2.CutMix(num_classes=2)(wt.WallocEncode("rgb_16x")(torch.rand(2, 3, 64, 64)), labels)
 
 
+def test_what_torchvision_does_not_ask(latents: wt.Latents) -> None:
+    """Two mistakes that nobody can refuse; docs/latents.md warns of them. May torchvision mend them one day."""
+    batch = wt.WallocEncode("rgb_16x")(torch.rand(2, 3, 64, 64))
+    mixed, labels = v2.MixUp(num_classes=2)(batch, torch.tensor([0, 1]))
+    assert mixed is batch
+    assert torch.equal(labels[0], labels[1].flip(0))
+    whole = F.crop(latents, 0, 0, 15, 11)
+    _, one_hot = v2.RandomHorizontalFlip(1)((whole, torch.tensor([0, 1])))
+    assert one_hot.tolist() == [1, 0]
+
+
 # Crops
 
 
