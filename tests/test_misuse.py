@@ -1,0 +1,143 @@
+"""Mistakes that would be silent: values out of range, a foreign codec, latents taken for images. Each is an error.
+
+What cannot be noticed is tried as well, so that the documentation of it stays true: a plain tensor does not tell which
+codec made it, whether it is normalized, in which order its colors are, or at which rate it was sampled.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+import walloc_transforms as wt
+
+
+def photograph() -> Tensor:
+    """A picture with dark, bright and colored places, ``(3, 64, 96)`` in [0, 1]."""
+    rows, columns = torch.linspace(0, 1, 64)[:, None], torch.linspace(0, 1, 96)
+    return torch.stack([rows * columns, rows.expand(-1, 96), (1 - columns).expand(64, -1)])
+
+
+def tone() -> Tensor:
+    return 0.8 * torch.sin(torch.arange(8192) * torch.tensor([[0.05], [0.07]]))
+
+
+MEAN, STD = torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1), torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+WRONG_IMAGES = {
+    "0..255": (lambda x: x * 255, "0..255 as floats"),
+    "ImageNet": (lambda x: (x - MEAN) / STD, "normalized pixels"),
+    "-1..1": (lambda x: x * 2 - 1, "normalized pixels"),
+}
+
+
+@pytest.mark.parametrize("codec", ["rgb_16x", "rgb_4x"])
+@pytest.mark.parametrize(("change", "match"), WRONG_IMAGES.values(), ids=WRONG_IMAGES)
+def test_images_out_of_range(codec: str, change: Callable[[Tensor], Tensor], match: str) -> None:
+    wrong = change(photograph())
+    stem = wt.WallocStem(codec, 8, stride=8)
+    model = wt.replace_stem(timm.create_model("vit_tiny_patch16_224", img_size=(64, 96)), codec)
+    calls: list[Callable[[], Any]] = [
+        lambda: wt.WallocEncode(codec)(wrong),
+        lambda: wt.functional.encode_image(wrong, codec),
+        lambda: wt.load_codec(codec).encode(wrong),
+        lambda: wt.fit_codec([wrong], levels=2, channels=4, progress=False),
+        lambda: stem(wrong[None]),
+        lambda: model(wrong[None]),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=match):
+            call()
+
+
+def test_pcm_as_floats() -> None:
+    wrong, codec = tone() * 32767, "stereo_20x"
+    calls: list[Callable[[], Any]] = [
+        lambda: wt.WallocEncode(codec)(wrong),
+        lambda: wt.functional.encode_waveform(wrong, codec),
+        lambda: wt.StreamEncoder(wt.load_codec(codec))(wrong),
+        lambda: wt.fit_codec([wrong], levels=4, channels=4, progress=False),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="PCM as floats"):
+            call()
+
+
+def test_integers_and_floats_mean_the_same_everywhere() -> None:
+    codec, image = wt.load_codec("rgb_16x"), (photograph() * 255).round().to(torch.uint8)
+    latents = wt.WallocEncode(codec)(image)
+    for same in (codec.encode(image), codec.encode(image / 255), wt.functional.encode_image(image / 255, codec)):
+        torch.testing.assert_close(torch.as_tensor(latents), torch.as_tensor(same), rtol=0, atol=1e-3)
+    stem = wt.WallocStem(codec, 8, stride=8)
+    torch.testing.assert_close(stem(image[None]), stem(image[None] / 255), rtol=0, atol=1e-3)
+
+
+def test_normalized_latents() -> None:
+    normalized = wt.WallocEncode("rgb_16x", normalize=True)(photograph())
+    image = wt.WallocDecode("rgb_16x")(normalized)  # Latents know that they are normalized
+    torch.testing.assert_close(image, wt.WallocDecode("rgb_16x")(wt.WallocEncode("rgb_16x")(photograph())))
+    plain = normalized.as_subclass(Tensor)
+    torch.testing.assert_close(wt.WallocDecode("rgb_16x", normalized=True)(plain), image)
+    with pytest.raises(ValueError, match="normalized"):
+        wt.WallocStem("rgb_16x", 8, stride=8, input="latents")(normalized[None] if normalized.ndim == 4 else normalized)
+
+
+def test_latents_of_another_codec(tmp_path: Path) -> None:
+    latents = wt.WallocEncode("rgb_16x", quantize=True)(photograph())
+    for call in (
+        lambda: wt.WallocDecode("rgb_16x_joint")(latents),
+        lambda: wt.functional.decode_image(latents, "rgb_16x_joint"),
+        lambda: wt.functional.decode_image(latents, wt.load_codec("rgb_4x", channels=12)),
+        lambda: wt.save_latents(tmp_path / "a.wlc", latents, "rgb_16x_joint", size=(64, 96)),
+    ):
+        with pytest.raises(ValueError, match="rgb_16x"):
+            call()
+    assert not (tmp_path / "a.wlc").exists()
+
+
+def test_values_that_are_not_finite() -> None:
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        wt.functional.decode_image(torch.full((12, 4, 4), torch.nan), "rgb_16x")
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        wt.functional.encode_image(photograph().index_fill(1, torch.tensor(3), torch.inf), "rgb_16x")
+
+
+def test_an_array_is_no_image() -> None:
+    array = (photograph().movedim(0, -1).numpy() * 255).astype(np.uint8)
+    with pytest.raises(TypeError, match="ndarray"):
+        wt.WallocEncode("rgb_16x")(array)
+    with pytest.raises(TypeError, match="ndarray"):
+        wt.functional.encode_image(array, "rgb_16x")  # pyright: ignore[reportArgumentType]
+
+
+def test_pixel_transforms_leave_latents_alone() -> None:
+    latents = wt.WallocEncode("rgb_16x")(photograph())
+    for transform in (v2.Resize((4, 4)), v2.ColorJitter(0.5), v2.GaussianBlur(3), v2.RandomRotation(30)):
+        try:
+            after = transform(latents)
+        except (TypeError, ValueError, NotImplementedError):
+            continue
+        assert torch.equal(torch.as_tensor(after), torch.as_tensor(latents))
+
+
+def test_codecs_that_are_given_stay_where_and_as_they_are() -> None:
+    codec = wt.load_codec("rgb_16x")
+    state = {name: value.clone() for name, value in codec.state_dict().items()}
+    for made in (wt.WallocEncode(codec), wt.WallocDecode(codec), wt.WallocStem(codec, 8, stride=8)):
+        made.to("meta")
+    wt.fit_statistics(codec, [photograph()], progress=False)
+    assert all(torch.equal(value, state[name]) for name, value in codec.state_dict().items())
+
+
+def test_what_a_plain_tensor_does_not_tell() -> None:
+    """These stay silent, and the documentation says so."""
+    x, latents = photograph(), wt.load_codec("rgb_16x").encode(photograph())
+    assert wt.functional.encode_image(x.flip(0), "rgb_16x").isfinite().all()  # BGR
+    assert wt.functional.decode_image(latents, "rgb_16x_joint").isfinite().all()
+    assert wt.functional.decode_image(latents / 50, "rgb_16x").isfinite().all()  # as if normalized
+    assert wt.functional.encode_waveform(tone(), "stereo_20x").isfinite().all()  # of any rate, if none is named
