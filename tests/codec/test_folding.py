@@ -3,6 +3,7 @@
 import copy
 import pickle
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from tests.helpers import (
     signal,
 )
 from walloc_transforms.codec import Codec
+from walloc_transforms.codec.folding import FoldedPath
 
 
 @pytest.fixture(scope="module")
@@ -370,3 +372,28 @@ def test_refined_decoding_compiles_whole(refined: Codec) -> None:
     compiled = compile_whole(lambda z: refined.decode(z, size=(17, 24), decoder="refiner"))
     expected = reference_decode(refined, latents, refined=True)[..., :17, :]
     assert_close(compiled(latents), expected, rtol=0, atol=1e-3)
+
+
+def test_nothing_is_folded_before_it_is_needed() -> None:
+    codec = make_codec()
+    paths = [module for module in codec.modules() if isinstance(module, FoldedPath)]
+    assert [path.folded for path in paths] == [None] * 3
+    latents = codec.encode(signal(1, 3, 16, 16))
+    assert sum(path.folded is not None for path in paths) == 1
+    codec.decode(latents)
+    assert sum(path.folded is not None for path in paths) == 2
+
+
+def test_threads_may_share_a_codec_from_the_first_call_on(refined: Codec, tmp_path: Path) -> None:
+    x = signal(2, 3, 40, 48)
+    refined.save_pretrained(tmp_path)
+    latents = refined.encode(x)
+    expected = refine(refined, latents)
+
+    def work(codec: Codec) -> bool:
+        return torch.equal(codec.encode(x), latents) and torch.equal(refine(codec, latents), expected)
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            cold = Codec.from_pretrained(tmp_path)
+            assert all(pool.map(work, [cold] * 8))
