@@ -84,7 +84,9 @@ def test_normalized_latents() -> None:
     plain = normalized.as_subclass(Tensor)
     torch.testing.assert_close(wt.WallocDecode("rgb_16x", normalized=True)(plain), image)
     with pytest.raises(ValueError, match="normalized"):
-        wt.WallocStem("rgb_16x", 8, stride=8, input="latents")(normalized[None] if normalized.ndim == 4 else normalized)
+        wt.WallocStem("rgb_16x", 8, stride=8, input="latents")(
+            wt.WallocEncode("rgb_16x", normalize=True)(photograph()[None])
+        )
 
 
 def test_latents_of_another_codec(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@
 What follows ``WallocEncode`` reads ``Latents``: see ``latents.py`` for what transforms do to them.
 """
 
+import copy
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -40,8 +41,8 @@ class WallocEncode(v2.Transform):
     workers of any start method, and on batches on any device.
 
     Args:
-        codec: A codec, the name of an embedded one, a folder, or a hub repository. A codec is used as it is, not
-            copied: ``.to(device)`` moves it.
+        codec: A codec, the name of an embedded one, a folder, or a hub repository. A codec is copied, so that
+            ``.to(device)`` does not move it.
         quantize: Round the latents to integers.
         normalize: Give every channel zero mean and unit variance, by the statistics kept with the codec, for networks
             that do not normalize their input themselves.
@@ -52,7 +53,7 @@ class WallocEncode(v2.Transform):
         sample_rate: Of the waveforms in Hz, checked against the codec's. Default: not checked.
 
     Attributes:
-        codec: The codec, loaded.
+        codec: The transform's own codec.
 
     Shapes:
         ``(..., C, H, W)`` to ``Latents`` ``(..., D, ceil(H / stride), ceil(W / stride))``; ``(..., C, T)`` to
@@ -85,7 +86,7 @@ class WallocEncode(v2.Transform):
         check_options(quantize, normalize, dtype)
         if targets not in get_args(Targets):
             raise ValueError(f"targets must be 'keep' or 'rescale', got {targets!r}")
-        self.codec = load_codec(codec)
+        self.codec = copy.deepcopy(codec) if isinstance(codec, Codec) else load_codec(codec)
         check_sample_rate(self.codec.config, sample_rate)
         if normalize:
             self.codec.check_statistics()
@@ -146,7 +147,7 @@ class WallocDecode(v2.Transform):
     Everything else comes back as the same object.
 
     Args:
-        codec: The codec that encoded the latents. ``Latents`` of another one are refused.
+        codec: The codec that encoded the latents, of which a copy is made. ``Latents`` of another one are refused.
         decoder: Which of the codec's decoders: ``"linear"``, ``"refiner"``, or that of a published codec. Default: the
             codec's own, ``codec.config.decoder``.
         size: ``(H, W)``, or ``T`` of a waveform, to cut off what encoding added. Default: ``signal_size`` of
@@ -155,7 +156,7 @@ class WallocDecode(v2.Transform):
         tile: Decode in tiles of this side in samples where the decoder is a network; see ``Codec.decode``.
 
     Attributes:
-        codec: The codec, loaded.
+        codec: The transform's own codec.
 
     Shapes:
         ``(..., D, h, w)`` to ``(..., C, H, W)``, and ``(..., D, t)`` to ``(..., C, T)``.
@@ -184,7 +185,7 @@ class WallocDecode(v2.Transform):
         tile: int | None = None,
     ) -> None:
         super().__init__()
-        self.codec = load_codec(codec)
+        self.codec = copy.deepcopy(codec) if isinstance(codec, Codec) else load_codec(codec)
         config = self.codec.config
         self.decoder, self.size = config.check_decoder(decoder), config.check_size(size)
         config.check_tile(tile, decoder)
