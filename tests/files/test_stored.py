@@ -101,3 +101,21 @@ def test_another_codec(tmp_path: Path) -> None:
         wt.stored_codec(stored, "rgb_4x")
     with pytest.raises(ValueError, match="unknown codec 'random'"):
         wt.stored_codec(stored)
+
+
+def test_latents_know_their_codec_and_size(tmp_path: Path) -> None:
+    image, file = torch.rand(3, 61, 83), tmp_path / "a.wlc"
+    latents = wt.functional.encode_image(image, "rgb_16x", quantize=True)
+    wt.save_latents(file, latents, "rgb_16x")
+    assert wt.load_latents(file).size == (61, 83)
+    file.unlink()
+    with pytest.raises(ValueError, match=r"are of a signal of size \(61, 83\), got size \(64, 88\)"):
+        wt.save_latents(file, latents, "rgb_16x", size=(64, 88))
+    with pytest.raises(ValueError, match="encoded by codec 'rgb_16x'"):
+        wt.save_latents(file, latents, "rgb_16x_joint")
+    with pytest.raises(ValueError, match="size is needed"):
+        wt.save_latents(file, latents.as_subclass(torch.Tensor), "rgb_16x")
+    normalized = wt.functional.encode_image(image, "rgb_16x", quantize=True, normalize=True)
+    with pytest.raises(ValueError, match="expected rounded latents, got normalized ones"):
+        wt.save_latents(file, normalized, "rgb_16x")
+    assert not file.exists()

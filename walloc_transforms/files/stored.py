@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ..codec import Codec, CodecConfig, check_sample_rate
+from ..latents import check_latents
 from ..zoo import CodecLike, load_codec
 from .wlc import DEFAULT_CODER, LatentFile, write_latents
 
@@ -27,7 +28,8 @@ def save_latents(
     Args:
         file: The file, by custom ``.wlc``; an existing one is replaced.
         latents: ``(D, h, w)`` or ``(D, t)``: integers in any dtype, as encoded with ``quantize=True``.
-        codec: The codec that encoded them. The file keeps its name and its fingerprint.
+        codec: The codec that encoded them; ``Latents`` of another one are refused. The file keeps its name and its
+            fingerprint.
         size: ``(H, W)``, or T of a waveform. Default: that of ``Latents``; a plain tensor does not know its own. Sizes
             that fill the same cells fit equally: one that is up to ``stride - 1`` samples too small is not noticed, and
             decoding then cuts these samples off.
@@ -38,15 +40,15 @@ def save_latents(
         The number of bytes written.
 
     Raises:
-        ValueError: Latents that are normalized, not rounded or not of this codec, a size that does not belong to them,
-            another sample rate than the codec's, or no such coder.
+        ValueError: Latents that are normalized, not rounded or not of this codec, no size or one that does not belong
+            to them, another sample rate than the codec's, or no such coder.
         ImportError: The coder is not installed.
 
     Example:
         >>> import pathlib, tempfile, torch, walloc_transforms as wt
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "image.wlc"
         >>> latents = wt.functional.encode_image(torch.rand(3, 60, 90), "rgb_16x", quantize=True)
-        >>> wt.save_latents(file, latents, "rgb_16x", size=(60, 90)) == file.stat().st_size
+        >>> wt.save_latents(file, latents, "rgb_16x") == file.stat().st_size
         True
     """
     codec = load_codec(codec)
@@ -55,9 +57,14 @@ def save_latents(
     if latents.ndim != c.dims + 1 or latents.shape[0] != c.channels:
         form = f"({c.channels}, h, w)" if c.dims == 2 else f"({c.channels}, t)"
         raise ValueError(f"codec {c.name!r} has latents of shape {form}, got {tuple(latents.shape)}")
-    sides = c.check_size(size)
+    latents, normalized, own_size = check_latents(latents, codec)
+    if normalized:
+        raise ValueError("expected rounded latents, got normalized ones: encode with quantize=True, normalize=False")
+    sides = c.check_size(size) or own_size
     if sides is None:
         raise ValueError("size is needed: a plain tensor of latents does not know the size of its signal")
+    if own_size not in (None, sides):
+        raise ValueError(f"these latents are of a signal of size {own_size}, got size {sides}")
     expected = tuple(-(-side // c.stride) + 2 * c.pad for side in sides)
     if expected != latents.shape[1:]:
         raise ValueError(f"a signal of size {sides} has latents of {expected}, got {tuple(latents.shape[1:])}")
@@ -98,7 +105,7 @@ def stored_codec(stored: LatentFile, codec: CodecLike | None = None) -> Codec:
         >>> import pathlib, tempfile, torch, walloc_transforms as wt
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "image.wlc"
         >>> latents = wt.functional.encode_image(torch.rand(3, 60, 90), "rgb_16x", quantize=True)
-        >>> _ = wt.save_latents(file, latents, "rgb_16x", size=(60, 90))
+        >>> _ = wt.save_latents(file, latents, "rgb_16x")
         >>> stored = wt.load_latents(file)
         >>> image = wt.functional.decode_image(stored.latents, wt.stored_codec(stored), size=stored.size)
         >>> tuple(image.shape)

@@ -105,7 +105,7 @@ def load_latents(file: str | os.PathLike[str], *, channels: int | None = None) -
         >>> import pathlib, tempfile, torch, walloc_transforms as wt
         >>> file = pathlib.Path(tempfile.mkdtemp()) / "image.wlc"
         >>> latents = wt.functional.encode_image(torch.rand(3, 60, 90), "rgb_16x", quantize=True)
-        >>> _ = wt.save_latents(file, latents, "rgb_16x", size=(60, 90))
+        >>> _ = wt.save_latents(file, latents, "rgb_16x")
         >>> stored = wt.load_latents(file)
         >>> stored.codec, stored.size, stored.latents.dtype
         ('rgb_16x', (60, 90), torch.int8)
