@@ -129,6 +129,18 @@ def test_settings_that_do_not_fit(tmp_path: Path, settings: dict[str, Any], matc
         read_published(file)
 
 
+@pytest.mark.parametrize("name", ["J", "latent_bits", "Nd", "num_stages"])
+def test_messages_do_not_unfold_what_a_file_holds(tmp_path: Path, name: str) -> None:
+    file = save_checkpoint(tmp_path, "codec2d", "bare")
+    value: list[Any] = [0]
+    for _ in range(60):
+        value = [value, value]
+    content = torch.load(file, weights_only=True)
+    torch.save({**content, "config": {"latent_bits": 8, name: value}}, file)
+    with pytest.raises(ValueError, match=f"{name} = a list"):
+        read_published(file)
+
+
 @pytest.mark.parametrize("text", ["{", "[1]", "\xff", ""])
 def test_damaged_json(tmp_path: Path, text: str) -> None:
     file = save_checkpoint(tmp_path, "codec2d", "json")

@@ -1,26 +1,53 @@
-"""PyTorch checkpoints (``.pth``) of strangers: read without running their pickle, tensors only when asked for."""
+"""PyTorch checkpoints (``.pth``) of strangers: read without running their pickle, tensors only when asked for.
+
+``torch.load(weights_only=True, mmap=True)`` with inert classes for the pickled configurations would take 50 lines. It
+runs no code either, but nothing bounds it. Measured with torch 2.14, on files that this reader accepts or refuses in
+less than a second and 10 MB:
+
+    20,000 records that share 20,000 fields     349 kB     37 s    8.4 GB
+    a dict with 50,000 keys of one hash         650 kB     37 s
+    5,000 shapes that share 50,000 axes         705 kB     18 s    4.3 GB
+    a deflated pickle                            97 kB              0.3 GB
+
+It checks no CRC, so flipped bits become other weights, and it accepts tensors of 2**31 elements that share one number.
+Its allowed classes are a global of the process. The workers of a DataLoader would get every byte of a decoder that has
+not been read yet: a mapped tensor is pickled as its bytes, a :class:`LazyTensor` as a path and an offset.
+"""
 
 import dataclasses
 import io
 import math
 import os
 import pickletools
-import struct
-import zipfile
-import zlib
 from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["InertRecord", "LazyTensor", "read_checkpoint"]
+from .archive import Record, read_directory
 
-# Training logs are pickled too: the sizes of the published codecs leave 13 MB for them, 1.5 million numbers.
-MAX_PICKLE = 2**25
-MAX_WORK = 4_000_000  # opcodes, where one that is no literal counts as four: a few seconds, some hundred megabytes
-MAX_DIRECTORY = 2**21  # bytes of the zip directory, which bounds the number of entries; 20,000 tensors fit
+__all__ = ["InertRecord", "LazyTensor", "Limits", "read_checkpoint"]
+
 MAX_AXES, MAX_ELEMENTS = 64, 2**48  # sizes and strides up to here cannot overflow inside PyTorch
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What a checkpoint may cost before a tensor is read.
+
+    Attributes:
+        pickle: Bytes of the pickle. Training logs are pickled, too: in the published files up to 13 MB, by their sizes.
+        work: Opcodes of the pickle, each four except literals, which are one: a few seconds, some hundred megabytes.
+        directory: Bytes of the zip directory, which bound the number of entries: enough for 20,000 tensors.
+    """
+
+    pickle: int = 2**25
+    work: int = 4_000_000
+    directory: int = 2**21
+
+
+DEFAULT_LIMITS = Limits()
 
 DTYPES = {
     "torch.DoubleStorage": torch.float64,
@@ -39,66 +66,20 @@ FUNCTIONS = {"collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torc
 # The opcodes of protocols 2 to 5 that pickling such values takes; the argument of a literal is the value.
 LITERALS = {"BINFLOAT", "BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"}
 OPERATIONS = {
-    "PROTO",
-    "FRAME",
-    "MARK",
-    "STOP",
-    "BINPUT",
-    "LONG_BINPUT",
-    "MEMOIZE",
-    "BINGET",
-    "LONG_BINGET",
-    "NONE",
-    "NEWTRUE",
-    "NEWFALSE",
-    "EMPTY_TUPLE",
-    "TUPLE",
-    "TUPLE1",
-    "TUPLE2",
-    "TUPLE3",
-    "EMPTY_LIST",
-    "APPEND",
-    "APPENDS",
-    "EMPTY_DICT",
-    "SETITEM",
-    "SETITEMS",
-    "GLOBAL",
-    "STACK_GLOBAL",
-    "BINPERSID",
-    "REDUCE",
-    "NEWOBJ",
-    "BUILD",
-}
+    "PROTO", "FRAME", "MARK", "STOP", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET",
+    "NONE", "NEWTRUE", "NEWFALSE", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3",
+    "EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM", "SETITEMS",
+    "GLOBAL", "STACK_GLOBAL", "BINPERSID", "REDUCE", "NEWOBJ", "BUILD",
+}  # fmt: skip
 OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 
 
 @dataclasses.dataclass
 class InertRecord:
-    """What stands for an instance of a pickled configuration class: its fields, and no behavior."""
+    """The fields of an instance of a pickled configuration class, without its behavior."""
 
     fields: dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Record:
-    """Where the bytes of an uncompressed zip entry lie."""
-
-    file: str
-    offset: int
-    length: int
-    crc: int
-
-    def read(self, start: int, stop: int) -> bytearray:
-        content = bytearray(stop - start)
-        with open(self.file, "rb") as stream:
-            stream.seek(self.offset + start)
-            if stream.readinto(content) != len(content):
-                raise ValueError(f"{self.file} is damaged: it ends inside a record")
-        # A zip file has one checksum per entry, so a part of an entry is read unchecked.
-        if len(content) == self.length and zlib.crc32(content) != self.crc:
-            raise ValueError(f"{self.file} is damaged: the CRC-32 of the entry at byte {self.offset} is wrong")
-        return content
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +90,7 @@ class LazyTensor:
     dtype: torch.dtype
     stride: tuple[int, ...]
     storage_offset: int
-    record: _Record
+    record: Record
 
     def read(self) -> Tensor:
         """Read the tensor, contiguous and in memory of its own, and no more of the file than it spans.
@@ -125,12 +106,16 @@ class LazyTensor:
         return torch.frombuffer(content, dtype=self.dtype).as_strided(self.shape, self.stride).contiguous()
 
 
-def read_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
+def read_checkpoint(file: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
     """Read the dict that ``torch.save`` wrote, with a :class:`LazyTensor` for each tensor or parameter.
 
     Beside these it may hold plain containers, strings and numbers, and an :class:`InertRecord` for each instance of
     ``__main__.Config``, ``__main__.Args``, ``__main__.args`` or ``types.SimpleNamespace``. As in any pickle, objects
     may be shared, nested deeply, or contain themselves.
+
+    Args:
+        file: The file.
+        limits: What it may cost to read it.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -138,7 +123,7 @@ def read_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
             other than the above: the message says what.
     """
     file = os.path.abspath(file)
-    records = _read_directory(file)
+    records = read_directory(file, limits.directory)
     if not {"data.pkl", "version"} <= records.keys():
         raise ValueError(f"{file} is no PyTorch checkpoint: its folder must hold data.pkl and version")
     for name, expected in [("version", b"3"), ("byteorder", b"little")]:
@@ -147,62 +132,18 @@ def read_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
             if content != expected:
                 raise ValueError(f"{file}: its {name} is {content!r}; only {expected!r} is read")
     length = records["data.pkl"].length
-    if length > MAX_PICKLE:
-        raise ValueError(f"{file}: its data.pkl has {length} bytes, more than {MAX_PICKLE}")
+    if length > limits.pickle:
+        raise ValueError(f"{file}: its data.pkl has {length} bytes, more than {limits.pickle}")
     pickle = bytes(records["data.pkl"].read(0, length))
     try:
-        return _Interpreter(records).run(pickle)
+        return _Interpreter(records).run(pickle, limits.work)
     except (ValueError, LookupError) as error:  # LookupError: the pickle takes what it never put
         raise ValueError(f"{file}: its pickle is refused: {error}") from error
 
 
-class _BoundedReader(io.BufferedReader):
-    """A file for zipfile, which reads a directory of any length at once."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        if size is not None and size > MAX_DIRECTORY:
-            raise ValueError(f"a zip directory of {size} bytes, more than {MAX_DIRECTORY}")
-        return super().read(size)
-
-
-def _read_directory(file: str) -> dict[str, _Record]:
-    """The entries by name within their common folder, all checked to lie uncompressed where the directory says."""
-    records, folders = {}, set()
-    with _BoundedReader(io.FileIO(file)) as stream:
-        end = os.fstat(stream.fileno()).st_size
-        if stream.read(4) != b"PK\x03\x04":
-            raise ValueError(
-                f"{file} is no zip archive, which torch.save writes since PyTorch 1.6: "
-                "its older format and plain pickles are refused"
-            )
-        try:
-            entries = zipfile.ZipFile(stream).infolist()
-        except Exception as error:  # zipfile raises some ten types for damaged files, and documents one
-            raise ValueError(f"{file} is damaged or cut off: {error}") from error
-        for entry in entries:
-            folder, *parts = entry.filename.split("/")
-            name, shown = "/".join(parts), repr(entry.filename[:200])
-            folders.add(folder)
-            if len(folders) > 1 or name in records or {"", ".", ".."} & {folder, *parts} or "\\" in name:
-                raise ValueError(f"{file} must hold one folder, and each name once: {shown} is refused")
-            stored = entry.orig_filename.encode("utf-8" if entry.flag_bits & 0x800 else "cp437")
-            stream.seek(min(max(entry.header_offset, 0), end))
-            header = stream.read(30)
-            if len(header) < 30 or header[:4] != b"PK\x03\x04" or stream.read(len(stored)) != stored:
-                raise ValueError(f"{file} is damaged: {shown} is not where its directory says")
-            flags, method, name_length, extra_length = struct.unpack("<6xHH16xHH", header)
-            if method or entry.compress_type or (flags | entry.flag_bits) & 1:
-                raise ValueError(f"{file}: {shown} is compressed or encrypted, as torch.save leaves nothing")
-            offset = entry.header_offset + 30 + name_length + extra_length
-            if entry.compress_size != entry.file_size or offset + entry.file_size > end:
-                raise ValueError(f"{file} is damaged: {shown} cannot have {entry.file_size} bytes")
-            records[name] = _Record(file, offset, entry.file_size, entry.CRC)
-    return records
-
-
 @dataclasses.dataclass(frozen=True)
 class _Global:
-    """A name that a pickle asks for, and no more than the name."""
+    """The name of a class or function that a pickle asks for."""
 
     name: str
 
@@ -211,25 +152,25 @@ class _Global:
 class _Storage:
     dtype: torch.dtype
     numel: int
-    record: _Record
+    record: Record
 
 
 class _Interpreter:
-    """Follows the opcodes of a pickle on a stack of plain data. Nothing is imported, and nothing of the pickle called.
+    """Follow the opcodes of a pickle on a stack of plain data; import nothing, and call nothing that the pickle names.
 
-    Not a ``pickle.Unpickler``: even with a strict ``find_class`` that calls methods of objects it has made, takes
-    classes from the registry of ``copyreg`` unasked, and allocates what opcodes claim (lengths, memo slots up to
-    2**32). From ``pickletools`` come the opcodes and the parsing of their arguments. Steps take constant time, or
-    consume what they read, so that shared references cannot multiply the work.
+    This is no ``pickle.Unpickler``. Even with a strict ``find_class``, that one calls methods of objects it has made,
+    takes classes from the registry of ``copyreg`` unasked, and allocates what opcodes claim (lengths, memo slots up to
+    2**32). ``pickletools`` gives the opcodes and parses their arguments. A step takes constant time or consumes what it
+    reads, so that shared references cannot multiply the work.
     """
 
-    def __init__(self, records: dict[str, _Record]) -> None:
+    def __init__(self, records: dict[str, Record]) -> None:
         self.records = records
         self.stack: list[Any] = []
         self.outer: list[list[Any]] = []  # stacks below the marks
         self.memo: dict[int, Any] = {}
 
-    def run(self, pickle: bytes) -> dict[str, Any]:
+    def run(self, pickle: bytes, limit: int) -> dict[str, Any]:
         stream, work, name = io.BytesIO(pickle), 0, ""
         while name != "STOP":
             code = stream.read(1)
@@ -248,7 +189,7 @@ class _Interpreter:
                 self.step(name, argument and argument.reader(stream))
             else:  # unparsed: the arguments of protocol 0 can be slow to parse, or raise warnings
                 raise ValueError(f"its opcode {name} has no place in a checkpoint")
-            if work > MAX_WORK:
+            if work > limit:
                 raise ValueError("it has too many opcodes")
         result = self.stack.pop()
         if not isinstance(result, dict) or not all(isinstance(key, str) for key in result):
@@ -372,7 +313,7 @@ def _span(size: tuple[int, ...], stride: tuple[int, ...]) -> int:
 
 
 def _check_values(root: dict[str, Any]) -> None:
-    """Refuse bare names, bare storages and fields like methods. Visits each object once, and does not recurse."""
+    """Refuse bare names, bare storages and fields named like methods. Visit each object once, without recursion."""
     leaves = {type(None), bool, int, float, str, LazyTensor}
     pending: list[Any] = [root]
     seen: set[tuple[type, int]] = set()

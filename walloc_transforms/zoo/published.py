@@ -155,7 +155,7 @@ def _find_config(parts: _Parts, fields: Mapping[str, Any], stem: str) -> CodecCo
     for name, found, tensor in told:  # an Oobleck network rounds its width
         oobleck = name in ("Nd", "Ne") and (decoder if name == "Nd" else encoder).kind != "autoencoder_kl"
         if not oobleck and fields.get(name) is not None and fields[name] not in found:
-            raise ValueError(f"its settings say {name} = {fields[name]}, {tensor} says {found[0]}")
+            raise ValueError(f"its settings say {name} = {_shown(fields[name])}, {tensor} says {found[0]}")
     resnets = {name.split(".")[3] for name in decoder.tensors if name.startswith("up_blocks.0.resnets.")}
     return CodecConfig(
         stem,
@@ -200,8 +200,15 @@ def _read_fields(content: Mapping[str, Any], settings: Path) -> dict[str, Any]:
         fields |= told
     for name in ("channels", "J", "latent_dim", "latent_bits", "n_bits"):
         if name in fields and (type(fields[name]) is not int or not 1 <= fields[name] < 2**20):
-            raise ValueError(f"the settings of this codec say {name} = {fields[name]!r}: expected a positive integer")
+            raise ValueError(
+                f"the settings of this codec say {name} = {_shown(fields[name])}: expected a positive integer"
+            )
     return fields
+
+
+def _shown(value: Any) -> str:
+    """Show a value of a stranger, which may be containers that share and nest without end."""
+    return repr(value)[:100] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
 
 
 def _check_wavelet(state: Mapping[str, LazyTensor], config: CodecConfig) -> None:
