@@ -361,13 +361,33 @@ def test_flips_are_those_of_the_image(name: str, flip: Any, axis: int) -> None:
     assert missed(flip(flipped), latents) < 0.005
 
 
-@pytest.mark.parametrize("wavelet", ["bior4.4", "haar", "bior1.3"])
-def test_flips_of_codecs_of_ones_own(wavelet: str) -> None:
-    """With all channels nothing is lost, but for what lies beyond the taps."""
-    codec = make_codec(channels=192, gain=100.0, wavelet=wavelet)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"wavelet": "haar"},
+        {"wavelet": "bior1.3"},
+        {"companding": "clip"},
+        {"decoder": "autoencoder_kl", "decoder_width": 32},
+        {"latent_bits": 12},
+    ],
+)
+def test_flips_of_codecs_of_ones_own(options: dict[str, Any]) -> None:
+    """With all channels nothing is lost but what lies beyond the taps. A decoder that is a network is not asked."""
+    codec = make_codec(channels=192, gain=40.0, **options)
     image = photograph(64, 96)
     latents, expected = (wt.functional.encode_image(x, codec) for x in (image, image.flip(-1)))
     assert missed(F.horizontal_flip(latents), expected) < 1e-4
+
+
+def test_codecs_that_flip_exactly() -> None:
+    """Of an even number of taps and fitted to images and their flips, every channel keeps or changes its sign."""
+    photos = [photograph(256, 256).flip(axes) for axes in ((), (-1,), (-2,), (-2, -1))]
+    codec = wt.fit_codec(photos, levels=3, channels=12, wavelet="bior3.5", progress=False)
+    image = torch.from_numpy(data.coffee())[:400, :600].permute(2, 0, 1)
+    latents, expected = (wt.functional.encode_image(x, codec) for x in (image, image.flip(-1)))
+    torch.testing.assert_close(F.horizontal_flip(latents)[...], expected[...], atol=5e-3, rtol=0)
+    torch.testing.assert_close(latents.flip(-1).abs(), expected.abs(), atol=5e-3, rtol=0)
 
 
 def test_flips_of_every_form() -> None:
@@ -420,6 +440,9 @@ def test_sides_that_end_within_a_cell(latents: wt.Latents) -> None:
 def test_codecs_that_cannot_be_flipped() -> None:
     with pytest.raises(ValueError, match="only images are flipped: codec 'stereo_20x' is for audio"):
         F.horizontal_flip(wt.WallocEncode("stereo_20x")(torch.rand(2, 3000)))
+    staged = make_codec(stages=2)
+    with pytest.raises(ValueError, match="its encoder is not one linear projection"):
+        F.horizontal_flip(wt.functional.encode_image(photograph(64, 64), staged))
     with pytest.raises(ValueError, match="latents of codec 'stereo_20x' are of waveforms"):
         F.crop(wt.WallocEncode("stereo_20x")(torch.rand(2, 3000)), 0, 0, 1, 1)
     unknown = wt.Latents(torch.zeros(12, 2, 2), codec="mine", fingerprint="0" * 64, signal_size=(16, 16))
