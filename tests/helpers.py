@@ -1,6 +1,7 @@
 """What the tests of the codec share: random codecs, and the definition of encoding and decoding in float64."""
 
 import math
+import multiprocessing
 
 import pytest
 import torch
@@ -22,6 +23,11 @@ def _numba_is_missing() -> bool:
 
 
 needs_numba = pytest.mark.skipif(_numba_is_missing(), reason="lifting needs numba")
+# How workers can be started on this system. New interpreters import torch again, which takes seconds.
+STARTS = [
+    start if start == "fork" else pytest.param(start, marks=pytest.mark.slow)
+    for start in multiprocessing.get_all_start_methods()
+]
 BACKENDS = ["convolutions", pytest.param("lifting", marks=needs_numba)]
 LIMIT, SCALE = 127.499, 127 / 1.85  # of 8-bit companding
 

@@ -19,7 +19,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 import walloc_transforms as wt
-from tests.helpers import make_codec
+from tests.helpers import STARTS, make_codec
 from walloc_transforms.latents import check_latents, codec_of, wrap_latents
 
 F: Any = functional  # type checkers do not know its kernels,
@@ -133,7 +133,7 @@ def first(batch: list[Any]) -> Any:
     return batch[0][0]
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("start", STARTS)
 def test_workers_flip_and_hand_over(start: str) -> None:
     """The worker has the codec only by its transform; what it hands over keeps its metadata."""
     if start not in multiprocessing.get_all_start_methods():

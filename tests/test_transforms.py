@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 import walloc_transforms as wt
-from tests.helpers import give_refiner
+from tests.helpers import STARTS, give_refiner
 from walloc_transforms.functional import decode_image, encode_image
 
 
@@ -253,7 +253,7 @@ class Photographs(Dataset):
         return self.transform(pil((33, 17 + 0 * index)).rotate(index)), index
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("start", STARTS)
 def test_workers_give_what_the_main_process_gives(start: str) -> None:
     if start not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this platform cannot start processes by {start}")

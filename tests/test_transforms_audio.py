@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import tv_tensors
 
 import walloc_transforms as wt
-from tests.helpers import give_refiner
+from tests.helpers import STARTS, give_refiner
 from walloc_transforms.functional import encode_waveform
 
 CODECS = ["stereo_5x", "stereo_20x"]
@@ -122,7 +122,7 @@ class Songs(Dataset):
         return self.transform(music(1000, seed=index)), index
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn", "forkserver"])
+@pytest.mark.parametrize("start", STARTS)
 def test_workers_give_what_the_main_process_gives(start: str) -> None:
     if start not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this platform cannot start processes by {start}")
