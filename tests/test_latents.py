@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import io
 import multiprocessing
 import pickle
 from collections.abc import Callable
@@ -38,6 +39,13 @@ def latents() -> wt.Latents:
 
 def facts(latents: wt.Latents) -> tuple[Any, ...]:
     return latents.codec, latents.fingerprint, latents.signal_size, latents.normalized, latents.cropped
+
+
+def saved(latents: wt.Latents) -> io.BytesIO:
+    file = io.BytesIO()
+    torch.save(latents, file)
+    file.seek(0)
+    return file
 
 
 # What they carry
@@ -81,6 +89,7 @@ def test_metadata_that_makes_no_sense(shape: tuple[int, ...], size: tuple[int, .
         torch.Tensor.detach,
         lambda x: x.to(torch.float64).to(torch.float32),
         lambda x: pickle.loads(pickle.dumps(x)),
+        lambda x: torch.load(saved(x), weights_only=True),
         lambda x: wrap(torch.Tensor(x), like=x),
         lambda x: x.requires_grad_(False),
     ],

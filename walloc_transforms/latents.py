@@ -148,6 +148,8 @@ class Latents(tv_tensors.TVTensor):
         )
 
 
+torch.serialization.add_safe_globals([Latents])  # a tensor and plain values: torch.load(weights_only=True) may build it
+
 _METADATA = ("codec", "fingerprint", "signal_size", "normalized", "cropped")
 
 
