@@ -3,6 +3,7 @@
 Linear algebra alone: nothing here knows a codec.
 """
 
+from .backends import Backend
 from .filters import (
     FilterBank,
     analysis_bank,
@@ -12,7 +13,7 @@ from .filters import (
     library_taps,
     synthesis_bank,
 )
-from .folded import Backend, FoldedAnalysis, FoldedSynthesis
+from .folded import FoldedAnalysis, FoldedSynthesis
 from .packets import WaveletPacketAnalysis, WaveletPacketSynthesis, check_size, conv1x1, crop, pad_to_multiple
 
 __all__ = [

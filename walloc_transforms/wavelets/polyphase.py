@@ -4,16 +4,22 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from .filters import FilterBank, band_positions
+from .filters import FilterBank
 
-__all__ = ["band_sums", "halves", "merge", "split", "to_blocks", "to_phases"]
+__all__ = ["Finish", "Prepare", "constant", "merge", "split", "to_blocks", "to_phases"]
+
+Prepare = Callable[[Tensor], Tensor]
+"""What is done to parts of the latents before they are decoded."""
+Finish = Callable[[Tensor, int], Tensor]
+"""What is done to parts of the latents once they are computed, given the first of their channels."""
 
 
-def halves(wavelet: str, levels: int, bank: Callable[[str, int], FilterBank]) -> list[FilterBank]:
-    """Split the levels in two stages, if there are that many."""
-    return [bank(wavelet, n) for n in (levels // 2, levels - levels // 2) if n]
+def constant(module: nn.Module, name: str, value: Tensor | None) -> None:
+    """Give a module a float32 tensor that follows it to other devices and is not saved."""
+    value = None if value is None else value.to(torch.float32).contiguous()
+    module.register_buffer(name, value, persistent=False)
 
 
 def to_blocks(filters: Tensor, start: int, stride: int) -> tuple[Tensor, tuple[int, int]]:
@@ -47,24 +53,16 @@ def merge(bands: Tensor, phases: Tensor, stride: int) -> Tensor:
     return y.unflatten(1, (-1, stride)).transpose(2, 3).flatten(2)
 
 
-def band_sums(filters: Tensor, levels: int, dims: int) -> Tensor:
-    """Answer of every packet band to a constant 1."""
-    sums = filters.sum(1)
-    product = torch.ones(2 ** (dims * levels), dtype=filters.dtype)
-    for row in band_positions(levels, dims):
-        product *= sums[torch.from_numpy(row)]
-    return product
-
-
-def to_phases(filters: Tensor, start: int, stride: int) -> tuple[Tensor, tuple[int, int]]:
+def to_phases(bank: FilterBank) -> tuple[Tensor, tuple[int, int]]:
     """Split synthesis filters into one filter over cells for every output position within a cell.
 
-    ``y[k * stride + start + t] += filters[b, t] c[b, k]`` becomes
+    ``y[k * stride + start + t] += filters[b, t] c[b, k]``, as :func:`~.filters.synthesis_bank` says, becomes
     ``y[m * stride + r] = sum_i phases[r, b, i] c[b, m - left + i]``.
 
     Returns:
         Phases ``(stride, bands, cells)``, and how many cells they read before and after their own, ``(left, right)``.
     """
+    filters, start, stride = torch.from_numpy(bank.filters), bank.start, bank.stride
     taps = filters.shape[1]
     left, right = (taps - 1 + start) // stride, (stride - 1 - start) // stride
     phases = filters.new_zeros(stride, len(filters), left + 1 + right)
