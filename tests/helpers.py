@@ -2,11 +2,13 @@
 
 import math
 import multiprocessing
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.testing import assert_close
 
 from walloc_transforms.codec import Codec, CodecConfig
 from walloc_transforms.codec.refiner import Refiner
@@ -14,7 +16,7 @@ from walloc_transforms.wavelets import FoldedAnalysis
 from walloc_transforms.wavelets.packets import WaveletPacketAnalysis, WaveletPacketSynthesis
 
 
-def _numba_is_missing() -> bool:
+def numba_is_missing() -> bool:
     try:
         FoldedAnalysis(torch.eye(2), torch.zeros(2), wavelet="bior4.4", levels=1, dims=1, backend="lifting")
     except ImportError:
@@ -22,13 +24,35 @@ def _numba_is_missing() -> bool:
     return False
 
 
-needs_numba = pytest.mark.skipif(_numba_is_missing(), reason="lifting needs numba")
+needs_numba = pytest.mark.skipif(numba_is_missing(), reason="lifting needs numba")
 # How workers can be started on this system. New interpreters import torch again, which takes seconds.
 STARTS = [
     start if start == "fork" else pytest.param(start, marks=pytest.mark.slow)
     for start in multiprocessing.get_all_start_methods()
 ]
 BACKENDS = ["convolutions", pytest.param("lifting", marks=needs_numba)]
+
+
+def assert_close_float32(actual: Any, expected: Any, *, terms: int, factor: float = 2.0) -> None:
+    """Compare a float32 result with the same result in float64, or computed in another order.
+
+    Rounding errors of a sum of products behave as a random walk: they grow with the square root of the number of terms
+    and with the size of what is summed. So a value v may be off by ``factor * eps * sqrt(terms) * (rms + |v|)``, where
+    rms is the root mean square of all expected values. A wrong tap or a shift by one is wrong by a thousand times that.
+
+    Args:
+        actual: Tensor or array, float32.
+        expected: Tensor or array, float32.
+        terms: Number of products in one result.
+        factor: Larger where intermediate results are larger than the final ones.
+    """
+    actual, expected = torch.as_tensor(actual).detach(), torch.as_tensor(expected).detach()
+    assert actual.dtype == expected.dtype == torch.float32
+    tolerance = factor * torch.finfo(torch.float32).eps * math.sqrt(terms)
+    rms = float(expected.double().square().mean().sqrt()) if expected.numel() else 0.0
+    assert_close(actual, expected, rtol=tolerance, atol=tolerance * rms)
+
+
 LIMIT, SCALE = 127.499, 127 / 1.85  # of 8-bit companding
 
 

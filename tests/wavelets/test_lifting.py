@@ -1,4 +1,4 @@
-"""Lifting against PyWavelets, and how signals are cut into tiles: no cut may change a bit."""
+"""Lifting against PyWavelets; and no cut, thread or layout of memory may change a bit."""
 
 import itertools
 import multiprocessing
@@ -12,44 +12,41 @@ import pytest
 import pywt
 import torch
 from torch import Tensor
-from torch.testing import assert_close
 
-from tests.helpers import make_codec, reference_decode, reference_encode, signal
-from walloc_transforms.codec import Codec
-from walloc_transforms.wavelets import lifting
-from walloc_transforms.wavelets.kernels import Grid
+from tests.helpers import assert_close_float32
+from tests.wavelets.cases import analysis_and_reference, synthesis_and_reference, terms
+from walloc_transforms.wavelets import FoldedAnalysis
 from walloc_transforms.wavelets.lifting import LiftedAnalysis, LiftedSynthesis
-from walloc_transforms.wavelets.packets import WaveletPacketAnalysis, WaveletPacketSynthesis
 
-NO_LIMITS = (-float("inf"), float("inf"))
-
-
-def itself(part: Tensor, first_channel: int = 0) -> Tensor:
-    return part
+Transform = Callable[[Tensor], Tensor]
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    yield
+def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def analysis(latents: int = 12, levels: int = 3, channels: int = 3, dims: int = 2) -> Callable[[Tensor], Tensor]:
-    weight, bias = torch.randn(latents, channels * 2 ** (levels * dims)), torch.randn(latents)
-    lifted = LiftedAnalysis(weight, levels, dims)
-    return lambda x: lifted(x, 1.5, bias, itself)
+def analysis(latents: int = 12, dims: int = 2) -> tuple[LiftedAnalysis, Transform]:
+    """Make one of three levels and three channels."""
+    weight, bias = torch.randn(latents, 3 * 8**dims), torch.randn(latents)
+    lifted = LiftedAnalysis(weight, 3, dims)
+    return lifted, lambda x: lifted(x, 1.5, bias)
 
 
-def synthesis(latents: int = 12, levels: int = 3, channels: int = 3, dims: int = 2) -> Callable[[Tensor], Tensor]:
-    packets = channels * 2 ** (levels * dims)
-    lifted = LiftedSynthesis(torch.randn(packets, latents), torch.randn(packets), levels, dims)
-    return lambda z: lifted(z, 1.5, 0.25, itself, NO_LIMITS)
+def synthesis(latents: int = 12, dims: int = 2) -> tuple[LiftedSynthesis, Transform]:
+    """Make the way back."""
+    lifted = LiftedSynthesis(torch.randn(3 * 8**dims, latents), torch.randn(3 * 8**dims), 3, dims)
+    return lifted, lambda z: lifted(z, 1.5, 0.25)
 
 
-def both(*size: int, batch: int = 1, latents: int = 12) -> Iterator[tuple[Callable[[Tensor], Tensor], Tensor]]:
-    """Analysis and synthesis at three levels, and what to call them with."""
-    yield analysis(latents, dims=len(size)), signal(batch, 3, *size)
-    yield synthesis(latents, dims=len(size)), signal(batch, latents, *[-(-side // 8) for side in size])
+def noise(*shape: int) -> Tensor:
+    return torch.rand(shape) - 0.5
+
+
+def both(*size: int, batch: int = 1, latents: int = 12) -> Iterator[tuple[Transform, Tensor]]:
+    """Analysis and synthesis, and what to call them with."""
+    yield analysis(latents, len(size))[1], noise(batch, 3, *size)
+    yield synthesis(latents, len(size))[1], noise(batch, latents, *[-(-side // 8) for side in size])
 
 
 # against PyWavelets
@@ -90,41 +87,39 @@ def test_packets_are_those_of_pywavelets_and_invert(levels: int, size: tuple[int
     dims = len(size)
     eye = torch.eye(2 * 2 ** (levels * dims))
     x = torch.randn(2, 2, *size, dtype=torch.float64)
-    packets = LiftedAnalysis(eye, levels, dims)(x.float(), 1.0, torch.zeros(len(eye)), itself)
+    packets = LiftedAnalysis(eye, levels, dims)(x.float(), 1.0, torch.zeros(len(eye)))
     expected = torch.from_numpy(pywt_packets(x.numpy(), levels)).float()
-    assert_close(packets, expected, rtol=0, atol=2e-5)
+    own = terms(1, levels, 1, dims)
+    assert_close_float32(packets, expected, terms=own)
     back = LiftedSynthesis(eye, torch.zeros(len(eye)), levels, dims)
-    assert_close(back(packets, 1.0, 0.0, itself, NO_LIMITS), x.float(), rtol=0, atol=2e-5)
-    assert_close(back(expected, 2.0, 1.0, itself, (-1.0, 2.0)), (2 * x + 1).clamp(-1, 2).float(), rtol=0, atol=4e-5)
+    assert_close_float32(back(packets, 1.0, 0.0), x.float(), terms=2 * own)
+    limited = back(expected, 2.0, 1.0, limits=(-1.0, 2.0))
+    assert_close_float32(limited, (2 * x + 1).clamp(-1, 2).float(), terms=2 * own)
 
 
 @pytest.mark.parametrize("latents", [1, 2, 3, 4, 5, 7, 8, 13, 27, 33])
 @pytest.mark.parametrize(("levels", "size"), [(1, (6, 10)), (3, (40, 24)), (1, (10,)), (2, (44,)), (8, (1024,))])
 def test_any_number_of_latents(latents: int, levels: int, size: tuple[int, ...]) -> None:
-    dims, packets = len(size), 3 * 2 ** (levels * len(size))
-    weight, bias = torch.randn(latents, packets) / packets**0.5, torch.randn(latents)
-    x = signal(2, 3, *size)
-    expected = torch.einsum(
-        "dp,np...->nd...", weight.double(), WaveletPacketAnalysis("bior4.4", levels, dims)(x.double())
-    )
-    expected = (expected + bias.view(-1, *[1] * dims)).float()
-    assert_close(LiftedAnalysis(weight, levels, dims)(x, 1.0, bias, itself), expected, rtol=0, atol=1e-5)
-
-    z, bias = torch.randn(2, latents, *[side // 2**levels for side in size]), torch.randn(packets)
-    expected = torch.einsum("dp,nd...->np...", weight.double(), z.double()) + bias.view(-1, *[1] * dims)
-    expected = WaveletPacketSynthesis("bior4.4", levels, dims)(expected).float()
-    decoded = LiftedSynthesis(weight.T, bias, levels, dims)(z, 1.0, 0.0, itself, NO_LIMITS)
-    assert_close(decoded, expected, rtol=0, atol=3e-5)
+    own = terms(latents, levels, 3, len(size))
+    lifted, reference = analysis_and_reference(latents, levels, 3, len(size), backend="lifting")
+    x = noise(2, 3, *size)
+    assert_close_float32(lifted(x), reference(x), terms=own)
+    lifted, reference = synthesis_and_reference(latents, levels, 3, len(size), backend="lifting")
+    z = torch.randn(2, latents, *[side // 2**levels for side in size])
+    assert_close_float32(lifted(z), reference(z), terms=own)
 
 
 @pytest.mark.parametrize("size", [(8, 4000), (4000, 8), (8, 8), (9, 1003), (1003, 9), (8,), (40003,)])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_wide_tall_and_single_cells(size: tuple[int, ...], threads: int) -> None:
-    codec, x = make_codec(dims=len(size)), signal(1, 3, *size)
     torch.set_num_threads(threads)
-    latents = codec.encode(x)
-    assert_close(latents, reference_encode(codec, x), rtol=0, atol=1e-3)
-    assert_close(codec.decode(latents), reference_decode(codec, latents), rtol=0, atol=1e-4)
+    own = terms(12, 3, 3, len(size))
+    lifted, reference = analysis_and_reference(12, 3, 3, len(size), backend="lifting")
+    x = noise(1, 3, *size)
+    latents = lifted(x)
+    assert_close_float32(latents, reference(x), terms=own)
+    lifted, reference = synthesis_and_reference(12, 3, 3, len(size), backend="lifting")
+    assert_close_float32(lifted(latents), reference(latents), terms=own)
 
 
 # no cut changes a bit
@@ -146,15 +141,14 @@ def test_threads_change_no_bit(size: tuple[int, ...], batch: int) -> None:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("least", [1, 2, 3, 8, 16])
 @pytest.mark.parametrize("latents", [5, 24])
-def test_tiles_change_no_bit(size: tuple[int, ...], least: int, latents: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    for transform, x in both(*size, batch=2, latents=latents):
-        expected = transform(x)
-        with monkeypatch.context() as patch:
-            patch.setattr(lifting, "_TILE", 1)
-            patch.setattr(lifting, "_LEAST", least)
-            assert torch.equal(transform(x), expected)
-            torch.set_num_threads(3)
-            assert torch.equal(transform(x), expected)
+def test_tiles_change_no_bit(size: tuple[int, ...], least: int, latents: int) -> None:
+    x, z = noise(2, 3, *size), noise(2, latents, *[-(-side // 8) for side in size])
+    for (lifted, transform), signal in ((analysis(latents, len(size)), x), (synthesis(latents, len(size)), z)):
+        expected = transform(signal)
+        lifted.tile, lifted.least = 1, least
+        assert torch.equal(transform(signal), expected)
+        torch.set_num_threads(3)
+        assert torch.equal(transform(signal), expected)
         torch.set_num_threads(1)
 
 
@@ -165,14 +159,6 @@ def test_the_batch_changes_no_bit(size: tuple[int, ...], threads: int) -> None:
     for transform, x in both(*size, batch=5):
         assert torch.equal(transform(x), torch.cat([transform(one) for one in x.split(1)]))
         assert torch.equal(transform(x[2:]), transform(x)[2:])
-
-
-def test_small_images_share_a_tile() -> None:
-    lifted = LiftedAnalysis(torch.randn(12, 192), 3, 2)
-    assert [tile.signals for tile in lifted._tiles(5, 2, 3)] == [5]
-    assert len(lifted._tiles(1000, 2, 3)) > 1
-    torch.set_num_threads(2)
-    assert [tile.signals for tile in lifted._tiles(5, 2, 3)] == [3, 2]
 
 
 LAYOUTS = {
@@ -219,79 +205,25 @@ def test_expanded_batches_and_channels(size: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("size", [(16, 24), (33, 17), (400,)])
 def test_bytes_are_their_values(size: tuple[int, ...]) -> None:
     x = torch.randint(0, 256, (3, 3, *size), dtype=torch.uint8)
-    transform = analysis(dims=len(size))
+    transform = analysis(dims=len(size))[1]
     assert torch.equal(transform(x), transform(x.float()))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_codecs_do_not_depend_on_cuts_either(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    codec, x = make_codec(), signal(2, 3, 150, 90)
-    latents = codec.encode(x)
-    decoded = codec.decode(latents)
-    torch.set_num_threads(threads)
-    monkeypatch.setattr(lifting, "_TILE", 1)
-    monkeypatch.setattr(lifting, "_LEAST", 2)
-    assert torch.equal(codec.encode(x), latents)
-    assert torch.equal(codec.decode(latents), decoded)
-    assert codec.encode(x[None, None]).shape == (1, 1, *latents.shape)
-    assert torch.equal(codec.encode(x[0]), latents[0])
-
-
-# tiles, memory, threads
-
-
-@pytest.mark.parametrize("threads", [1, 2, 3, 8])
-@pytest.mark.parametrize(("levels", "channels", "dims"), [(1, 1, 2), (3, 3, 2), (4, 3, 2), (3, 1, 1), (8, 2, 1)])
-def test_tiles_cover_every_cell_once(threads: int, levels: int, channels: int, dims: int) -> None:
-    torch.set_num_threads(threads)
-    lifted = LiftedAnalysis(torch.randn(4, channels * 2 ** (levels * dims)), levels, dims)
-    values = channels * 2 ** (levels * dims)
-    for signals, cells in itertools.product((1, 2, 3, 40), (1, 15, 16, 33, 100, 1000, 5000)):
-        for across in (1, 28, 700) if dims == 2 else (1,):
-            tiles = lifted._tiles(signals, cells, across)
-            count = np.zeros((signals, cells), int)
-            for tile in tiles:
-                count[tile.first : tile.first + tile.signals, tile.start : tile.start + tile.cells] += 1
-                assert tile.cells == cells or (tile.signals, tile.halo) == (1, 4)
-                size = (tile.cells + 2 * tile.halo) * (across + 2 if dims == 2 else 1) * values
-                assert size <= lifting._TILE or tile.cells <= 2 * lifting._LEAST
-                assert tile.signals == 1 or tile.signals * size <= lifting.LANES * values
-            assert (count == 1).all()
-            assert len(tiles) >= min(threads, signals * max(1, cells // lifting._LEAST))
-
-
-def test_scratch_is_aligned_and_kept_only_if_small() -> None:
-    def in_a_new_thread() -> list[tuple[int, bool]]:
-        seen = []
-        for rows, planes in ((1, 1), (5, 12), (3, 12), (5, 12), (99, 192), (700, 192), (5, 12)):
-            grid = Grid(2, rows, 90, 1)
-            array, again = lifting._scratch("planes", grid, planes), lifting._scratch("planes", grid, planes)
-            assert array.ctypes.data % 64 == 0
-            origin, pitch = lifting.layout(grid)
-            assert origin % 16 == pitch % 16 == 0
-            assert array.size == 2 * origin + planes * pitch
-            assert lifting._kept.planes.size <= 2 * lifting._TILE
-            seen.append((array.size, array.ctypes.data == again.ctypes.data))
-        return seen
-
-    with ThreadPoolExecutor(1) as pool:
-        seen = pool.submit(in_a_new_thread).result()
-    assert [kept for _, kept in seen] == [size <= 2 * lifting._TILE for size, _ in seen]
-    assert {kept for _, kept in seen} == {True, False}
+# threads
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_two_callers_at_once(threads: int) -> None:
     torch.set_num_threads(threads)
-    codec = make_codec()
-    signals = [signal(2, 3, 8 * (i % 5 + 1), 40 + i) for i in range(24)]
-    latents = [codec.encode(x) for x in signals]
-    decoded = [codec.decode(z) for z in latents]
+    (_, encode), (_, decode) = analysis(), synthesis()
+    signals = [noise(2, 3, 8 * (i % 5 + 1), 40 + i) for i in range(24)]
+    latents = [encode(x) for x in signals]
+    decoded = [decode(z) for z in latents]
     start = threading.Barrier(2)
 
     def caller(order: int) -> list[tuple[Tensor, Tensor]]:
         start.wait()
-        return [(codec.encode(x), codec.decode(z)) for x, z in list(zip(signals, latents, strict=True))[::order]]
+        return [(encode(x), decode(z)) for x, z in list(zip(signals, latents, strict=True))[::order]]
 
     with ThreadPoolExecutor(2) as pool:
         forwards, backwards = pool.map(caller, (1, -1))
@@ -302,34 +234,40 @@ def test_two_callers_at_once(threads: int) -> None:
 
 
 def test_errors_come_out_of_the_threads() -> None:
-    codec, x = make_codec(), signal(6, 3, 64, 200)
-    latents = codec.encode(x)
+    lifted, x = analysis_and_reference(12, 3, 3, 2, backend="lifting")[0], noise(6, 3, 64, 200)
+    latents = lifted(x)
+
+    def refuse_nan(part: Tensor, first_channel: int) -> Tensor:
+        if part.isnan().any():
+            raise ValueError("the signal holds NaN")
+        return part
+
     torch.set_num_threads(2)
     for place in ((0, 0, 0, 0), (2, 1, 33, 70), (5, 2, 63, 199)):
         spoilt = x.clone()
         spoilt[place] = float("nan")
-        with pytest.raises(ValueError, match="NaN or infinite"):
-            codec.encode(spoilt)
-        assert torch.equal(codec.encode(x), latents)
+        with pytest.raises(ValueError, match="holds NaN"):
+            lifted(spoilt, finish=refuse_nan)
+        assert torch.equal(lifted(x, finish=refuse_nan), latents)
 
 
-def encode_there(codec: Codec, x: Tensor, latents: Tensor, result: "SimpleQueue[bool]") -> None:
-    result.put(torch.equal(codec.encode(x), latents) and torch.equal(codec.encode(x), latents))
+def encode_there(lifted: FoldedAnalysis, x: Tensor, latents: Tensor, result: "SimpleQueue[bool]") -> None:
+    result.put(torch.equal(lifted(x), latents) and torch.equal(lifted(x), latents))
 
 
 @pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="this system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_forked_process_makes_its_own_threads() -> None:
-    codec, x = make_codec(), signal(4, 3, 64, 64)
+    lifted, x = analysis_and_reference(12, 3, 3, 2, backend="lifting")[0], noise(4, 3, 64, 64)
     torch.set_num_threads(2)
-    latents = codec.encode(x)
+    latents = lifted(x)
     context = multiprocessing.get_context("fork")
     result = context.SimpleQueue()
-    process = context.Process(target=encode_there, args=(codec, x, latents, result))
+    process = context.Process(target=encode_there, args=(lifted, x, latents, result))
     process.start()
     process.join(60)
     if process.is_alive():
         process.kill()
     assert process.exitcode == 0
     assert result.get() is True
-    assert torch.equal(codec.encode(x), latents)
+    assert torch.equal(lifted(x), latents)
