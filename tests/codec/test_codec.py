@@ -2,6 +2,7 @@ import math
 import pickle
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.testing import assert_close
 
 import walloc_transforms as wt
 from tests.helpers import (
+    BACKENDS,
     give_refiner,
     loaded_refiner,
     make_codec,
@@ -20,7 +22,7 @@ from tests.helpers import (
 )
 from walloc_transforms.codec import Codec, CodecConfig
 from walloc_transforms.codec.refiner import Refiner
-from walloc_transforms.wavelets import folded
+from walloc_transforms.wavelets import Backend
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float64]
 # channels, levels, signal channels, size
@@ -302,7 +304,7 @@ def refined() -> Codec:
     return give_refiner(make_codec(), blocks=2)
 
 
-@pytest.mark.parametrize("path", ["lifted", "convolved", "plain", "trainable head"])
+@pytest.mark.parametrize("path", [*BACKENDS, "plain", "trainable head"])
 @pytest.mark.parametrize(("name", "size"), [("rgb_16x", (17, 11)), ("rgb_4x", (40, 24)), ("stereo_20x", (2050,))])
 def test_decode_with_a_refiner(name: str, size: tuple[int, ...], path: str, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = give_refiner(wt.load_codec(name), blocks=2)
@@ -314,7 +316,7 @@ def test_decode_with_a_refiner(name: str, size: tuple[int, ...], path: str, monk
     elif path == "trainable head":
         loaded_refiner(codec).head.requires_grad_()
     else:
-        monkeypatch.setattr(folded, "USE_LIFTING", path == "lifted")
+        codec.backend = cast(Backend, path)
         monkeypatch.setattr(codec, "synthesis", None)
     decoded = codec.decode(latents, decoder="refiner", clamp=False)
     assert decoded.dtype == torch.float32

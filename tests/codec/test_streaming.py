@@ -12,12 +12,11 @@ from torch import Tensor
 from torch.testing import assert_close
 
 import walloc_transforms as wt
-from tests.helpers import give_refiner, make_codec, signal
+from tests.helpers import BACKENDS, give_refiner, make_codec, signal
 from tests.reference import save_checkpoint
 from walloc_transforms.codec import Codec, CodecConfig, streaming
 from walloc_transforms.codec.streaming import StreamDecoder, StreamEncoder
-from walloc_transforms.wavelets import folded
-from walloc_transforms.wavelets.packets import pad_to_multiple
+from walloc_transforms.wavelets import Backend, pad_to_multiple
 
 CHUNKINGS: dict[str, Sequence[int]] = {
     "single": [1],
@@ -72,18 +71,19 @@ def between_silent_latents(codec: Codec, z: Tensor, frames: int = 200, decoder: 
     return decoded.narrow(-1, frames * c.stride, (z.shape[-1] - 2 * c.pad) * c.stride)
 
 
-@pytest.fixture(params=[True, False], ids=["lifted", "convolved"])
-def path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(folded, "USE_LIFTING", request.param)
+backends = pytest.mark.parametrize("backend", BACKENDS)
 
 
-@pytest.mark.usefixtures("path")
+@backends
 @pytest.mark.parametrize("lengths", CHUNKINGS.values(), ids=CHUNKINGS)
 @pytest.mark.parametrize(
     ("channels", "levels", "signals", "samples"), [(2, 1, 1, 501), (8, 3, 2, 3000), (12, 6, 3, 4001), (24, 8, 2, 6000)]
 )
-def test_encode(channels: int, levels: int, signals: int, samples: int, lengths: Sequence[int]) -> None:
+def test_encode(
+    backend: Backend, channels: int, levels: int, signals: int, samples: int, lengths: Sequence[int]
+) -> None:
     codec = make_codec(channels, levels, signals, 1)
+    codec.backend = backend
     x, stream = signal(signals, samples), StreamEncoder(codec)
     latents, whole = encode(stream, x, lengths), codec.encode(x)
     left, right = stream.edge_frames
@@ -95,13 +95,16 @@ def test_encode(channels: int, levels: int, signals: int, samples: int, lengths:
     assert_close(latents, between_silence(codec, x), rtol=0, atol=1e-3)
 
 
-@pytest.mark.usefixtures("path")
+@backends
 @pytest.mark.parametrize("lengths", [[1], [7], [100], [0, 3, 1, 0, 20]], ids=str)
 @pytest.mark.parametrize(
     ("channels", "levels", "signals", "samples"), [(2, 1, 1, 101), (8, 3, 2, 401), (12, 6, 3, 1999), (24, 8, 2, 6000)]
 )
-def test_decode(channels: int, levels: int, signals: int, samples: int, lengths: Sequence[int]) -> None:
+def test_decode(
+    backend: Backend, channels: int, levels: int, signals: int, samples: int, lengths: Sequence[int]
+) -> None:
     codec = make_codec(channels, levels, signals, 1)
+    codec.backend = backend
     stream = StreamDecoder(codec)
     latents = codec.encode(signal(signals, samples))
     decoded, whole = decode(stream, latents, lengths, samples), codec.decode(latents, size=(samples,))
@@ -447,11 +450,12 @@ def test_options_refused() -> None:
             kind(make_codec())
 
 
-@pytest.mark.usefixtures("path")
+@backends
 @pytest.mark.parametrize("lengths", [[1], [100], [0, 3, 1, 0, 20]], ids=str)
 @pytest.mark.parametrize("blocks", [1, 2])
-def test_decode_with_a_refiner(lengths: Sequence[int], blocks: int) -> None:
+def test_decode_with_a_refiner(backend: Backend, lengths: Sequence[int], blocks: int) -> None:
     codec = give_refiner(make_codec(12, 4, 2, 1), blocks=blocks)
+    codec.backend = backend
     stream = StreamDecoder(codec, decoder="refiner")
     reach = 1 + 2 * blocks
     assert stream.edge_frames == (4 + reach, 3 + reach)

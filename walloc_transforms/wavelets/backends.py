@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-__all__ = ["Backend", "check_backend", "lifting", "missing", "obstacle"]
+__all__ = ["Backend", "check_backend", "lifting", "missing", "obstacle", "stop_threads"]
 
 Backend = Literal["auto", "convolutions", "lifting"]
 """How to compute: by torch's convolutions, by lifting with numba, or by lifting where that is possible."""
@@ -75,3 +75,10 @@ def lifting() -> Any:
     except ImportError:
         return None
     return importlib.import_module(".lifting", __package__)
+
+
+def stop_threads() -> None:
+    """End the threads of lifting and free what they keep. The next call makes new ones."""
+    module = lifting()
+    if module is not None:
+        module.stop_threads()

@@ -14,9 +14,9 @@ from torch import Tensor
 from .filters import band_positions
 from .kernels import GAINS, SUMS, TERMS, Grid, Places, Planes, analyze, load, store, synthesize
 from .polyphase import Finish, Prepare
-from .tiles import LEAST, TILE, Scratch, Tile, cut, places, run
+from .tiles import LEAST, TILE, Scratch, Tile, cut, places, run, stop_threads
 
-__all__ = ["LiftedAnalysis", "LiftedSynthesis"]
+__all__ = ["LiftedAnalysis", "LiftedSynthesis", "stop_threads"]
 
 _SERIAL = 1 << 15  # values: torch shares larger operations among its own threads, which would compete with ours
 _NO_LIMITS = (-math.inf, math.inf)
