@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,6 @@ def test_refuses(tmp_path: Path, name: str, shape: tuple[int, ...], rate: int | 
 
 def test_without_soundfile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(100), 8000)
-    monkeypatch.setitem(__import__("sys").modules, "soundfile", None)
+    monkeypatch.setitem(sys.modules, "soundfile", None)
     with pytest.raises(ImportError, match=r"walloc_transforms\[audio\]"):
         read_signal(tmp_path / "a.wav", "audio")

@@ -355,14 +355,14 @@ def try_to_read(tmp_path: Path, content: bytes, channels: int | None) -> None:
 FUZZ = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@settings(FUZZ, max_examples=300)
+@settings(FUZZ, max_examples=200)
 @given(content=st.binary(max_size=200), magic=st.booleans(), crc=st.booleans())
 def test_random_bytes(content: bytes, magic: bool, crc: bool, tmp_path: Path) -> None:
     content = (container.MAGIC + b"\1" if magic else b"") + content
     try_to_read(tmp_path, with_crc(content) if crc else content, None)
 
 
-@settings(FUZZ, max_examples=600)
+@settings(FUZZ, max_examples=200)
 @given(data=st.data())
 def test_flips_and_cuts(data: st.DataObject, seeds: list[bytes], tmp_path: Path) -> None:
     content = bytearray(data.draw(st.sampled_from(seeds)))
@@ -377,7 +377,8 @@ def test_flips_and_cuts(data: st.DataObject, seeds: list[bytes], tmp_path: Path)
             read(tmp_path / "y.wlc")
 
 
-@settings(FUZZ, max_examples=1500)
+@pytest.mark.slow
+@settings(FUZZ, max_examples=400)
 @given(data=st.data())
 def test_mutations_with_a_valid_crc(data: st.DataObject, seeds: list[bytes], tmp_path: Path) -> None:
     content = bytearray(data.draw(st.sampled_from(seeds))[:-4])

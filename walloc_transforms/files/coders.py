@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .ans import decode_channel, encode_channel
-from .contexts import Reconstruction, analyze
+from .contexts import ChannelReader, analyze
 from .mosaic import latents_to_pil, pil_to_latents
 
 __all__ = ["CODERS", "Coder", "get_coder"]
@@ -278,10 +278,10 @@ class Ans(Coder):
 
     def decode(self, streams: Sequence[bytes], shape: Shape, dtype: np.dtype, channels: int) -> NDArray:
         _import("constriction", self.name)
-        reconstruction = Reconstruction(shape[1:], dtype)
+        reader = ChannelReader(shape[1:], dtype)
         codes = np.empty((channels, *shape[1:]), dtype)
         for d in range(channels):
-            codes[d] = decode_channel(streams[d], reconstruction)
+            codes[d] = decode_channel(streams[d], reader)
         return codes
 
 

@@ -1,4 +1,4 @@
-"""Interlaced sites of channels ``(n, h, w)``, and their neighbors among the sites of earlier passes.
+"""Interlaced cells of channels ``(n, h, w)``, and their neighbors among the cells of earlier passes.
 
 With one level the passes are
 
@@ -6,8 +6,8 @@ With one level the passes are
     diagonal    odd rows, odd columns: the four diagonal neighbors are known
     cross       all others: the four nearest neighbors are known
 
-and every further level interlaces the base in the same way. A pass is whole-array arithmetic, and neighbors lie on all
-sides, where a scan by rows has seen one half of them.
+and every further level interlaces the base in the same way. A pass is arithmetic on whole arrays. It knows neighbors on
+all four sides, where a scan by rows knows only those above and to the left.
 """
 
 from collections.abc import Iterator
@@ -15,21 +15,21 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BASE", "CROSS", "DIAGONAL", "gather", "neighbors", "passes", "scatter", "sites"]
+__all__ = ["BASE", "CROSS", "DIAGONAL", "cells", "gather", "neighbors", "passes", "scatter"]
 
 BASE, DIAGONAL, CROSS = range(3)
 
 
 def passes(levels: int) -> Iterator[tuple[int, int]]:
-    """Pairs of a kind and a step, the distance between sites of the level."""
+    """Yield the passes in order: pairs of a kind and a step, the distance between the cells of the level."""
     yield BASE, 1 << levels
     for level in reversed(range(levels)):
         yield DIAGONAL, 1 << level
         yield CROSS, 1 << level
 
 
-def sites(x: NDArray, kind: int, step: int) -> list[NDArray]:
-    """The rectangles of sites of a pass, as views of ``(n, h, w)``."""
+def cells(x: NDArray, kind: int, step: int) -> list[NDArray]:
+    """Return the rectangles of cells of a pass, as views of ``(n, h, w)``."""
     if kind == BASE:
         return [x[:, ::step, ::step]]
     if kind == DIAGONAL:
@@ -38,22 +38,22 @@ def sites(x: NDArray, kind: int, step: int) -> list[NDArray]:
 
 
 def gather(x: NDArray, kind: int, step: int) -> NDArray:
-    """Copy a pass's sites to ``(n, sites)``."""
-    parts = [part.reshape(len(x), -1) for part in sites(x, kind, step)]
+    """Copy the cells of a pass to ``(n, cells)``."""
+    parts = [part.reshape(len(x), -1) for part in cells(x, kind, step)]
     return parts[0] if len(parts) == 1 else np.concatenate(parts, 1)
 
 
 def scatter(x: NDArray, kind: int, step: int, values: NDArray) -> None:
-    """Set a pass's sites to ``(n, sites)``."""
+    """Set the cells of a pass to ``(n, cells)``."""
     start = 0
-    for part in sites(x, kind, step):
+    for part in cells(x, kind, step):
         stop = start + part.shape[1] * part.shape[2]
         part[...] = values[:, start:stop].reshape(part.shape)
         start = stop
 
 
 def _copy(target: NDArray, source: NDArray, shift: int, axis: int) -> None:
-    """Set ``target[k] = source[k + shift]`` along an axis, by the nearest there is where ``source`` has no such."""
+    """Set ``target[k] = source[k + shift]`` along an axis; beyond the ends of ``source``, its nearest value."""
     target, source = target.swapaxes(axis, 0), source.swapaxes(axis, 0)
     first = max(-shift, 0)
     count = min(len(target) - first, len(source) - max(shift, 0))
@@ -63,13 +63,13 @@ def _copy(target: NDArray, source: NDArray, shift: int, axis: int) -> None:
 
 
 def neighbors(x: NDArray, kind: int, step: int) -> NDArray:
-    """The four neighbors of every site of a diagonal or cross pass, by the nearest there is at the border.
+    """Gather the four neighbors of every cell of a diagonal or cross pass; at the border, the nearest there are.
 
     Returns:
-        ``(4, n, sites)``: left, right, above, below; or above left, above right, below left, below right.
+        ``(4, n, cells)``: left, right, above, below; or above left, above right, below left, below right.
     """
     even, odd = x[:, :: 2 * step, :: 2 * step], x[:, step :: 2 * step, step :: 2 * step]
-    shapes = [part.shape for part in sites(x, kind, step)]
+    shapes = [part.shape for part in cells(x, kind, step)]
     out = np.empty((4, len(x), sum(h * w for _, h, w in shapes)), x.dtype)
     if kind == DIAGONAL:
         n, h, w = shapes[0]
@@ -86,7 +86,7 @@ def neighbors(x: NDArray, kind: int, step: int) -> NDArray:
     for place, (n, h, w) in enumerate(shapes):
         near = out[:, :, start : start + h * w].reshape(4, n, h, w)  # a view
         start += h * w
-        # In the first rectangle the even sites are to the left and right; in the second, above and below.
+        # In the first rectangle the even cells are to the left and right; in the second, above and below.
         along, across = (2, 1) if place == 0 else (1, 2)
         own, other = (near[:2], near[2:]) if place == 0 else (near[2:], near[:2])
         _copy(own[0], even, 0, along)
