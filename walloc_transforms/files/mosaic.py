@@ -52,6 +52,13 @@ def latents_to_pil(latents: Tensor, mode: str = "RGB", *, bits: int = 8) -> list
 
     Raises:
         ValueError: Wrong shape, no such mode or bits, or values that are no such integers.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> latents = wt.functional.encode_image(torch.rand(3, 64, 96), "rgb_16x", quantize=True)
+        >>> [image] = wt.functional.latents_to_pil(latents)  # 12 channels: 2 x 2 tiles in each of 3 planes
+        >>> image.mode, image.size
+        ('RGB', (24, 16))
     """
     if latents.ndim not in (3, 4) or 0 in latents.shape[-3:]:
         raise ValueError(f"expected latents of shape (N, D, h, w) or (D, h, w), got {tuple(latents.shape)}")
@@ -81,6 +88,14 @@ def save_mosaic(image: Image.Image, file: str | os.PathLike[str]) -> None:
 
     Raises:
         ValueError: Another pair of mode and suffix, which would lose values, or an image that holds no latents.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> from PIL import Image
+        >>> latents = wt.functional.encode_image(torch.rand(3, 64, 96), "rgb_16x", quantize=True)
+        >>> wt.functional.save_mosaic(wt.functional.latents_to_pil(latents)[0], "latents.png")
+        >>> torch.equal(wt.functional.pil_to_latents([Image.open("latents.png")])[0], latents.to(torch.int8))
+        True
     """
     file = Path(file)
     pair = (image.mode, file.suffix.lower())
@@ -108,6 +123,12 @@ def pil_to_latents(images: Sequence[Image.Image], channels: int | None = None, *
     Raises:
         ValueError: No images, nothing that tells ``channels``, an image that says otherwise, or a mode or size that
             does not belong to ``channels``.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> images = wt.functional.latents_to_pil(torch.ones(5, 12, 8, 12))
+        >>> tuple(wt.functional.pil_to_latents(images).shape)
+        (5, 12, 8, 12)
     """
     if not images:
         raise ValueError("there are no images to read latents from")

@@ -79,6 +79,14 @@ class LatentFile(LatentHeader):
     Attributes:
         latents: ``(channels, h, w)`` or ``(channels, t)``, int8 or int16; all of ``shape``, unless fewer channels were
             asked for.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> latents = wt.functional.encode_image(torch.rand(3, 60, 90), "rgb_16x", quantize=True, dtype=torch.int8)
+        >>> length = wt.save_latents("image.wlc", latents, "rgb_16x")
+        >>> stored = wt.load_latents("image.wlc", channels=3)
+        >>> stored.codec, stored.size, stored.shape, tuple(stored.latents.shape)
+        ('rgb_16x', (60, 90), (12, 8, 12), (3, 8, 12))
     """
 
     latents: Tensor

@@ -34,6 +34,12 @@ class CodecInfo:
         dimensionality_reduction: Signal values per latent value.
         decoders: The decoders that come with the codec, the default first: values of ``decoder`` in ``Codec.decode``.
         source: Where the weights come from, in a sentence.
+
+    Example:
+        >>> import walloc_transforms as wt
+        >>> info = wt.codec_info("rgb_16x")
+        >>> info.channels, info.stride, info.dimensionality_reduction, info.decoders
+        (12, 8, 16.0, ('linear', 'refiner'))
     """
 
     name: str
