@@ -38,8 +38,8 @@ from recipes.bench.reference import (
 )
 from recipes.bench.report import INPUTS, draw, report
 from recipes.common.photographs import demo_photographs
-from recipes.common.ranks import write_atomically
 from recipes.common.timing import in_fresh_process, machine, median_seconds, memory_rise, use_tf32
+from walloc_transforms.safe import write_atomically
 
 AUDIO = ("stereo_5x", "stereo_20x")
 BATCH = 32  # of the loader
@@ -101,7 +101,7 @@ def main(config: Config) -> str:
     try:
         for part in config.parts:
             results[part] = measure[part](config)
-            write_atomically(config.output_dir / "results.json", json.dumps(results, indent=2) + "\n")
+            write_atomically(config.output_dir / "results.json", (json.dumps(results, indent=2) + "\n").encode())
     finally:
         torch.set_num_threads(threads)
     if results.get("image"):

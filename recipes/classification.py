@@ -12,18 +12,22 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import matplotlib
 import torch
 import tyro
+from matplotlib.figure import Figure
 from torch import nn
 from torchvision.transforms import v2
 
-from recipes.classify.trunk import Classifier, count_macs
+from recipes.classify.training import Schedule, train_classifier
+from recipes.classify.trunk import Classifier
 from recipes.common.arms import STRIDE, Resize, make_arm, values_per_token
 from recipes.common.datasets import Features, Task, batches, cuts, in_memory, load_task
-from recipes.common.ranks import Ranks, Schedule, save_config, train, write_atomically
+from recipes.common.macs import count_macs
+from recipes.common.ranks import Ranks
+from recipes.common.runs import Run, finished_or_new
+from recipes.common.tables import Record
 
 
 @dataclass
@@ -100,52 +104,50 @@ def check_size(image_size: int) -> None:
         raise ValueError(f"image_size must be a multiple of {STRIDE}, got {image_size}")
 
 
-def main(config: Config) -> dict[str, Any]:
+def main(config: Config) -> Record:
     """Train and write the result; a finished run with --resume is only read."""
     check_size(config.image_size)
-    ranks = Ranks.start()
-    result_file = config.output_dir / "result.json"
-    if ranks.first:
-        save_config(config.output_dir, config, resume=config.resume)
-    if config.resume and result_file.is_file():
-        return json.loads(result_file.read_text("utf-8"))
+    run = Run(config.output_dir, Ranks.start(), config.resume)
+    return finished_or_new(run, config, lambda: train_and_score(config, run))
+
+
+def train_and_score(config: Config, run: Run) -> Record:
+    """Train one network on one kind of input; returns its accuracy and what that cost."""
+    show = run.ranks.first
     task = load_task(config.data, config.data_root, demo_crops=config.demo_crops, seed=config.seed)
     train_set, validation_set = features(config, task)
     pipeline_rate = measure_pipeline(train_set, config.batch_size, config.workers)
-    show = ranks.first
     held_out = in_memory(validation_set, workers=config.workers, description="validation crops", show=show)
     seen = in_memory(train_set, workers=config.workers, description="crops", show=show) if task.fixed else train_set
 
     torch.manual_seed(config.seed)
     model = Classifier(values_per_token(config.arm), len(task.classes), config.width, config.stages)
     schedule = Schedule(config.epochs, config.batch_size, config.lr, config.weight_decay, config.workers, config.seed)
-    record = train(model, seen, held_out, schedule, config.output_dir, ranks=ranks, resume=config.resume)
+    record = train_classifier(model, seen, held_out, schedule, run)
+    if show:
+        draw_curve(config.output_dir)
+
+    one = held_out[0][0][None].to(run.ranks.device)
     tokens = (config.image_size // STRIDE) ** 2
-    result = {
+    return {
         "arm": config.arm,
         "seed": config.seed,
         "accuracy": record["accuracy"],
         "unreadable": record["unreadable"],
         "values": tokens * values_per_token(config.arm),
         "tokens": tokens,
-        "macs": count_macs(model, held_out[0][0][None].to(ranks.device)),
+        "macs": count_macs(model, lambda: model(one)),
         "pipeline_rate": pipeline_rate,
         "step_rate": record["step_rate"],
     }
-    if ranks.first:
-        write_atomically(result_file, json.dumps(result, indent=2) + "\n")
-        draw_curve(config.output_dir)
-    return result
 
 
 def draw_curve(folder: Path) -> None:
     """Draw loss and accuracy over the epochs."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     log = [json.loads(line) for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
     epochs = [r["epoch"] for r in log]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3), layout="constrained")
+    figure = Figure(figsize=(8, 3), layout="constrained")
+    left, right = figure.subplots(1, 2)
     left.plot(epochs, [r["train_loss"] for r in log], label="training")
     left.plot(epochs, [r["validation_loss"] for r in log], label="validation")
     left.set(xlabel="epoch", ylabel="cross-entropy")
@@ -153,7 +155,6 @@ def draw_curve(folder: Path) -> None:
     right.plot(epochs, [r["accuracy"] for r in log])
     right.set(xlabel="epoch", ylabel="validation accuracy (%)")
     figure.savefig(folder / "curve.png", dpi=120)
-    plt.close(figure)
 
 
 if __name__ == "__main__":

@@ -6,41 +6,41 @@
         --depth None --heads None
     torchrun --nproc-per-node 2 -m recipes.colorization
 
-Every arm of recipes/color/arms.py reads the values of a gray image and writes those of its color, through the
-trunk of recipes/color/network.py, trained on the same crops: what it writes is added to what it has read, so
-that a network that knows nothing gives the gray image. All are scored at the native size of the test photographs; the
-table shows what trivial colors score, and what each arm could carry at best.
+Every arm of recipes/color/arms.py reads the values of a gray image and writes those of its color, through the trunk of
+recipes/color/network.py, trained on the same crops. What it writes is added to what it has read: an untrained network
+gives the gray image. All arms are scored at the native size of the test photographs. The table also shows what trivial
+colors score, and what each arm could carry at best.
 
-The loss (``--loss``) is a mean squared error of the image in every case, never of companded or normalized values, of
-which each arm has others. ``values``, the default, measures it on the values, weighted by the energy each has in the
-image: no way back is needed, so it is the cheaper, and an arm spends nothing on detail that it cannot carry. For pixels
-and DCT it trains as ``pixels`` does, which measures it on the image; on the demo, thumbnails and latents of 12 values
-ended within 0.1 dB of each other either way.
+The loss (``--loss``) is a mean squared error of the image, never of companded or normalized values, which differ from
+arm to arm. ``values``, the default, measures it on the values, each weighted by its energy in the image. That needs no
+way back, so it is cheaper, and an arm spends nothing on detail that it cannot carry. ``pixels`` measures it on the
+image. For pixels and DCT both are the same; on the demo, thumbnails and latents of 12 values ended within 0.1 dB of
+each other either way.
 """
 
-import dataclasses
-import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import torch.distributed as dist
 import tyro
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from recipes.color.arms import COLOR_ARMS, gray, keep_luma, make_color_arm
 from recipes.color.data import DEMO_PART, Crops, Photograph, load_photographs
-from recipes.color.network import Colorizer, count_macs
-from recipes.color.scores import ColorOfBrightness, markdown, score, summarize
+from recipes.color.network import Colorizer, color, loss_of, macs_per_image
+from recipes.color.scores import SCORES, ColorOfBrightness, markdown, score
 from recipes.color.sheet import draw_sheet
-from recipes.color.training import Schedule, color, train
 from recipes.common.arms import STRIDE
-from recipes.common.image_quality import Networks, load_networks
-from recipes.common.ranks import Ranks, save_config, write_atomically
-from recipes.common.tables import Record, mean_known, write_csv
+from recipes.common.datasets import batches
+from recipes.common.loop import load_checkpoint, train_steps
+from recipes.common.quality import Networks, load_networks
+from recipes.common.ranks import Ranks, save_config
+from recipes.common.runs import Run, check_comparison, compare, first_runs
+from recipes.common.tables import Record, as_csv, mean_known, mean_over_seeds
+from walloc_transforms.safe import write_atomically
 
 MEASURED_CROPS = 64  # for the statistics of values, and the colors of brightness
 
@@ -68,11 +68,13 @@ class Settings:
     trunk: str = "vit_tiny_patch16_224"
     """A timm model with `forward_intermediates` that keeps the token grid, as ViTs do."""
     width: int | None = 96
-    """Of the trunk, its `embed_dim`; None for the model's own. Likewise:"""
+    """`embed_dim` of the trunk; None for the model's own."""
     depth: int | None = 4
+    """Blocks of the trunk; None for the model's own."""
     heads: int | None = 3
+    """Heads of its attention; None for the model's own."""
     test_images: int | None = None
-    """Score at most so many test images, evenly spread. Default: all."""
+    """Score this many test images, evenly spread. Default: all."""
     networks: bool = False
     """Measure LPIPS too, whose network is downloaded once (528 MB): some ten seconds per megapixel and arm."""
     workers: int = 0
@@ -105,11 +107,7 @@ class Config(Settings):
 
 def check(config: Config) -> None:
     """Raise a ValueError for settings that cannot be run, now rather than after an hour."""
-    if config.seeds < 1 or not config.arms:
-        raise ValueError("there is nothing to run: expected at least one arm and one seed")
-    for name in ("steps", "batch_size", "checkpoint_every", "sheet_images"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
+    check_comparison(config, ("steps", "batch_size", "checkpoint_every", "sheet_images"))
     if config.test_images is not None and config.test_images < 1:
         raise ValueError(f"test_images must be at least 1, got {config.test_images}")
     if config.crop < 2 * STRIDE or config.crop % STRIDE:
@@ -135,30 +133,67 @@ def main(config: Config) -> list[Record]:
     networks = load_networks() if config.networks else Networks()
     if ranks.first:
         save_config(config.output_dir, config)
-    rows = trivial(config, photographs, test, ranks, networks)
-    about: dict[str, Record] = {}
-    for seed in range(config.seeds):
-        for arm in config.arms:
-            result = run(config, arm, seed, photographs, test, ranks, networks)
-            own = result.pop("rows")
-            rows += own
-            about.setdefault(arm, result)
-            if ranks.first:
-                plain, kept = (mean_known(row[name] for row in own) for name in ("psnr", "psnr_kept"))
-                tqdm.write(
-                    f"{arm}, seed {seed}: PSNR {plain:.2f} dB, luma kept {kept:.2f} dB, "
-                    f"{result['step_rate']:.1f} steps/s"
-                )
-    table = [{**row, **about.get(row["arm"], {})} for row in summarize(rows)]
+
+    def train_and_score(arm: str, seed: int, run: Run) -> Record:
+        model, crops = build(config, arm, seed), Crops(photographs, config.crop, seed)
+        model.measure(crops.batch(0, MEASURED_CROPS))
+        record = train(config, model, crops, run)
+        rows = score_test(arm, seed, lambda truth: color(model, truth, config.crop), test, ranks, networks)
+        trunk_macs, macs = macs_per_image(model, config.crop)
+        costs = {"values": model.arm.values, "trunk_macs": trunk_macs, "macs": macs, "step_rate": record["step_rate"]}
+        return {**costs, "rows": rows}
+
+    rows = score_untrained(config, photographs, test, ranks, networks)
+    runs = compare(config, ranks, train_and_score, headline)
+    rows += [row for run in runs for row in run["rows"]]
+    costs = first_runs(runs, ("values", "trunk_macs", "macs", "step_rate"))
+    table = [{**row, **costs.get(row["arm"], {})} for row in mean_over_seeds(rows, SCORES)]
     if ranks.first:
         missing = "no weights" if "lpips" in networks.missing else ""
-        write_atomically(
-            config.output_dir / "table.md", caption(config, photographs, test) + markdown(table, config.crop, missing)
-        )
-        write_csv(table, config.output_dir / "table.csv")
-        write_csv(rows, config.output_dir / "images.csv")
+        text = caption(config, photographs, test) + markdown(table, config.crop, missing)
+        write_atomically(config.output_dir / "table.md", text.encode())
+        write_atomically(config.output_dir / "table.csv", as_csv(table))
+        write_atomically(config.output_dir / "images.csv", as_csv(rows))
         show(config, test)
     return table
+
+
+def headline(result: Record) -> str:
+    """Say what a run gave."""
+    plain, kept = (mean_known(row[name] for row in result["rows"]) for name in ("psnr", "psnr_kept"))
+    return f"PSNR {plain:.2f} dB, luma kept {kept:.2f} dB, {result['step_rate']:.1f} steps/s"
+
+
+def build(config: Config, arm: str, seed: int) -> Colorizer:
+    """Make an arm's network; its trunk starts the same for the same seed, as far as shapes agree."""
+    torch.manual_seed(seed)
+    return Colorizer(make_color_arm(arm), config.trunk, config.crop // STRIDE, config.options)
+
+
+def train(config: Config, model: Colorizer, crops: Crops, run: Run) -> Record:
+    """Train an arm's network, whose statistics have been measured, on crops; returns the last record."""
+    ranks = run.ranks
+    model.to(ranks.device)
+    own = max(1, config.batch_size // ranks.world)
+
+    def batches_from(first: int) -> Iterable[Tensor]:
+        starts = [(step * ranks.world + ranks.rank) * own for step in range(first, config.steps)]
+        return batches(crops, [start + i for start in starts for i in range(own)], own, workers=config.workers)
+
+    def loss(parallel: nn.Module, images: Tensor, step: int) -> Tensor:
+        torch.manual_seed(crops.seed * 1_000_003 + step)  # for dropout, should the trunk have any
+        return loss_of(parallel, model, images / 255, config.loss)
+
+    trained = [p for p in model.parameters() if p.requires_grad]
+    return train_steps(
+        model,
+        torch.optim.AdamW(trained, config.lr, weight_decay=config.weight_decay),
+        batches_from,
+        loss,
+        run,
+        steps=config.steps,
+        checkpoint_every=config.checkpoint_every,
+    )
 
 
 def caption(config: Config, photographs: list[Photograph], test: list[Photograph]) -> str:
@@ -177,10 +212,10 @@ def caption(config: Config, photographs: list[Photograph], test: list[Photograph
     )
 
 
-def trivial(
+def score_untrained(
     config: Config, photographs: list[Photograph], test: list[Photograph], ranks: Ranks, networks: Networks
 ) -> list[Record]:
-    """Score what takes no training: trivial colors, and the true colors through the lossy arms."""
+    """Score what takes no training: trivial colors, and the true colors through the arms that lose some of them."""
     crops = Crops(photographs, config.crop, 0).batch(0, MEASURED_CROPS)
     mean, by_brightness = ColorOfBrightness(crops, 1), ColorOfBrightness(crops)
     estimates: dict[str, Callable[[Tensor], Tensor]] = {
@@ -188,114 +223,55 @@ def trivial(
         "gray, mean color": lambda truth: mean(gray(truth)),
         "gray, mean color of its brightness": lambda truth: by_brightness(gray(truth)),
     }
-    rows = [row for name, estimate in estimates.items() for row in _score(name, "", estimate, test, ranks, networks)]
+    rows = [row for name, color in estimates.items() for row in score_test(name, "", color, test, ranks, networks)]
     for name in config.arms:
         arm = make_color_arm(name)
         if arm.lossy:
-            rows += _score(
-                f"color through {name}",
-                "",
-                lambda truth, arm=arm: arm.show(arm.read(truth[None]), truth.shape[-2:])[0],
-                test,
-                ranks,
-                Networks(),
-            )
+
+            def there_and_back(truth: Tensor, arm: Any = arm) -> Tensor:
+                return arm.show(arm.read(truth[None]), truth.shape[-2:])[0]
+
+            rows += score_test(f"color through {name}", "", there_and_back, test, ranks, Networks())
     return rows
 
 
 @torch.no_grad()
-def _score(
+def score_test(
     arm: str,
     seed: int | str,
     estimate: Callable[[Tensor], Tensor],
-    test: list[Photograph],
+    test: Sequence[Photograph],
     ranks: Ranks,
     networks: Networks,
 ) -> list[Record]:
-    """Score an estimate, a function of the true image; the processes share the images."""
-    rows: list[tuple[int, Record]] = []
-    for i in tqdm(
-        range(ranks.rank, len(test), ranks.world),
-        desc=f"{arm}: test",
-        unit="image",
-        leave=False,
-        disable=not ranks.first,
-    ):
-        truth = _truth(test[i])
-        rows.append((i, {"arm": arm, "seed": seed, "image": test[i].name, **score(estimate(truth), truth, networks)}))
-    if ranks.world > 1:
-        gathered: list[list[tuple[int, Record]]] = [[]] * ranks.world
-        dist.all_gather_object(gathered, rows)
-        rows = sorted((row for part in gathered for row in part), key=lambda row: row[0])
-    return [row for _, row in rows]
+    """Score an estimate, a function of the true image, on every test image; the processes share them."""
+    own = tqdm(test[ranks.rank :: ranks.world], f"{arm}: test", unit="image", leave=False, disable=not ranks.first)
+    rows: list[Record] = []
+    for photograph in own:
+        truth = true_colors(photograph)
+        scores = score(estimate(truth), truth, networks)
+        rows.append({"arm": arm, "seed": seed, "image": photograph.name, **scores})
+    return ranks.gather(rows)
 
 
-def _truth(photograph: Photograph) -> Tensor:
+def true_colors(photograph: Photograph) -> Tensor:
+    """Return a test image, which has been read before, ``(3, H, W)`` in [0, 1]."""
     pixels = photograph.pixels()
-    assert pixels is not None, photograph.name  # it was read before
+    assert pixels is not None, photograph.name
     return pixels / 255
-
-
-def build(config: Config, arm: str, seed: int) -> Colorizer:
-    """Make an arm's network; its trunk starts the same for the same seed, as far as shapes agree."""
-    torch.manual_seed(seed)
-    return Colorizer(make_color_arm(arm), config.trunk, config.crop // STRIDE, config.options)
-
-
-def run(
-    config: Config,
-    arm: str,
-    seed: int,
-    photographs: list[Photograph],
-    test: list[Photograph],
-    ranks: Ranks,
-    networks: Networks,
-) -> Record:
-    """Train and score one arm with one seed; a finished run with ``--resume`` is only read."""
-    folder = config.output_dir / f"{arm}_seed{seed}"
-    result_file = folder / "result.json"
-    if ranks.first:
-        save_config(folder, dataclasses.replace(config, arms=(arm,)), resume=config.resume)
-    if config.resume and result_file.is_file():
-        return json.loads(result_file.read_text("utf-8"))
-    model = build(config, arm, seed)
-    crops = Crops(photographs, config.crop, seed)
-    model.measure(crops.batch(0, MEASURED_CROPS))
-    schedule = Schedule(
-        config.steps,
-        config.batch_size,
-        config.lr,
-        config.weight_decay,
-        config.loss,
-        config.workers,
-        config.checkpoint_every,
-    )
-    record = train(model, crops, schedule, folder, ranks=ranks, resume=config.resume, description=f"{arm}, seed {seed}")
-    rows = _score(arm, seed, lambda truth: color(model, truth, config.crop), test, ranks, networks)
-    trunk_macs, macs = count_macs(model, config.crop)
-    result = {
-        "values": model.arm.values,
-        "trunk_macs": trunk_macs,
-        "macs": macs,
-        "step_rate": record["step_rate"],
-        "rows": rows,
-    }
-    if ranks.first:
-        write_atomically(result_file, json.dumps(result) + "\n")
-    return result
 
 
 def show(config: Config, test: list[Photograph]) -> None:
     """Draw some test images, two rows each: as every arm's first seed colors them, and with the luma kept."""
     count = min(config.sheet_images, len(test))
     chosen = [test[(2 * i + 1) * len(test) // (2 * count)] for i in range(count)]
-    truths = [_truth(photograph) for photograph in chosen]
+    truths = [true_colors(photograph) for photograph in chosen]
     plain: list[dict[str, Tensor]] = [{"gray": gray(truth), "truth": truth} for truth in truths]
     kept = [dict(images) for images in plain]
     for arm in config.arms:
         model = build(config, arm, 0)
         checkpoint = config.output_dir / f"{arm}_seed0" / "checkpoint.pt"
-        model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["model"])
+        load_checkpoint(checkpoint, {"model": model}, torch.device("cpu"))
         for i, truth in enumerate(truths):
             plain[i][arm] = color(model, truth, config.crop)
             kept[i][arm] = keep_luma(plain[i][arm], gray(truth))

@@ -14,36 +14,25 @@ Protocol for music: ``recipes/evaluation/sounds.py``; its rivals are resampling 
 Vorbis and MP3 files of as many bytes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import tyro
 from tqdm import tqdm
 
 import walloc_transforms as wt
-from recipes.common.image_quality import load_networks
+from recipes.common.files import select_files
 from recipes.common.photographs import ImageFiles, demo_photographs, image_files
+from recipes.common.quality import load_networks
 from recipes.common.sounds import SoundFiles, sound_files
-from recipes.common.tables import chosen, write_csv
-from recipes.evaluation import image_formats
-from recipes.evaluation import images as image_evaluation
-from recipes.evaluation.image_measures import IMAGE_CODERS, MOSAIC
-from recipes.evaluation.image_report import draw_rates, draw_sheet
-from recipes.evaluation.image_report import markdown as image_markdown
-from recipes.evaluation.sound_formats import FORMATS
-from recipes.evaluation.sound_report import draw_prefixes, markdown
-from recipes.evaluation.sounds import (
-    DemoMusic,
-    differences,
-    evaluate,
-    mean_curve,
-    sample_rate_of,
-    summarize,
-)
+from recipes.common.tables import Record, as_csv
+from recipes.evaluation import image_formats, image_report, images, sound_formats, sound_report, sounds
+from recipes.evaluation.image_measures import IMAGE_CODERS, MOSAIC, NO_NETWORKS
+from recipes.evaluation.means import mean_curve
 from walloc_transforms.files import CODERS, DEFAULT_CODER
+from walloc_transforms.safe import write_atomically
 
 
 @dataclass
@@ -74,7 +63,7 @@ class Config:
     they cannot be had, the table says so."""
 
 
-def main(config: Config) -> list[dict[str, Any]]:
+def main(config: Config) -> list[Record]:
     """Measure and write the files; returns a row per codec and method.
 
     Raises:
@@ -97,41 +86,43 @@ def main(config: Config) -> list[dict[str, Any]]:
     if len({codec.config.name for codec in codecs}) < len(codecs):
         raise ValueError("expected codecs of different names: the tables tell them apart by these")
     coder = config.coder or (MOSAIC if is_image else DEFAULT_CODER)
-    coders, all_formats = (IMAGE_CODERS, image_formats.FORMATS) if is_image else (tuple(CODERS), FORMATS)
+    coders, all_formats = (IMAGE_CODERS, image_formats.FORMATS) if is_image else (tuple(CODERS), sound_formats.FORMATS)
     formats = tuple(all_formats) if config.formats is None else config.formats
     for given, known in (((coder,), coders), (formats, all_formats)):
         if unknown := [name for name in given if name not in known]:
             raise ValueError(f"unknown coder or format {unknown[0]!r}: expected one of {', '.join(known)}")
-    return (images_main if is_image else sound_main)(config, codecs, coder, formats)
+    return (evaluate_images if is_image else evaluate_music)(config, codecs, coder, formats)
 
 
-def sound_main(config: Config, codecs: Sequence[wt.Codec], coder: str, formats: Sequence[str]) -> list[dict[str, Any]]:
+def evaluate_music(config: Config, codecs: Sequence[wt.Codec], coder: str, formats: Sequence[str]) -> list[Record]:
     """Measure audio codecs, write the tables and the prefix curve; returns a row per codec and method."""
-    files = [] if config.data == "demo" else chosen(sound_files(config.data), config.include)
-    records: list[dict[str, Any]] = []
-    curve: list[dict[str, Any]] = []
+    files = [] if config.data == "demo" else select_files(sound_files(config.data), config.include)
+    records: list[Record] = []
+    curve: list[Record] = []
     skipped = clipped = 0
-    for rate in dict.fromkeys(map(sample_rate_of, codecs)):
-        sounds = DemoMusic(rate) if config.data == "demo" else SoundFiles(files, rate)
-        own = [codec for codec in codecs if sample_rate_of(codec) == rate]
-        for rows, new in zip((records, curve), evaluate(sounds, own, coder, formats), strict=True):
-            rows += new
-        skipped, clipped = max(skipped, sounds.skipped), max(clipped, sounds.clipped)
+    for rate in dict.fromkeys(map(sounds.sample_rate_of, codecs)):
+        pieces = sounds.DemoMusic(rate) if config.data == "demo" else SoundFiles(files, rate)
+        own = [codec for codec in codecs if sounds.sample_rate_of(codec) == rate]
+        measured, prefixes = sounds.evaluate(pieces, own, coder, formats)
+        records += measured
+        curve += prefixes
+        skipped, clipped = max(skipped, pieces.skipped), max(clipped, pieces.clipped)
     if not records:
         raise ValueError(f"no piece in {config.data!r} could be measured")
-    config.output_dir.mkdir(parents=True, exist_ok=True)
-    summary, curve = summarize(records), mean_curve(curve)
-    write_csv(records, config.output_dir / "pieces.csv")
+    summary, curve = sounds.mean_over_pieces(records), sounds.mean_prefixes(curve)
+    write_tables(config.output_dir, {"pieces.csv": records, "prefix.csv": curve})
     if curve:
-        write_csv(curve, config.output_dir / "prefix.csv")
-        draw_prefixes(curve, config.output_dir / "prefix.png")
+        sound_report.draw_prefixes(curve, config.output_dir / "prefix.png")
     remark = f"{skipped} files skipped, {clipped} samples beyond full scale"
-    text = markdown(summary, differences(records), curve, coder=coder, threads=torch.get_num_threads(), remark=remark)
-    (config.output_dir / "table.md").write_text(text, "utf-8")
+    differences = sounds.differences(records)
+    text = sound_report.markdown(
+        summary, differences, curve, coder=coder, threads=torch.get_num_threads(), remark=remark
+    )
+    write_atomically(config.output_dir / "table.md", text.encode())
     return summary
 
 
-def images_main(config: Config, codecs: Sequence[wt.Codec], coder: str, formats: Sequence[str]) -> list[dict[str, Any]]:
+def evaluate_images(config: Config, codecs: Sequence[wt.Codec], coder: str, formats: Sequence[str]) -> list[Record]:
     """Measure image codecs, write the tables, curves and a sheet of crops; returns a row per codec and method."""
     for codec in codecs:
         if coder == MOSAIC and codec.config.latent_bits > 8:
@@ -140,31 +131,26 @@ def images_main(config: Config, codecs: Sequence[wt.Codec], coder: str, formats:
                 "mosaic holds: give another coder"
             )
     if config.data == "demo":
-        images, files = [(f"demo {i}", image) for i, image in enumerate(demo_photographs())], None
+        pictures, files = [(f"demo {i}", image) for i, image in enumerate(demo_photographs())], None
     else:
-        files = ImageFiles(chosen(image_files(config.data), config.include))
-        images = files.named()
-    networks = load_networks() if config.networks else image_evaluation.NO_NETWORKS
-    total = None if files is None else len(files)
-    results = image_evaluation.evaluate(
-        tqdm(images, desc="images", unit="image", total=total), codecs, coder, formats, networks, config.sheet_rows
-    )
+        files = ImageFiles(select_files(image_files(config.data), config.include))
+        pictures = files.named()
+    networks = load_networks() if config.networks else NO_NETWORKS
+    bar = tqdm(pictures, desc="images", unit="image", total=None if files is None else len(files))
+    results = images.evaluate(bar, codecs, coder, formats, networks, config.sheet_rows)
     skipped = results.skipped + (files.skipped if files else 0)
     if skipped:
         print(f"{skipped} images skipped")
     if not results.records:
         raise ValueError(f"no image in {config.data!r} could be measured")
-    summary = image_evaluation.summarize(results.records)
-    curve = image_evaluation.mean_curve(results.prefixes, ("codec", "channels"))
-    rates = image_evaluation.mean_curve(results.rates, ("format", "quality"))
-    config.output_dir.mkdir(parents=True, exist_ok=True)
-    for rows, name in ((results.records, "images.csv"), (curve, "prefix.csv"), (rates, "rates.csv")):
-        if rows:
-            write_csv(rows, config.output_dir / name)
-    draw_rates(summary, curve, rates, config.output_dir / "rd.png")
+    summary = images.mean_over_images(results.records)
+    curve = mean_curve(results.prefixes, ("codec", "channels"), "image")
+    rates = mean_curve(results.rates, ("format", "quality"), "image")
+    write_tables(config.output_dir, {"images.csv": results.records, "prefix.csv": curve, "rates.csv": rates})
+    image_report.draw_rates(summary, curve, rates, config.output_dir / "rd.png")
     if results.sheet:
-        draw_sheet(results.sheet, config.output_dir / "sheet.png")
-    text = image_markdown(
+        image_report.draw_sheet(results.sheet, config.output_dir / "sheet.png")
+    text = image_report.markdown(
         summary,
         curve,
         coder=coder,
@@ -172,8 +158,16 @@ def images_main(config: Config, codecs: Sequence[wt.Codec], coder: str, formats:
         missing=networks.missing,
         remark=f"{skipped} images skipped",
     )
-    (config.output_dir / "table.md").write_text(text, "utf-8")
+    write_atomically(config.output_dir / "table.md", text.encode())
     return summary
+
+
+def write_tables(folder: Path, tables: Mapping[str, Sequence[Record]]) -> None:
+    """Write tables of records as CSV files, those that have any rows."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, records in tables.items():
+        if records:
+            write_atomically(folder / name, as_csv(records))
 
 
 if __name__ == "__main__":

@@ -24,11 +24,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 import walloc_transforms as wt
-from recipes.bench.report import number, table
 from recipes.common.photographs import ImageFiles, demo_photographs, image_files
-from recipes.common.ranks import write_atomically
+from recipes.common.tables import Record, group, markdown_table, number
 from recipes.common.timing import machine, median_seconds
 from walloc_transforms.files import CODERS, load_latents, write_latents
+from walloc_transforms.safe import write_atomically
 from walloc_transforms.signals import pil_to_tensor
 
 
@@ -54,7 +54,7 @@ def main(config: Config) -> dict[str, Any]:
     """Measure and write both files; returns what results.json holds."""
     images = demo_photographs() if config.data == "demo" else ImageFiles(image_files(config.data))
     sizes = ("whole", *(["crop"] if config.crop else []))
-    records: list[dict[str, Any]] = []
+    records: list[Record] = []
     torch.set_num_threads(1)
     for codec in map(wt.load_codec, config.codecs):
         for index, image in enumerate(tqdm(images, desc=codec.config.name, unit="image")):
@@ -66,7 +66,7 @@ def main(config: Config) -> dict[str, Any]:
     if not records:
         raise ValueError(f"no image in {config.data!r} could be read")
     settings = {**asdict(config), "output_dir": str(config.output_dir)}
-    results = {"config": settings, "machine": machine(), "summary": summarize(records), "records": records}
+    results = {"config": settings, "machine": machine(), "summary": mean_over_images(records), "records": records}
     config.output_dir.mkdir(parents=True, exist_ok=True)
     write_atomically(config.output_dir / "results.json", json.dumps(results, indent=1).encode())
     write_atomically(config.output_dir / "table.md", markdown(results["summary"], config.crop).encode())
@@ -78,7 +78,7 @@ def _middle(image: Image.Image, side: int) -> Image.Image:
     return image.crop((left, top, min(image.width, left + side), min(image.height, top + side)))
 
 
-def measure(latents: Tensor, size: tuple[int, ...], config: Config) -> Iterator[dict[str, Any]]:
+def measure(latents: Tensor, size: tuple[int, ...], config: Config) -> Iterator[Record]:
     """Store latents ``(D, h, w)`` by every coder."""
     codes = latents.numpy()
     quarter = max(1, len(codes) // 4)
@@ -101,11 +101,10 @@ def measure(latents: Tensor, size: tuple[int, ...], config: Config) -> Iterator[
         yield {"coder": name, "pixels": size[0] * size[1], "bytes": lengths[name], "seconds": times}
 
 
-def summarize(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Average over images, a row per codec, size and coder."""
-    rows = []
-    for codec, size, coder in dict.fromkeys((r["codec"], r["size"], r["coder"]) for r in records):
-        own = [r for r in records if (r["codec"], r["size"], r["coder"]) == (codec, size, coder)]
+def mean_over_images(records: list[Record]) -> list[Record]:
+    """Average over images, a row per codec, size and coder; speeds are all pixels by all seconds."""
+    rows: list[Record] = []
+    for (codec, size, coder), own in group(records, ("codec", "size", "coder")).items():
         pixels = sum(r["pixels"] for r in own)
         speeds = {call: pixels / 1e6 / sum(r["seconds"][call] for r in own) for call in own[0]["seconds"]}
         rows.append(
@@ -122,11 +121,10 @@ def summarize(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def markdown(summary: list[dict[str, Any]], crop: int) -> str:
-    """Lay out a table for each codec and size."""
+def markdown(summary: list[Record], crop: int) -> str:
+    """Write a Markdown table for each codec and size."""
     parts = []
-    for codec, size in dict.fromkeys((row["codec"], row["size"]) for row in summary):
-        rows = [r for r in summary if (r["codec"], r["size"]) == (codec, size)]
+    for (codec, size), rows in group(summary, ("codec", "size")).items():
         where = "whole images" if size == "whole" else f"crops of {crop} pixels"
         heads = ["coder", "bpp", "bytes per file", "encode, MP/s", "decode, MP/s", "prefix, MP/s"]
         cells = [
@@ -138,7 +136,7 @@ def markdown(summary: list[dict[str, Any]], crop: int) -> str:
             ]
             for r in rows
         ]
-        parts.append(f"`{codec}`, {rows[0]['images']} {where}:\n\n{table(heads, cells)}\n")
+        parts.append(f"`{codec}`, {rows[0]['images']} {where}:\n\n{markdown_table(heads, cells)}\n")
     return "\n".join(parts)
 
 

@@ -20,18 +20,19 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from tqdm import tqdm
 
 from recipes import classification, colorization, source_separation
 from recipes.color.data import load_photographs
 from recipes.colorization import Settings as ColorizationSettings
 from recipes.common.arms import ARMS, STRIDE, make_arm
-from recipes.common.ranks import Ranks, save_config, write_atomically
-from recipes.common.tables import Record
-from recipes.scaling.report import Part, as_csv, caption, draw, markdown, markdown_published
+from recipes.common.ranks import Ranks, save_config
+from recipes.common.runs import compare
+from recipes.common.tables import Record, group, mean_and_sd
+from recipes.scaling.report import Part, caption, csv_of, draw, markdown, markdown_published
 from recipes.separation.front_ends import HOP
 from recipes.separation.tracks import RATE, load_tracks
 from recipes.source_separation import Settings as SeparationSettings
+from walloc_transforms.safe import write_atomically
 
 TASKS = ("classification", "colorization", "separation")
 
@@ -74,9 +75,9 @@ def main(config: Config) -> list[Record]:
     if ranks.first:
         alone = config.task == "classification"  # whose table and figure are as before there were other tasks
         text = markdown(rows) if alone else caption(parts) + markdown(rows) + markdown_published(config.tasks)
-        write_atomically(config.output_dir / "table.md", text)
-        write_atomically(config.output_dir / "table.csv", as_csv(rows))
-        draw(parts, config.output_dir / "figure.png", theirs=not alone)
+        write_atomically(config.output_dir / "table.md", text.encode())
+        write_atomically(config.output_dir / "table.csv", csv_of(rows))
+        draw(parts, with_published=not alone).savefig(config.output_dir / "figure.png", dpi=150)
     return rows
 
 
@@ -84,7 +85,7 @@ def check(config: Config) -> None:
     """Raise for what cannot be run, now rather than after the hours that an earlier task may take."""
     if config.seeds < 1:
         raise ValueError("there is nothing to run: expected at least one arm and one seed")
-    refuse_idle_settings(config)
+    check_unused_settings(config)
     if "classification" in config.tasks:
         if not config.arms:
             raise ValueError("there is nothing to run: expected at least one arm and one seed")
@@ -102,7 +103,7 @@ def check(config: Config) -> None:
             load_tracks(s.data, s.data_root, s.sources, test_tracks=s.test_tracks, memory=0, show=False)
 
 
-def refuse_idle_settings(config: Config) -> None:
+def check_unused_settings(config: Config) -> None:
     """Raise a ValueError for a setting of a task that is not run: who gives one means to run it."""
     default = Config()
     flat = ["arms", *(f.name for f in fields(classification.Settings) if f.name != "resume")]
@@ -118,17 +119,18 @@ def refuse_idle_settings(config: Config) -> None:
 def run_classification(config: Config, ranks: Ranks) -> Part:
     """Train and score every arm with every seed."""
     shared = {f.name: getattr(config, f.name) for f in fields(classification.Settings)}
-    runs: list[Record] = []
-    jobs = [(seed, arm) for seed in range(config.seeds) for arm in config.arms]
-    bar = tqdm(jobs, desc="runs", unit="run", disable=not ranks.first)
-    for seed, arm in bar:
-        bar.set_postfix_str(f"{arm}, seed {seed}")
-        folder = config.output_dir / f"{arm}_seed{seed}"
-        result = classification.main(classification.Config(**shared, arm=arm, seed=seed, output_dir=folder))
-        runs.append(result)
-        if ranks.first:
-            tqdm.write(f"{arm}, seed {seed}: {result['accuracy']:.1f} %")
-    rows = [summarize([r for r in runs if r["arm"] == arm]) for arm in config.arms]
+
+    def config_of(arm: str, seed: int, folder: Path) -> classification.Config:
+        return classification.Config(**shared, arm=arm, seed=seed, output_dir=folder)
+
+    runs = compare(
+        config,
+        ranks,
+        lambda arm, seed, run: classification.train_and_score(config_of(arm, seed, run.folder), run),
+        lambda result: f"{result['accuracy']:.1f} %",
+        config_of,
+    )
+    rows = [mean_of_runs(own) for own in group(runs, ("arm",)).values()]
     return Part(
         "classification",
         rows,
@@ -139,17 +141,17 @@ def run_classification(config: Config, ranks: Ranks) -> Part:
     )
 
 
-def summarize(runs: list[Record]) -> Record:
-    """Mean and standard deviation over the seeds of one arm of classification; rates are medians."""
-    accuracies = [r["accuracy"] for r in runs]
+def mean_of_runs(runs: list[Record]) -> Record:
+    """Average the runs of one arm of classification over the seeds; rates are medians."""
+    accuracy, spread = mean_and_sd([run["accuracy"] for run in runs])
     return {
         "task": "classification",
-        **{key: runs[0][key] for key in ("arm", "values", "tokens", "macs")},
-        "accuracy": statistics.fmean(accuracies),
-        "spread": statistics.stdev(accuracies) if len(runs) > 1 else float("nan"),
+        **{name: runs[0][name] for name in ("arm", "values", "tokens", "macs")},
+        "accuracy": accuracy,
+        "spread": spread,
         "seeds": len(runs),
-        "pipeline_rate": statistics.median(r["pipeline_rate"] for r in runs),
-        "step_rate": statistics.median(r["step_rate"] for r in runs),
+        "pipeline_rate": statistics.median(run["pipeline_rate"] for run in runs),
+        "step_rate": statistics.median(run["step_rate"] for run in runs),
     }
 
 
@@ -158,7 +160,7 @@ def run_colorization(config: Config, ranks: Ranks) -> Part:
     own = colorization_config(config)
     measures = {name: name for name in ("psnr", "ms_ssim", *["lpips_db"] * own.networks)}
     rows = [
-        as_row(
+        common_row(
             "colorization",
             row,
             measures,
@@ -170,7 +172,7 @@ def run_colorization(config: Config, ranks: Ranks) -> Part:
     ]
     return Part(
         "colorization",
-        keep_own(rows),
+        without_bounds(rows),
         Path(own.data).name,
         "psnr",
         "PSNR (dB)",
@@ -184,14 +186,14 @@ def run_separation(config: Config, ranks: Ranks) -> Part:
     source, seconds = own.sources[0], own.samples / RATE
     measures = {name: f"{name} {source}" for name in ("psnr", "sdr", "si_sdr")}
     rows = [
-        as_row(
+        common_row(
             "separation", row, measures, tokens=own.samples // HOP, macs_of=seconds, batch=own.batch_size / ranks.world
         )
         for row in source_separation.main(own)
     ]
     return Part(
         "separation",
-        keep_own(rows),
+        without_bounds(rows),
         Path(own.data).name,
         "sdr",
         f"SDR of {source} (dB)",
@@ -216,7 +218,9 @@ def separation_config(config: Config) -> source_separation.Config:
     )
 
 
-def as_row(task: str, row: Record, measures: Mapping[str, str], *, tokens: int, macs_of: float, batch: float) -> Record:
+def common_row(
+    task: str, row: Record, measures: Mapping[str, str], *, tokens: int, macs_of: float, batch: float
+) -> Record:
     """Make a row of the common table from one of a recipe's own table.
 
     Args:
@@ -228,8 +232,8 @@ def as_row(task: str, row: Record, measures: Mapping[str, str], *, tokens: int, 
         batch: Samples per step and process.
     """
     made: Record = {"task": task, "arm": row["arm"], "seeds": row["seeds"]}
-    made |= {name: row[theirs] for name, theirs in measures.items()}
-    made |= {f"{name}_sd": row[f"{theirs} sd"] for name, theirs in measures.items()}
+    made |= {name: row[own_name] for name, own_name in measures.items()}
+    made |= {f"{name}_sd": row[f"{own_name} sd"] for name, own_name in measures.items()}
     if row["seeds"]:
         made |= {
             "values": row["values"] * tokens,
@@ -240,7 +244,7 @@ def as_row(task: str, row: Record, measures: Mapping[str, str], *, tokens: int, 
     return made
 
 
-def keep_own(rows: list[Record]) -> list[Record]:
+def without_bounds(rows: list[Record]) -> list[Record]:
     """Leave out what arms could reach at best, which the recipe's own table shows: it is no result."""
     return [row for row in rows if " through " not in row["arm"]]
 

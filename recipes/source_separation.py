@@ -10,28 +10,27 @@ is scored on the same segments. The table shows what trivial estimates score, an
 best.
 """
 
-import dataclasses
-import json
 import statistics
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 import torch
-import torch.distributed as dist
 import tyro
 from torch import Tensor
-from tqdm import tqdm
 
-from recipes.common.ranks import Ranks, save_config, write_atomically
+from recipes.common.loop import load_checkpoint, train_steps
+from recipes.common.ranks import Ranks, save_config
+from recipes.common.runs import Run, check_comparison, compare, first_runs
+from recipes.common.tables import Record, as_csv
 from recipes.separation.front_ends import ARMS, HOP, UNIT, make_front_end
-from recipes.separation.network import Separator, Size, macs_per_second
+from recipes.separation.network import NetworkSize, Separator, macs_per_second
 from recipes.separation.report import caption, draw_spectrograms, write_sounds
-from recipes.separation.scores import Row, as_csv, best_gains, markdown, score_all, summarize
-from recipes.separation.tracks import RATE, Crops, Track, load_tracks, segments
-from recipes.separation.training import Schedule, separate, train
-
-Pieces = list[tuple[Track, int]]
+from recipes.separation.scores import best_gains, markdown, mean_by_source, score_all
+from recipes.separation.tracks import RATE, Crops, Segment, Track, load_tracks, segments_of
+from recipes.separation.training import loss_of, parameter_groups, separate
+from walloc_transforms.safe import write_atomically
 
 MEASURED_CROPS = 16  # for the statistics of features, and the gains of the scaled mixture
 EXCERPT = 6.0  # seconds to look at and listen to
@@ -60,7 +59,7 @@ class Settings:
     loss: Literal["waveform", "latent"] = "waveform"
     """Mean absolute error of the waveforms, or of the carriers (arms with a fixed front end)."""
     trunk: Literal["conv_tasnet", "transformer"] = "conv_tasnet"
-    size: Size = field(default_factory=Size)
+    size: NetworkSize = field(default_factory=NetworkSize)
     memory_gb: float = 2.0
     """Tracks beyond are read crop by crop."""
     checkpoint_every: int = 100
@@ -86,12 +85,8 @@ class Config(Settings):
 
 def check(config: Config) -> None:
     """Raise a ValueError for settings that cannot be run, now rather than after an hour."""
+    check_comparison(config, ("steps", "batch_size", "checkpoint_every"))
     models = {arm: build(config, arm, 0) for arm in config.arms}
-    if config.seeds < 1 or not config.arms:
-        raise ValueError("there is nothing to run: expected at least one arm and one seed")
-    for name in ("steps", "batch_size", "checkpoint_every"):
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
     if config.samples < 8 * HOP:
         raise ValueError(f"segment_seconds must be at least {8 * HOP / RATE:.3f}, got {config.segment_seconds}")
     learned = [arm for arm, model in models.items() if not model.front.fixed]
@@ -102,7 +97,7 @@ def check(config: Config) -> None:
         )
 
 
-def main(config: Config) -> list[Row]:
+def main(config: Config) -> list[Record]:
     """Run every arm with every seed, write table, picture and sounds; returns the table's rows.
 
     Raises:
@@ -121,41 +116,76 @@ def main(config: Config) -> list[Row]:
     )
     if ranks.first:
         save_config(config.output_dir, config)
-    pieces = segments(test, config.samples)
-    rows = trivial(config, tracks, pieces)
+    segments = segments_of(test, config.samples)
+    rows = score_untrained(config, tracks, segments)
     scored = {source: sum(r["source"] == source for r in rows if r["arm"] == "silence") for source in config.sources}
     if not all(scored.values()):
-        raise ValueError(f"a source is silent in all {len(pieces)} test segments: scored were {scored}")
-    about: dict[str, Row] = {}
-    for seed in range(config.seeds):
-        for arm in config.arms:
-            result = run(config, arm, seed, tracks, pieces, ranks)
-            own = result.pop("rows")
-            rows += own
-            about.setdefault(arm, result)
-            if ranks.first:
-                sdr = statistics.fmean(r["sdr"] for r in own if r["source"] == config.sources[0])
-                tqdm.write(
-                    f"{arm}, seed {seed}: {config.sources[0]} SDR {sdr:.2f} dB, {result['step_rate']:.2f} steps/s"
-                )
-    table = [{**row, **about.get(row["arm"], {})} for row in summarize(rows, config.sources)]
+        raise ValueError(f"a source is silent in all {len(segments)} test segments: scored were {scored}")
+
+    def train_and_score(arm: str, seed: int, run: Run) -> Record:
+        model, crops = build(config, arm, seed), Crops(tracks, config.samples, seed)
+        model.measure(crops.batch(0, MEASURED_CROPS).sum(1))
+        record = train(config, model, crops, run)
+        own = segments[ranks.rank :: ranks.world]
+        separated = separate(model, own, config.samples, config.batch_size, ranks.device)
+        scores = [
+            score_all(estimates, truth, config.sources, about(arm, seed, segment))
+            for segment, (estimates, truth) in zip(own, separated, strict=True)
+        ]
+        trunk_macs, macs = macs_per_second(model, config.segment_seconds, RATE)
+        costs = {"values": model.front.values, "trunk_macs": trunk_macs, "macs": macs, "step_rate": record["step_rate"]}
+        return {**costs, "rows": [row for rows in ranks.gather(scores) for row in rows]}
+
+    def headline(result: Record) -> str:
+        sdr = statistics.fmean(r["sdr"] for r in result["rows"] if r["source"] == config.sources[0])
+        return f"{config.sources[0]} SDR {sdr:.2f} dB, {result['step_rate']:.2f} steps/s"
+
+    runs = compare(config, ranks, train_and_score, headline)
+    rows += [row for run in runs for row in run["rows"]]
+    costs = first_runs(runs, ("values", "trunk_macs", "macs", "step_rate"))
+    table = [{**row, **costs.get(row["arm"], {})} for row in mean_by_source(rows, config.sources)]
     if ranks.first:
-        text = caption(config.sources, config.samples / RATE, len(pieces), scored) + markdown(table, config.sources)
-        write_atomically(config.output_dir / "table.md", text)
+        text = caption(config.sources, config.samples / RATE, len(segments), scored) + markdown(table, config.sources)
+        write_atomically(config.output_dir / "table.md", text.encode())
         write_atomically(config.output_dir / "table.csv", as_csv(table))
         write_atomically(config.output_dir / "segments.csv", as_csv(rows))
-        show(config, pieces, rows)
+        show(config, segments, rows)
     return table
 
 
-def trivial(config: Config, tracks: list[Track], pieces: Pieces) -> list[Row]:
+def build(config: Config, arm: str, seed: int) -> Separator:
+    """Make an arm's network; its trunk starts the same for the same seed, as far as shapes agree."""
+    torch.manual_seed(seed)
+    return Separator(make_front_end(arm), len(config.sources), config.trunk, config.size, config.samples // HOP)
+
+
+def train(config: Config, model: Separator, crops: Crops, run: Run) -> Record:
+    """Train an arm's network, whose statistics have been measured, on crops; returns the last record."""
+    ranks = run.ranks
+    model.to(ranks.device)
+
+    def batches_from(first: int) -> Iterator[Tensor]:
+        return (crops.batch(step, config.batch_size, ranks.rank, ranks.world) for step in range(first, config.steps))
+
+    return train_steps(
+        model,
+        torch.optim.Adam(parameter_groups(model, config.lr)),
+        batches_from,
+        lambda parallel, stems, _: loss_of(parallel, model, stems, config.loss),
+        run,
+        steps=config.steps,
+        checkpoint_every=config.checkpoint_every,
+    )
+
+
+def score_untrained(config: Config, tracks: list[Track], segments: Sequence[Segment]) -> list[Record]:
     """Score what takes no training: trivial estimates, and the true sources through the lossy front ends."""
     gains = best_gains(Crops(tracks, config.samples, 0).batch(0, MEASURED_CROPS))
     scale = torch.tensor(gains)[:, None, None]
     fronts = {arm: make_front_end(arm) for arm in config.arms}
     lossy = {arm: front for arm, front in fronts.items() if front.fixed and front.linear}
-    rows: list[Row] = []
-    for track, start in pieces:
+    rows: list[Record] = []
+    for track, start in segments:
         truth = track.crop(start, config.samples)
         mixture = truth.sum(0).expand_as(truth)
         estimates = {
@@ -165,69 +195,28 @@ def trivial(config: Config, tracks: list[Track], pieces: Pieces) -> list[Row]:
         }
         estimates |= {f"source through {arm}": front.synthesize(front.analyze(truth)) for arm, front in lossy.items()}
         for arm, estimate in estimates.items():
-            rows += score_all(estimate, truth, config.sources, _about(arm, "", track, start))
+            rows += score_all(estimate, truth, config.sources, about(arm, "", (track, start)))
     return sorted(rows, key=lambda row: ("source through" in row["arm"], row["arm"]))  # stable within an arm
 
 
-def _about(arm: str, seed: int | str, track: Track, start: int) -> Row:
+def about(arm: str, seed: int | str, segment: Segment) -> Record:
+    """Say what a row of scores belongs to."""
+    track, start = segment
     return {"arm": arm, "seed": seed, "track": track.name, "start": start / RATE}
 
 
-def build(config: Config, arm: str, seed: int) -> Separator:
-    """Make an arm's network; its trunk starts the same for the same seed, as far as shapes agree."""
-    torch.manual_seed(seed)
-    return Separator(make_front_end(arm), len(config.sources), config.trunk, config.size, config.samples // HOP)
-
-
-def run(config: Config, arm: str, seed: int, tracks: list[Track], pieces: Pieces, ranks: Ranks) -> Row:
-    """Train and score one arm with one seed; a finished run with ``--resume`` is only read."""
-    folder = config.output_dir / f"{arm}_seed{seed}"
-    result_file = folder / "result.json"
-    if ranks.first:
-        save_config(folder, dataclasses.replace(config, arms=(arm,)), resume=config.resume)
-    if config.resume and result_file.is_file():
-        return json.loads(result_file.read_text("utf-8"))
-    model = build(config, arm, seed)
-    crops = Crops(tracks, config.samples, seed)
-    model.measure(crops.batch(0, MEASURED_CROPS).sum(1))
-    schedule = Schedule(config.steps, config.batch_size, config.lr, config.loss, config.checkpoint_every)
-    record = train(model, crops, schedule, folder, ranks=ranks, resume=config.resume, description=f"{arm}, seed {seed}")
-    own = pieces[ranks.rank :: ranks.world]
-    rows: list[Row] = []
-    for i, estimates, truth in separate(model, own, config.samples, config.batch_size, ranks.device):
-        rows += score_all(estimates, truth, config.sources, _about(arm, seed, *own[i]))
-    if ranks.world > 1:
-        gathered: list[list[Row]] = [[]] * ranks.world
-        dist.all_gather_object(gathered, rows)
-        rows = [row for part in gathered for row in part]
-    trunk_macs, macs = macs_per_second(model, config.segment_seconds, RATE)
-    result = {
-        "values": model.front.values,
-        "trunk_macs": trunk_macs,
-        "macs": macs,
-        "step_rate": record["step_rate"],
-        "rows": rows,
-    }
-    if ranks.first:
-        write_atomically(result_file, json.dumps(result) + "\n")
-    return result
-
-
-def show(config: Config, pieces: Pieces, rows: list[Row]) -> None:
+def show(config: Config, segments: Sequence[Segment], rows: list[Record]) -> None:
     """Draw and write an excerpt of some seconds as every arm separates it, from its first seed."""
-    heard = [
-        (t, s)
-        for t, s in pieces
-        if sum((r["arm"], r["track"], r["start"]) == ("silence", t.name, s / RATE) for r in rows) == len(config.sources)
-    ] or pieces
-    track, start = heard[len(heard) // 2]
+    silence = [(r["track"], r["start"]) for r in rows if r["arm"] == "silence"]  # a row for each source that is heard
+    full = [(t, s) for t, s in segments if silence.count((t.name, s / RATE)) == len(config.sources)] or segments
+    track, start = full[len(full) // 2]
     samples = max(config.samples, min(round(EXCERPT * RATE), track.length - start) // UNIT * UNIT)
     sounds: dict[str, Tensor] = {}
     for arm in config.arms:
         model = build(config, arm, 0)
         checkpoint = config.output_dir / f"{arm}_seed0" / "checkpoint.pt"
-        model.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["model"])
-        _, estimates, truth = next(separate(model, [(track, start)], samples, 1, torch.device("cpu")))
+        load_checkpoint(checkpoint, {"model": model}, torch.device("cpu"))
+        estimates, truth = next(separate(model, [(track, start)], samples, 1, torch.device("cpu")))
         sounds |= {"mixture": truth.sum(0)}
         sounds |= {f"{source}, truth": true for source, true in zip(config.sources, truth, strict=True)}
         sounds |= {f"{source}, {arm}": sound for source, sound in zip(config.sources, estimates, strict=True)}

@@ -13,7 +13,7 @@ epoch, on the same crops, which neither training nor fitting has seen.
 import copy
 import json
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,11 +28,13 @@ from torch.utils.data import Dataset, TensorDataset
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from recipes.bench.report import table
+from recipes.classify.training import Schedule, evaluate_classifier, train_classifier
 from recipes.common.datasets import Task, cuts, load_task
-from recipes.common.ranks import Ranks, Schedule, evaluate, save_config, train, write_atomically
-from walloc_transforms.stems.fit import fit_stem
-from walloc_transforms.stems.replace import replace_stem
+from recipes.common.ranks import Ranks, save_config
+from recipes.common.runs import Run, finished_or_new
+from recipes.common.tables import Record, figure, group, markdown_table, mean_and_sd
+from walloc_transforms import fit_stem, replace_stem
+from walloc_transforms.safe import write_atomically
 
 GROWTH = 2  # of the image: both backbones have a stem of 4 pixels, and the codecs a stride of 8
 PIXELS = "pixels"
@@ -146,76 +148,99 @@ def open_crops(config: Config, task: Task, *, show: bool) -> tuple[Crops, Tensor
     return seen, TensorDataset(torch.stack([whole(image) for image in held_out]), torch.tensor(labels))
 
 
-def run_seed(config: Config, task: Task, seed: int, ranks: Ranks) -> list[dict[str, Any]]:
-    """Every arm with one seed; a list of results, also in ``seed<N>/result.json``."""
-    folder = config.output_dir / f"seed{seed}"
-    file = folder / "result.json"
-    if config.resume and file.is_file():
-        return json.loads(file.read_text("utf-8"))
+@dataclass
+class Trial:
+    """A network to evaluate as it is and, where ``tuned``, after a short training.
+
+    Attributes:
+        reads: ``pixels``, or the codec whose latents it reads.
+        stem: Where its stem comes from.
+        model: Maps uint8 crops to logits.
+        macs: Multiply-adds of the network on one image.
+        residual: Share of the old stem's variance that a fitted stem misses.
+        tuned: Whether it is trained.
+    """
+
+    reads: str
+    stem: str
+    model: nn.Module
+    macs: int
+    residual: float | None = None
+    tuned: bool = True
+
+
+def run_seed(config: Config, task: Task, seed: int, run: Run) -> list[Record]:
+    """Train a network on pixels, move it to latents in every way, and evaluate each; returns a record for each."""
+    ranks = run.ranks
     seen, held_out = open_crops(config, task, show=ranks.first)
     order = torch.randperm(len(seen), generator=torch.Generator().manual_seed(seed)).tolist()
     pictures = [seen.images[i] for i in order[: config.fit_images]]
     _, cut = cuts(config.image_size, fixed=task.fixed)
-    whole = torch.stack([cut(picture) for picture in pictures])
-    results: list[dict[str, Any]] = []
+    crops = torch.stack([cut(picture) for picture in pictures])
 
-    def accuracy(model: nn.Module, name: str, epochs: int, lr: float) -> float:
-        if epochs == 0:
-            model.to(ranks.device)
-            return evaluate(model, held_out, config.batch_size, workers=0, ranks=ranks)["accuracy"]
+    def train(model: nn.Module, name: str, epochs: int, lr: float) -> float:
+        own = Run(run.folder / name, ranks, config.resume)
+        own.folder.mkdir(parents=True, exist_ok=True)
         schedule = Schedule(epochs, config.batch_size, lr, config.weight_decay, 0, seed)
-        (folder / name).mkdir(parents=True, exist_ok=True)
-        return train(model, seen, held_out, schedule, folder / name, ranks=ranks, resume=config.resume)["accuracy"]
-
-    def note(inputs: str, stem: str, epochs: int, value: float, macs: int, residual: float | None = None) -> None:
-        results.append(
-            {
-                "input": inputs,
-                "stem": stem,
-                "epochs": epochs,
-                "seed": seed,
-                "accuracy": value,
-                "macs": macs,
-                "residual": residual,
-            }
-        )
-        if ranks.first:
-            tqdm.write(f"seed {seed}: {inputs}, {stem} stem, {epochs} epochs more: {value:.1f} %")
+        return train_classifier(model, seen, held_out, schedule, own)["accuracy"]
 
     torch.manual_seed(seed)
     side = config.image_size // GROWTH
     name, options = BACKBONES[config.backbone]
     size = {"input_size": (3, side, side), "test_input_size": None}
-    trained = timm.create_model(name, num_classes=len(task.classes), pretrained_cfg_overlay=size, **options)
-    reader = OnPixels(trained, side)
-    on_pixels = accuracy(reader, PIXELS, config.epochs, config.lr)
-    for codec in config.codecs:
-        for stem in ("random", "fitted"):
-            torch.manual_seed(seed)
-            model: Any = copy.deepcopy(trained)
-            if stem == "random":
-                replace_stem(model, codec)
+    network = timm.create_model(name, num_classes=len(task.classes), pretrained_cfg_overlay=size, **options)
+    on_pixels = OnPixels(network, side)
+    train(on_pixels, PIXELS, config.epochs, config.lr)
+
+    records: list[Record] = []
+    for trial in trials(config, seed, on_pixels, pictures, crops, ranks):
+        for epochs in (0, config.tuning_epochs) if trial.tuned else (0,):
+            if epochs:
+                accuracy = train(trial.model, f"{trial.reads}_{trial.stem}", epochs, config.tuning_lr)
             else:
-                fit_stem(model, codec, pictures, neighbors=config.neighbors, progress=ranks.first)
-            if codec == config.codecs[0] and stem == "random":  # now that the multiply-adds are known
-                note(PIXELS, "own", 0, on_pixels, model.walloc.macs_before)
-                again = accuracy(copy.deepcopy(reader), f"{PIXELS}_longer", config.tuning_epochs, config.tuning_lr)
-                note(PIXELS, "own", config.tuning_epochs, again, model.walloc.macs_before)
-            residual = model.walloc_fit.residual if stem == "fitted" else None
-            if stem == "fitted" and any(isinstance(m, nn.BatchNorm2d) for m in model.modules()):
-                updated = copy.deepcopy(model).to(ranks.device)
-                update_bn((part.to(ranks.device) for part in whole.split(config.batch_size)), updated)
-                value = accuracy(updated, "", 0, config.tuning_lr)
-                note(codec, "fitted, batch norms updated", 0, value, model.walloc.macs, residual)
-            for epochs in (0, config.tuning_epochs):
-                value = accuracy(model, f"{codec}_{stem}", epochs, config.tuning_lr)
-                note(codec, stem, epochs, value, model.walloc.macs, residual)
-    if ranks.first:
-        write_atomically(file, json.dumps(results, indent=2) + "\n")
-    return results
+                model = trial.model.to(ranks.device)
+                measured = evaluate_classifier(model, held_out, config.batch_size, workers=0, ranks=ranks)
+                accuracy = measured["accuracy"]
+            about = {"input": trial.reads, "stem": trial.stem, "epochs": epochs, "seed": seed}
+            records.append({**about, "accuracy": accuracy, "macs": trial.macs, "residual": trial.residual})
+            if ranks.first:
+                tqdm.write(f"seed {seed}: {trial.reads}, {trial.stem} stem, {epochs} epochs more: {accuracy:.1f} %")
+    return records
 
 
-def main(config: Config) -> list[dict[str, Any]]:
+def trials(
+    config: Config, seed: int, on_pixels: OnPixels, pictures: list[Tensor], crops: Tensor, ranks: Ranks
+) -> Iterator[Trial]:
+    """Yield the trained network itself and, for every codec, with a new stem from scratch and with a fitted one.
+
+    Args:
+        config: The settings.
+        seed: Of new stems.
+        on_pixels: The network that was trained on pixels.
+        pictures: Training images to fit stems to.
+        crops: The same, cut, ``(N, 3, S, S)`` uint8: batch norms are measured on them.
+        ranks: This process among others.
+    """
+    for codec in config.codecs:
+        torch.manual_seed(seed)
+        model: Any = copy.deepcopy(on_pixels.model)
+        replace_stem(model, codec)
+        if codec == config.codecs[0]:  # only now are the multiply-adds known
+            yield Trial(PIXELS, "own", copy.deepcopy(on_pixels), model.walloc.macs_before)
+        yield Trial(codec, "random", model, model.walloc.macs)
+
+        torch.manual_seed(seed)
+        model = copy.deepcopy(on_pixels.model)
+        fit_stem(model, codec, pictures, neighbors=config.neighbors, progress=ranks.first)
+        macs, residual = model.walloc.macs, model.walloc_fit.residual
+        if any(isinstance(m, nn.BatchNorm2d) for m in model.modules()):
+            updated = copy.deepcopy(model).to(ranks.device)
+            update_bn((part.to(ranks.device) for part in crops.split(config.batch_size)), updated)
+            yield Trial(codec, "fitted, batch norms updated", updated, macs, residual, tuned=False)
+        yield Trial(codec, "fitted", model, macs, residual)
+
+
+def main(config: Config) -> list[Record]:
     """Run every seed and write the table; returns its rows."""
     if config.image_size % 64:
         raise ValueError(f"image_size must be a multiple of 64, got {config.image_size}")
@@ -224,44 +249,35 @@ def main(config: Config) -> list[dict[str, Any]]:
     ranks = Ranks.start()
     if ranks.first:
         save_config(config.output_dir, config, resume=config.resume)
-    runs: list[dict[str, Any]] = []
+    runs: list[Record] = []
     for seed in tqdm(range(config.seeds), desc="seeds", unit="seed", disable=not ranks.first):
         task = load_task(config.data, config.data_root, demo_crops=config.demo_crops, seed=seed)
         if task.fixed and config.image_size != 128:
             raise ValueError(f"the demo's crops are 128 pixels, got image_size={config.image_size}")
-        if ranks.first:
-            (config.output_dir / f"seed{seed}").mkdir(exist_ok=True)
-        runs += run_seed(config, task, seed, ranks)
-    rows = summarize(runs)
+        run = Run(config.output_dir / f"seed{seed}", ranks, config.resume)
+        runs += finished_or_new(run, config, lambda task=task, seed=seed, run=run: run_seed(config, task, seed, run))
+    rows = mean_of_seeds(runs)
     if ranks.first:
-        write_atomically(config.output_dir / "results.json", json.dumps({"rows": rows, "runs": runs}, indent=2) + "\n")
-        write_atomically(config.output_dir / "table.md", markdown(rows))
+        text = json.dumps({"rows": rows, "runs": runs}, indent=2) + "\n"
+        write_atomically(config.output_dir / "results.json", text.encode())
+        write_atomically(config.output_dir / "table.md", markdown(rows).encode())
     return rows
 
 
-def summarize(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def mean_of_seeds(runs: list[Record]) -> list[Record]:
     """Mean and standard deviation of the accuracy over seeds, in the order of the runs."""
-    rows = []
-    for arm in dict.fromkeys((r["input"], r["stem"], r["epochs"]) for r in runs):
-        own = [r for r in runs if (r["input"], r["stem"], r["epochs"]) == arm]
-        accuracies = [r["accuracy"] for r in own]
-        rows.append(
-            {
-                "input": arm[0],
-                "stem": arm[1],
-                "epochs": arm[2],
-                "macs": own[0]["macs"],
-                "seeds": len(own),
-                "residual": statistics.fmean(r["residual"] for r in own) if own[0]["residual"] is not None else None,
-                "accuracy": statistics.fmean(accuracies),
-                "spread": statistics.stdev(accuracies) if len(own) > 1 else float("nan"),
-            }
-        )
+    rows: list[Record] = []
+    for (reads, stem, epochs), own in group(runs, ("input", "stem", "epochs")).items():
+        residuals = [r["residual"] for r in own if r["residual"] is not None]
+        accuracy, spread = mean_and_sd([r["accuracy"] for r in own])
+        about = {"input": reads, "stem": stem, "epochs": epochs, "macs": own[0]["macs"], "seeds": len(own)}
+        residual = statistics.fmean(residuals) if residuals else None
+        rows.append({**about, "residual": residual, "accuracy": accuracy, "spread": spread})
     return rows
 
 
-def markdown(rows: list[dict[str, Any]]) -> str:
-    """Lay the rows out as a Markdown table."""
+def markdown(rows: list[Record]) -> str:
+    """Write the rows as a Markdown table."""
     heads = [
         "input",
         "stem",
@@ -276,14 +292,14 @@ def markdown(rows: list[dict[str, Any]]) -> str:
             r["input"],
             r["stem"],
             str(r["epochs"]),
-            f"{r['accuracy']:.1f} ± {r['spread']:.1f}",
+            figure(r["accuracy"], 1, r["spread"]),
             str(r["seeds"]),
             "" if r["residual"] is None else f"{100 * r['residual']:.1f}",
             f"{r['macs'] / 1e6:.1f}",
         ]
         for r in rows
     ]
-    return table(heads, cells, text_columns=2) + "\n"
+    return markdown_table(heads, cells, text_columns=2) + "\n"
 
 
 if __name__ == "__main__":

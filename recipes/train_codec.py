@@ -1,12 +1,12 @@
-"""Fit a codec to folders of photographs or of music, in closed form; and train what the closed form has left.
+"""Fit a codec to folders of photographs or of music in closed form, and train it further by gradient descent.
 
     python -m recipes.train_codec --data PHOTOS --channels 12 --name my_codec --output-dir my_codec
     python -m recipes.train_codec --data MUSIC --modality audio --levels 8 --channels 108 --relative
     python -m recipes.train_codec --data PHOTOS --codec rgb_16x --training.steps 14000                       # a refiner
     python -m recipes.train_codec --data PHOTOS --codec rgb_16x --training.steps 9000 --training.projection  # and more
 
-The folder that comes out holds the codec, which ``walloc_transforms.load_codec`` reads, and a model card with the
-command that made it. Training adds ``training.yaml``, ``metrics.jsonl``, ``validation.png`` and ``checkpoint.pt``.
+The output folder holds the codec, which ``walloc_transforms.load_codec`` reads, and a model card with the command that
+made it. Training adds ``training.yaml``, ``metrics.jsonl``, ``validation.png`` and ``checkpoint.pt``.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import tyro
 from PIL import Image
@@ -30,7 +30,10 @@ from recipes.codec.validation import measure
 from recipes.common.demo_music import demo_track
 from recipes.common.photographs import ImageFiles, demo_photographs, image_files
 from recipes.common.ranks import Ranks, save_config
+from recipes.common.runs import Run
 from recipes.common.sounds import SoundFiles, full_scale, sound_files
+from recipes.common.tables import Record
+from walloc_transforms.safe import write_atomically
 
 
 @dataclass
@@ -41,9 +44,9 @@ class Config:
     """Folders of images or sound, read recursively, or `demo`: the photographs that scikit-image and scikit-learn
     install, or generated music."""
     exclude: tuple[str, ...] = ()
-    """Files to leave out, such as those of a test: patterns for the end of their paths, as `kodim*` or `test/*/*`."""
+    """Files to leave out, such as those of a test: patterns for the ends of their paths, like `kodim*`, `test/*/*`."""
     codec: str | None = None
-    """Begin with this codec, a name or a folder, instead of fitting one; the options of fitting say nothing then."""
+    """Begin with this codec, a name or a folder, instead of fitting one. Options of fitting are ignored then."""
     modality: Literal["image", "audio"] = "image"
     """Photographs, or sound, which is read as stereo."""
     output_dir: Path = Path("runs/codec")
@@ -57,12 +60,12 @@ class Config:
     rounding_loss: float = 0.25
     """How many dB of PSNR rounding the latents may cost."""
     relative: bool = False
-    """Weigh the error of every file relative to that of resizing it to as many values: for music, which differs more
-    in loudness and bandwidth than photographs do."""
+    """Weigh the error of every file relative to the error of resizing it to as many values: for music, whose pieces
+    differ more in loudness and bandwidth than photographs do."""
     sample_rate: int = 44100
     """Of the codec for sound, in Hz; files of other rates are resampled."""
     source: str = ""
-    """Where the data come from, in a sentence, for the model card. Default: as --codec says, if it is given."""
+    """Where the data come from, in a sentence, for the model card. Default: what the --codec says, if there is one."""
     training: Training = field(default_factory=Training)
     """Gradient descent; all signals are kept in memory for it, a byte per value of an image, four of sound."""
     resume: bool = False
@@ -91,7 +94,7 @@ TRAINED = """* {begun}, then trained for {steps} steps by
 
 
 class Music:
-    """Sounds as codecs are fitted to them and measured: without their mean and at full scale."""
+    """Sounds at full scale and without their mean: codecs are fitted to them and measured on them like that."""
 
     def __init__(self, sounds: SoundFiles | list[tuple[str, Tensor]]) -> None:
         self.sounds = sounds
@@ -104,7 +107,7 @@ class Music:
 
 
 def signals_of(config: Config) -> tuple[list[Image.Image] | ImageFiles | Music, ImageFiles | SoundFiles]:
-    """Return what to fit to, and the files that it comes from."""
+    """Return the signals to fit to, and the files that they come from."""
     is_image = config.modality == "image"
     find = image_files if is_image else sound_files
     found = [file for folder in config.data if folder != "demo" for file in find(folder)]
@@ -150,14 +153,7 @@ def main(config: Config) -> wt.Codec:
         hold_out(s.held_out, len(signals))
         if ranks.first:
             save_config(folder, config, resume=config.resume, file="training.yaml")
-    is_image = config.modality == "image"
-    source = config.source or (
-        start_from.config.source
-        if start_from is not None
-        else ("photographs of scikit-image and scikit-learn" if is_image else "generated music")
-        if "demo" in config.data
-        else f"own {'images' if is_image else 'music'}"
-    )
+    source = describe_source(config, start_from)
     start = time.perf_counter()
     resuming = config.resume and s.steps > 0 and (folder / "checkpoint.pt").is_file()
     codec = wt.load_codec(folder / "start") if resuming else start_from or fit(config, signals, source)
@@ -165,23 +161,12 @@ def main(config: Config) -> wt.Codec:
     if s.steps:
         if ranks.first and not resuming:
             codec.save_pretrained(folder / "start")
-        tensors = [*as_tensors(signals)]
-        held = hold_out(s.held_out, len(tensors))
-        validation = [tensors[i] for i in sorted(held)]
-        codec, record = train(
-            codec,
-            [t for i, t in enumerate(tensors) if i not in held],
-            s,
-            folder,
-            ranks=ranks,
-            resume=config.resume,
-            validate=lambda codec: measure(codec, validation, folder / "validation.png") if validation else {},
-        )
+        codec, record = train_further(codec, s, [*as_tensors(signals)], Run(folder, ranks, config.resume))
         codec.config = dataclasses.replace(codec.config, name=config.name, source=source)
     if ranks.first:
         codec.save_pretrained(folder)
         card = model_card(codec, config, record, len(signals) - files.skipped, source, seconds)
-        (folder / "README.md").write_text(card, "utf-8")
+        write_atomically(folder / "README.md", card.encode())
         print(
             f"{folder}: {codec.config.channels} channels, {'loaded' if start_from else 'fitted'} in {seconds:.0f} s; "
             f"{files.skipped} unreadable files skipped"
@@ -189,8 +174,34 @@ def main(config: Config) -> wt.Codec:
     return codec
 
 
+def train_further(codec: wt.Codec, settings: Training, signals: list[Tensor], run: Run) -> tuple[wt.Codec, Record]:
+    """Train a codec by gradient descent on all signals but those held out; returns it and the last record."""
+    held = hold_out(settings.held_out, len(signals))
+    validation = [signals[i] for i in sorted(held)]
+    sheet = run.folder / "validation.png"
+    return train(
+        codec,
+        [signal for i, signal in enumerate(signals) if i not in held],
+        settings,
+        run,
+        validate=lambda codec: measure(codec, validation, sheet) if validation else {},
+    )
+
+
+def describe_source(config: Config, start_from: wt.Codec | None) -> str:
+    """Say where the data come from, for the model card."""
+    is_image = config.modality == "image"
+    if config.source:
+        return config.source
+    if start_from is not None:
+        return start_from.config.source
+    if "demo" in config.data:
+        return "photographs of scikit-image and scikit-learn" if is_image else "generated music"
+    return "own images" if is_image else "own music"
+
+
 def check(codec: wt.Codec, config: Config) -> None:
-    """Refuse what cannot be trained.
+    """Check that a codec can be trained with these settings.
 
     Raises:
         ValueError: The codec is not linear, is not for RGB or stereo, has no statistics, or there is nothing to do.
@@ -222,7 +233,7 @@ def as_tensors(signals: list[Image.Image] | ImageFiles | Music) -> Iterator[Tens
         yield pil_to_tensor(signal.convert("RGB")) if isinstance(signal, Image.Image) else signal
 
 
-def model_card(codec: wt.Codec, config: Config, record: dict[str, Any], count: int, source: str, seconds: float) -> str:
+def model_card(codec: wt.Codec, config: Config, record: Record, count: int, source: str, seconds: float) -> str:
     """Say what the codec is and how it came about."""
     c, s, is_image = codec.config, config.training, codec.config.modality == "image"
     command = shlex.join(["python", "-m", "recipes.train_codec", *sys.argv[1:]])

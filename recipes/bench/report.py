@@ -1,32 +1,23 @@
 """Tables and figure of the benchmark, from its records."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
+from matplotlib.figure import Figure
+
+from recipes.common.tables import Record, markdown_table, number
 
 INPUTS = ("uint8, channels last", "uint8, contiguous", "float32, channels last", "float32, contiguous")
 
-Records = list[dict[str, Any]]
+Records = list[Record]
 
 
 def report(results: dict[str, Any]) -> str:
-    """Lay out what was measured as Markdown tables, each with a heading and a caption."""
+    """Write what was measured as Markdown tables, each with a heading and a caption."""
     write = {"image": _image, "decoders": _decoders, "audio": _audio, "loader": _loader, "memory": _memory}
     return "\n\n".join(write[part](results[part]) for part in write if results.get(part))
-
-
-def table(heads: Sequence[str], rows: Iterable[Sequence[str]], text_columns: int = 1) -> str:
-    """Lay out cells as Markdown, all but the first columns flush right."""
-    rules = ["---" if column < text_columns else "---:" for column in range(len(heads))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rules, *rows))
-
-
-def number(value: float) -> str:
-    """Write with three digits or so."""
-    return f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
 
 
 def _size(batch: Sequence[int]) -> str:
@@ -85,7 +76,7 @@ def _encoding(records: Records) -> str:
         if has_ptwt
         else "ptwt is not installed and left out (`pip install ptwt`)."
     )
-    return f"{caption}\n\n{table(heads, rows, text_columns=3)}"
+    return f"{caption}\n\n{markdown_table(heads, rows, text_columns=3)}"
 
 
 def _decoding(records: Records) -> str:
@@ -101,7 +92,7 @@ def _decoding(records: Records) -> str:
         ]
         for r in records
     ]
-    return table(heads, rows, text_columns=2)
+    return markdown_table(heads, rows, text_columns=2)
 
 
 def _decoders(records: Records) -> str:
@@ -119,7 +110,7 @@ def _decoders(records: Records) -> str:
         else "The paper's decoders are built by diffusers, which is not installed (`pip install diffusers`)."
     )
     heads = ["codec", "threads", *calls, "refiner / published network"]
-    return f"## Decoders: megapixels per second\n\n{caption}\n\n{table(heads, rows)}"
+    return f"## Decoders: megapixels per second\n\n{caption}\n\n{markdown_table(heads, rows)}"
 
 
 def _rate(value: float) -> str:
@@ -143,7 +134,7 @@ def _gpu(records: Records) -> str:
     caption = (
         "One call at a time, its launch included; GB/s counts the bytes of the input and of the output, once each."
     )
-    return f"## Images on the GPU\n\n{caption}\n\n{table(heads, rows, text_columns=4)}"
+    return f"## Images on the GPU\n\n{caption}\n\n{markdown_table(heads, rows, text_columns=4)}"
 
 
 def _audio(records: Records) -> str:
@@ -165,7 +156,7 @@ def _audio(records: Records) -> str:
             mine, reference = r["rates"][call], r["rates"][f"reference {call}"]
             cells += [number(mine), number(reference), number(mine / reference)]
         rows.append(cells)
-    return f"## Stereo sound: megasamples of both channels per second\n\n{table(heads, rows, text_columns=2)}"
+    return f"## Stereo sound: megasamples of both channels per second\n\n{markdown_table(heads, rows, text_columns=2)}"
 
 
 def _loader(records: Records) -> str:
@@ -192,7 +183,7 @@ def _loader(records: Records) -> str:
                 ]
             )
     caption = "JPEG files of 500x375 pixels, decoded, RandomResizedCrop, batches of 32; one thread per worker."
-    return f"## Loading: samples per second\n\n{caption}\n\n{table(heads, rows)}"
+    return f"## Loading: samples per second\n\n{caption}\n\n{markdown_table(heads, rows)}"
 
 
 def _memory(records: Records) -> str:
@@ -212,7 +203,7 @@ def _memory(records: Records) -> str:
     caption = (
         "How much higher the resident memory of a process is at most during one call than before, result included."
     )
-    return f"## Memory\n\n{caption}\n\n{table(heads, rows, text_columns=4)}"
+    return f"## Memory\n\n{caption}\n\n{markdown_table(heads, rows, text_columns=4)}"
 
 
 def draw(records: Records, file: Path) -> None:
@@ -222,9 +213,6 @@ def draw(records: Records, file: Path) -> None:
         records: Those of the image part.
         file: The PNG file.
     """
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     bars = {
         "reference encode": "reference encode",
         "encode": f"encode {INPUTS[0]}",
@@ -238,7 +226,8 @@ def draw(records: Records, file: Path) -> None:
     most = [max(r["threads"] for r in group) for group in groups]
     groups = [[r for r in group if r["threads"] == n] for group, n in zip(groups, most, strict=True)]
     size = (max(6.4, 1.9 * len(groups[0])), 4.2 * len(groups))
-    figure, panels = plt.subplots(len(groups), figsize=size, layout="constrained", squeeze=False)
+    figure = Figure(size, layout="constrained")
+    panels = figure.subplots(len(groups), squeeze=False)
     for axes, device, group, threads in zip(panels[:, 0], devices, groups, most, strict=True):
         places = np.arange(len(group))
         for i, ((label, call), color) in enumerate(zip(bars.items(), colors, strict=True)):
@@ -254,4 +243,3 @@ def draw(records: Records, file: Path) -> None:
         axes.set_axisbelow(True)
         axes.legend(fontsize=8, ncols=len(bars), loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
     figure.savefig(file, dpi=150)
-    plt.close(figure)

@@ -3,7 +3,6 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 
 class Block(nn.Module):
@@ -50,13 +49,3 @@ class Classifier(nn.Module):
         x = features.float().contiguous(memory_format=torch.channels_last)  # a third faster on CPUs
         x = self.stem(self.normalize(x))
         return self.head(F.relu(self.norm(self.blocks(x))).mean((-2, -1)))
-
-
-def count_macs(model: nn.Module, features: Tensor) -> int:
-    """Multiply-adds of one forward pass."""
-    counter = FlopCounterMode(display=False)
-    training = model.training
-    with torch.no_grad(), counter:
-        model.eval()(features)
-    model.train(training)
-    return counter.get_total_flops() // 2

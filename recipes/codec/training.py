@@ -1,15 +1,14 @@
-"""Train what decodes latents, and if asked for what encodes them too, by gradient descent from a closed-form codec.
+"""Train a codec by gradient descent from its closed form: a refiner, or the projection and the linear decoder too.
 
     signal --projection--> z --compand, round or noise--> latents --linear decoder [+ refiner]--> packets' ~ packets
 
-The error is measured in packets, each weighted by the energy of its synthesis filter: nearly that in the signal, which
-need not be synthesized. Losses are in dB, so that a step does not depend on how hard its batch is.
+The error is measured in packets, each weighted by the energy of its synthesis filter. That is nearly the error of the
+signal, which need not be synthesized. Losses are in dB, so that hard batches do not make larger steps.
 """
 
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,18 +18,19 @@ from torch import Tensor, nn
 import walloc_transforms as wt
 from recipes.codec.schedules import PaperSchedule
 from recipes.common.loop import train_steps
-from recipes.common.ranks import Ranks
-from walloc_transforms.codec.refiner import Refiner
-from walloc_transforms.wavelets.filters import analysis_bank, band_positions, synthesis_bank
-from walloc_transforms.wavelets.folded import FoldedAnalysis
+from recipes.common.runs import Run
+from recipes.common.tables import Record
+from walloc_transforms.codec import Refiner
+from walloc_transforms.signals import value_range
+from walloc_transforms.wavelets import FoldedAnalysis, analysis_bank, band_positions, synthesis_bank
 
-_UNCUT = 4  # one batch in so many shows the ends of signals
+_UNCUT = 4  # every fourth batch shows the ends of signals
 _SCALE_BATCHES = 16
 
 
 @dataclass
 class Training:
-    """What gradient descent does after the closed form."""
+    """Settings of the gradient descent that follows the closed form."""
 
     steps: int = 0
     """Steps of AdamW. 0: the codec stays as it was fitted."""
@@ -62,7 +62,7 @@ class Training:
     ema: float = 0.999
     """The codec gets the average of the weights over the steps, with this decay per step."""
     prefixes: float = 0.2
-    """Share of the steps that see the first so many channels only, any number, so that every prefix is a codec."""
+    """Share of the steps that see only the first channels, a random number of them, so that every prefix is a codec."""
     rate_weight: float = 0.0
     """With `projection`: how many dB of PSNR one bit per latent is worth; high-rate theory says 6."""
     amp: bool = True
@@ -94,11 +94,11 @@ class Training:
 class Crops:
     """Random crops of signals, turned and mirrored; the same step gives the same crops.
 
-    A signal is drawn with a probability that grows as the root of its size: drawn alike, small signals would be seen
-    over and over, and drawn by size, large ones, which are smoother, would leave little room for them.
+    The probability of a signal grows with the root of its size. With equal probabilities small signals would be seen
+    over and over; with probabilities by size large ones, which are smoother, would leave little room for them.
 
-    Most crops are cut larger and lose their margin after encoding, as latents within a signal have signal around them.
-    Every fourth batch keeps it, and shows how wavelets wrap round the ends of a signal.
+    Most crops are cut with a margin that is dropped after encoding, because latents within a signal have signal around
+    them. Every fourth batch keeps the margin and shows how wavelets wrap round the ends of a signal.
 
     Args:
         signals: ``(C, H, W)`` uint8 or ``(C, T)`` float; those too short for a crop with its margins are left out.
@@ -124,7 +124,7 @@ class Crops:
         self.shares = np.sqrt(sizes) / np.sqrt(sizes).sum()
 
     def cut(self, step: int) -> int:
-        """How many locations to leave out at every end of the crops of a step."""
+        """Return how many cells to leave out at every end of the crops of a step."""
         return self.margin if step % _UNCUT else 0
 
     def batch(self, step: int, count: int, rank: int = 0, world: int = 1) -> Tensor:
@@ -156,7 +156,7 @@ class Trained(nn.Module):
 
     Args:
         codec: Where to begin; trained in place, or frozen.
-        refiner: Likewise, if there is one.
+        refiner: A refiner to train with it, or None.
         projection: Train projection and linear decoder.
         amp: Run the refiner in bfloat16.
     """
@@ -178,11 +178,12 @@ class Trained(nn.Module):
 
     def prepare(self, x: Tensor, cut: int) -> tuple[Tensor, Tensor]:
         """Return latents ``(N, D, ...)``, with noise or rounded, and weighted packets ``(N, ..., C * bands)``."""
-        low, high = (0.0, 255.0) if x.dtype == torch.uint8 else (-1.0, 1.0)
+        low, high = value_range(x, self.codec.config.modality)
+        scale = 1 / (high - low)  # packets are of the codec's own range, from -0.5 to 0.5
         inner = (slice(None), slice(None), *[slice(cut, -cut)] * (x.ndim - 2)) if cut else ...
         latents = self.codec.encode(x, rounding="noise" if self.projection else "round")[inner]
         with torch.no_grad():
-            packets = self.analysis(x, 1 / (high - low), -0.5 - low / (high - low))[inner]
+            packets = self.analysis(x, scale, -0.5 - low * scale)[inner]
         return latents, packets.movedim(1, -1).contiguous() * self.gains
 
     def linear(self, z: Tensor) -> Tensor:
@@ -195,12 +196,12 @@ class Trained(nn.Module):
 
         Args:
             x: Signals, uint8 images or waveforms.
-            cut: Locations to leave out at every end.
-            channels: Decode so many of the latent channels.
+            cut: Cells to leave out at every end.
+            channels: How many of the latent channels to decode.
 
         Returns:
-            Mean squared errors per sample, ``(1,)`` or ``(2,)``: of the linear decoder if it is trained, and with the
-            refiner if there is one. Bits per latent but for a constant: the mean log2 of the channels' spreads.
+            Mean squared errors per sample, ``(1,)`` or ``(2,)``: of the linear decoder if it is trained, and of the
+            refiner if there is one. Bits per latent, up to a constant: the mean log2 of the channels' spreads.
         """
         latents, packets = self.prepare(x, cut)
         if self.projection and self.training:
@@ -219,14 +220,14 @@ class Trained(nn.Module):
 
     @torch.no_grad()
     def _follow(self, latents: Tensor) -> None:
-        """Keep the statistics of the latents, by which the refiner's input is normalized, up to date."""
+        """Let the statistics of the latents, which normalize the refiner's input, follow the training."""
         values = latents.transpose(0, 1).flatten(1)
         self.codec.latent_mean.lerp_(values.mean(1), 0.01)
         self.codec.latent_std.lerp_(values.std(1), 0.01)
 
     @torch.no_grad()
     def measure_scale(self, crops: Crops, count: int) -> None:
-        """Set the refiner's ``scale`` to the spread of what the linear decoder leaves of every packet."""
+        """Set the refiner's ``scale`` to the spread of the linear decoder's error in every packet."""
         assert self.refiner is not None
         left = []
         for step in range(2**31 - _SCALE_BATCHES, 2**31):
@@ -243,11 +244,12 @@ class Trained(nn.Module):
         return codec
 
 
-def groups(model: Trained, settings: Training) -> list[dict[str, Any]]:
-    """Make AdamW's groups: what it changes a weight by in a step does not depend on the weight's own size.
+def parameter_groups(model: Trained, settings: Training) -> list[dict[str, Any]]:
+    """Make AdamW's parameter groups, with learning rates that suit the size of their weights.
 
-    A projection's is about that of a latent, a linear decoder's about one over it: rates are relative to them, and
-    nothing pulls them to zero. They have a rate of their own, as that of a network hardly moves them.
+    AdamW changes a weight by about the learning rate in a step, however large the weight is. The weights of a
+    projection are about as large as latents, those of a linear decoder about one over that: each gets a rate relative
+    to its weights, and no weight decay. A refiner's rate would hardly move them.
     """
     made: list[dict[str, Any]] = []
     if model.refiner is not None:
@@ -263,27 +265,23 @@ def train(
     codec: wt.Codec,
     signals: Sequence[Tensor],
     settings: Training,
-    folder: Path,
+    run: Run,
     *,
-    ranks: Ranks,
-    resume: bool,
     validate: Callable[[wt.Codec], dict[str, float]],
-) -> tuple[wt.Codec, dict[str, Any]]:
-    """Train; see recipes/common/loop.py for what is written.
+) -> tuple[wt.Codec, Record]:
+    """Train a codec, its refiner, or both; ``train_steps`` says what is written.
 
     Args:
-        codec: Where to begin; with a refiner, if that is as wide as asked for and has no more blocks.
+        codec: Where to begin. Its refiner is kept if it is as wide as asked for and has no more blocks.
         signals: To train on, as :class:`Crops` takes them.
         settings: What to train, and how.
-        folder: Must be there.
-        ranks: This process among others.
-        resume: Go on from the checkpoint, if there is one.
+        run: Where the training is kept, and who works on it.
         validate: Measures a codec at checkpoints.
 
     Returns:
         The trained codec and the last record.
     """
-    s, c = settings, codec.config
+    s, c, ranks = settings, codec.config, run.ranks
     crops = Crops(signals, s.crop, codec, s.seed)
     torch.manual_seed(s.seed)
     codec, refiner = copy.deepcopy(codec), None
@@ -307,22 +305,19 @@ def train(
         weights = errors.new_tensor([s.linear_weight, 1 - s.linear_weight] if len(errors) == 2 else [1.0])
         return 10 * (weights * errors.log10()).sum() + (s.rate_weight * bits if s.projection else 0)
 
-    optimizer = torch.optim.AdamW(groups(model, s), s.lr, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(parameter_groups(model, s), s.lr, betas=(0.9, 0.99))
     paper = (lambda optimizer: PaperSchedule(optimizer, s.steps)) if s.schedule == "paper" else None
     record = train_steps(
         model,
         optimizer,
         batches_from,
         loss,
+        run,
         steps=s.steps,
         checkpoint_every=s.checkpoint_every,
-        folder=folder,
-        ranks=ranks,
-        resume=resume,
-        description="train",
+        schedule=paper,
         ema=s.ema,
         clip=s.clip,
-        schedule=paper,
-        validate=lambda: validate(model.snapshot()),
+        validate=lambda average: validate(average.snapshot()),
     )
     return model.snapshot(), record

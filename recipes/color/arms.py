@@ -23,7 +23,8 @@ from torch import Tensor, nn
 
 import walloc_transforms as wt
 from recipes.common.arms import PIXELS, STRIDE, BlockDCT
-from walloc_transforms.codec.companding import compand
+from recipes.common.codecs import impulse_responses
+from walloc_transforms.codec import compand
 
 _REACH = 4  # tokens to either side that one value is decoded to: 3 levels of the 9/7 wavelet span 57 pixels
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow's mode "L" and torchvision's rgb_to_grayscale
@@ -56,11 +57,11 @@ class ColorArm(nn.Module):
                 f"expected color images (batch, 3, H, W) of at least {STRIDE}x{STRIDE} pixels, got {tuple(image.shape)}"
             )
         height, width = image.shape[-2:]
-        return self._forth(F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE), "reflect") - 0.5)
+        return self._forth(F.pad(image, (0, -width % STRIDE, 0, -height % STRIDE), "reflect"))
 
     def back(self, values: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
         """Map values to images ``(batch, 3, *size)``, linear and differentiable, also beyond [0, 1]."""
-        return self._back(values)[..., : size[0], : size[1]] + 0.5
+        return self._back(values)[..., : size[0], : size[1]]
 
     def show(self, values: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
         """Map values to images ``(batch, 3, *size)`` in [0, 1]."""
@@ -70,7 +71,7 @@ class ColorArm(nn.Module):
         """Show the network the values in another way, of the same shape."""
         return values
 
-    def _forth(self, signal: Tensor) -> Tensor:
+    def _forth(self, image: Tensor) -> Tensor:
         raise NotImplementedError
 
     def _back(self, values: Tensor) -> Tensor:
@@ -79,11 +80,7 @@ class ColorArm(nn.Module):
     @torch.no_grad()
     def energies(self) -> Tensor:
         """Squared error of the image, summed over its pixels, for an error of 1 in one of the values: ``(values,)``."""
-        side = 2 * _REACH + 1
-        impulses = torch.zeros(self.values, self.values, side, side)
-        impulses[:, :, _REACH, _REACH] = torch.eye(self.values)
-        responses = self._back(impulses) - self._back(torch.zeros(1, self.values, side, side))
-        return responses.square().sum((1, 2, 3))
+        return impulse_responses(self._back, self.values, _REACH, axes=2).square().sum((1, 2, 3))
 
 
 class Resized(ColorArm):
@@ -97,9 +94,9 @@ class Resized(ColorArm):
         super().__init__()
         self.values, self.patch = values, math.isqrt(values // 3)
 
-    def _forth(self, signal: Tensor) -> Tensor:
-        size = [side // STRIDE * self.patch for side in signal.shape[-2:]]
-        return F.pixel_unshuffle(F.interpolate(signal, size, mode="bicubic", antialias=True), self.patch)
+    def _forth(self, image: Tensor) -> Tensor:
+        size = [side // STRIDE * self.patch for side in image.shape[-2:]]
+        return F.pixel_unshuffle(F.interpolate(image, size, mode="bicubic", antialias=True), self.patch)
 
     def _back(self, values: Tensor) -> Tensor:
         size = [side * STRIDE for side in values.shape[-2:]]
@@ -111,8 +108,8 @@ class Patches(ColorArm):
 
     values = PIXELS
 
-    def _forth(self, signal: Tensor) -> Tensor:
-        return F.pixel_unshuffle(signal, STRIDE)
+    def _forth(self, image: Tensor) -> Tensor:
+        return F.pixel_unshuffle(image, STRIDE)
 
     def _back(self, values: Tensor) -> Tensor:
         return F.pixel_shuffle(values, STRIDE)
@@ -132,8 +129,8 @@ class Cosines(ColorArm):
         self.values = values
         self.register_buffer("basis", BlockDCT(values).basis[: values // 3].flatten(1), persistent=False)
 
-    def _forth(self, signal: Tensor) -> Tensor:
-        blocks = F.pixel_unshuffle(signal, STRIDE).unflatten(1, (3, -1))
+    def _forth(self, image: Tensor) -> Tensor:
+        blocks = F.pixel_unshuffle(image, STRIDE).unflatten(1, (3, -1))
         return torch.einsum("kp,bcphw->bckhw", self.basis, blocks).flatten(1, 2)
 
     def _back(self, values: Tensor) -> Tensor:
@@ -151,11 +148,11 @@ class Latents(ColorArm):
         super().__init__()
         self.codec, self.values = codec, codec.config.channels
 
-    def _forth(self, signal: Tensor) -> Tensor:
-        return self.codec.expand(self.codec.encode(signal + 0.5))
+    def _forth(self, image: Tensor) -> Tensor:
+        return self.codec.expand(self.codec.encode(image))
 
     def _back(self, values: Tensor) -> Tensor:
-        return self.codec.synthesis(self.codec.load_decoder()(values))
+        return self.codec.synthesis(self.codec.load_decoder()(values)) + 0.5  # a codec's own gray is 0
 
     def features(self, values: Tensor) -> Tensor:
         """Compand."""

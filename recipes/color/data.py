@@ -34,7 +34,7 @@ class Photograph:
     kept: Tensor | None = None
 
     def pixels(self) -> Tensor | None:
-        """Return the pixels, or None where they cannot be read (which is told)."""
+        """Return the pixels, or None where they cannot be read, which is printed."""
         if self.kept is not None:
             return self.kept
         image = self.open()
@@ -51,7 +51,7 @@ def load_photographs(
             testing (or its subfolder ``test``, ``val`` or ``validation``, if it has one and ``train``); or the name of
             a torchvision dataset.
         root: Where torchvision's datasets are, or are downloaded to.
-        test_images: Take only so many for testing, evenly spread.
+        test_images: How many to take for testing, evenly spread; default: all.
         memory: Bytes of training pixels to keep; images beyond are read crop by crop.
         show: Show progress.
 

@@ -11,11 +11,10 @@ from typing import Any, cast
 import timm
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from recipes.color.arms import ColorArm, gray
 from recipes.common.arms import STRIDE
+from recipes.common.macs import count_macs
 
 _WINDOWS = 16  # at once
 
@@ -77,7 +76,7 @@ class Colorizer(nn.Module):
             x = _feature_map(self.trunk, features)
         return self.head(x.float()) * self.color_scale
 
-    def color(self, values: Tensor, window: int) -> Tensor:
+    def color_values(self, values: Tensor, window: int) -> Tensor:
         """Do what ``forward`` does, in overlapping windows where an image is larger than ``window`` tokens.
 
         Neighboring windows share at least a quarter and are blended by linear ramps: the difference is cut and
@@ -150,7 +149,44 @@ def _feature_map(model: Any, x: Tensor) -> Tensor:
     return model.forward_intermediates(x, indices=1, norm=True, output_fmt="NCHW", intermediates_only=True)[-1]
 
 
-def count_macs(model: Colorizer, side: int) -> tuple[int, int]:
+def loss_of(parallel: Any, model: Colorizer, images: Tensor, kind: str) -> Tensor:
+    """Mean squared error per pixel and color, in units where white is 1.
+
+    Args:
+        parallel: The network, as it is or within DistributedDataParallel.
+        model: The network.
+        images: Color images ``(batch, 3, H, W)`` in [0, 1].
+        kind: ``pixels`` compares images, through the arm's way back. ``values`` compares the values, each squared
+            error times the energy that it has in the image: the same where the values are coefficients of an
+            orthonormal transform, as pixels and DCT are, and without the part of the image that the arm cannot carry.
+    """
+    values = model.arm.read(gray(images))
+    estimate = values + parallel(values)
+    if kind == "pixels":
+        return (model.arm.back(estimate, images.shape[-2:]) - images).square().mean()
+    errors = (estimate - model.arm.read(images)).square() * model.energies
+    return errors.sum() / images.numel()
+
+
+@torch.no_grad()
+def color(model: Colorizer, image: Tensor, window: int) -> Tensor:
+    """Color an image of any size, of which the network sees the gray image only.
+
+    Args:
+        model: The network.
+        image: Color image ``(3, H, W)`` in [0, 1].
+        window: Side in pixels, a multiple of 8, of the windows that larger images are colored in.
+
+    Returns:
+        ``(3, H, W)`` in [0, 1], on the CPU.
+    """
+    model.eval()
+    values = model.arm.read(gray(image).to(model.mean.device)[None])
+    colored = values + model.color_values(values, window // STRIDE)
+    return model.arm.show(colored, image.shape[-2:])[0].cpu()
+
+
+def macs_per_image(model: Colorizer, side: int) -> tuple[int, int]:
     """Multiply-adds for one image of ``side`` pixels: of the trunk, and of all from the gray image to the colored one.
 
     Bicubic interpolation is not counted.
@@ -158,17 +194,9 @@ def count_macs(model: Colorizer, side: int) -> tuple[int, int]:
     device = model.mean.device
     image = torch.full((1, 3, side, side), 0.5, device=device)
     features = torch.zeros(1, model.arm.values, side // STRIDE, side // STRIDE, device=device)
-    counts: list[int] = []
-    training = model.training
-    model.eval()
-    # The fused attention of a CPU is not among the operations that are counted.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        with FlopCounterMode(display=False) as counter:
-            _feature_map(model.trunk, features)
-        counts.append(counter.get_total_flops() // 2)
-        with FlopCounterMode(display=False) as counter:
-            values = model.arm.read(image)
-            model.arm.show(values + model(values), image.shape[-2:])
-        counts.append(counter.get_total_flops() // 2)
-    model.train(training)
-    return counts[0], counts[1]
+
+    def color_image() -> None:
+        values = model.arm.read(image)
+        model.arm.show(values + model(values), image.shape[-2:])
+
+    return count_macs(model, lambda: _feature_map(model.trunk, features)), count_macs(model, color_image)

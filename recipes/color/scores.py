@@ -6,17 +6,15 @@ and only the colors are compared.
 """
 
 import math
-import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from recipes.bench.report import table as markdown_table
 from recipes.color.arms import gray, keep_luma, luma
-from recipes.common.image_quality import NETWORK_SIDE, Networks, ms_ssim, psnr, to_8_bits
-from recipes.common.tables import Record, mean_known
+from recipes.common.quality import NETWORK_SIDE, Networks, ms_ssim, psnr, to_8_bits
+from recipes.common.tables import Record, figure, markdown_table
 
 SCORES = ("psnr", "psnr_kept", "ms_ssim", "ms_ssim_kept", "lpips_db")
 _LEVELS = 16  # of brightness
@@ -67,28 +65,11 @@ class ColorOfBrightness:
         return (gray_image + torch.from_numpy(np.stack(colors)).float()).clamp(0, 1)
 
 
-def summarize(rows: Iterable[Record]) -> list[Record]:
-    """Average over images, then over seeds: a row per arm with every score and ``SCORE sd``, over seeds."""
-    rows = list(rows)
-    table: list[Record] = []
-    for arm in dict.fromkeys(row["arm"] for row in rows):
-        own = [row for row in rows if row["arm"] == arm]
-        seeds = sorted({row["seed"] for row in own}, key=str)
-        line: Record = {"arm": arm, "seeds": len(seeds) if seeds != [""] else 0}
-        for name in SCORES:
-            means = [mean_known(float(row[name]) for row in own if row["seed"] == seed) for seed in seeds]
-            line[name] = statistics.fmean(means)
-            known = len(means) > 1 and all(math.isfinite(mean) for mean in means)
-            line[f"{name} sd"] = statistics.stdev(means) if known else math.nan
-        table.append(line)
-    return table
-
-
 def markdown(table: Sequence[Record], crop: int, missing: str = "") -> str:
-    """Lay the table out; arms carry ``values``, ``trunk_macs``, ``macs`` and ``step_rate`` as well.
+    """Write the table as Markdown; rows of arms have ``values``, ``trunk_macs``, ``macs`` and ``step_rate`` as well.
 
     Args:
-        table: From :func:`summarize`.
+        table: A row per arm, with the mean of every score over seeds and its standard deviation.
         crop: Side in pixels of the crops that multiply-adds were counted for.
         missing: What the LPIPS column says where there is none.
     """
@@ -110,17 +91,11 @@ def markdown(table: Sequence[Record], crop: int, missing: str = "") -> str:
     ]
     rows: list[list[str]] = []
     for row in table:
-        figures = (("values", 1, 0), ("trunk_macs", 1e6, 0), ("macs", 1e6, 0), ("step_rate", 1, 1))
-        cells = [row["arm"], *(_number(row.get(key, math.nan) / unit, digits) for key, unit, digits in figures)]
+        costs = (("values", 1, 0), ("trunk_macs", 1e6, 0), ("macs", 1e6, 0), ("step_rate", 1, 1))
+        cells = [row["arm"], *(figure(row.get(name, math.nan) / unit, digits) for name, unit, digits in costs)]
         cells.append(str(row["seeds"] or "-"))
-        for name, (_, digits) in labels.items():
-            sd = row[f"{name} sd"]
-            cells.append(_number(row[name], digits) + ("" if sd != sd else f" ± {sd:.{digits}f}"))
-            if name == "lpips_db" and missing and cells[-1] == "-":
-                cells[-1] = missing
+        cells += [figure(row[name], digits, row[f"{name} sd"]) for name, (_, digits) in labels.items()]
+        if missing and cells[-1] == "-":
+            cells[-1] = missing
         rows.append(cells)
     return markdown_table(heads, rows) + "\n"
-
-
-def _number(value: float, digits: int) -> str:
-    return "-" if value != value else f"{value:,.{digits}f}"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
+from matplotlib.figure import Figure
 from torch import Tensor
 
 
@@ -14,21 +14,12 @@ def draw_sheet(rows: Sequence[tuple[str, Mapping[str, Tensor]]], file: Path) -> 
         rows: The row's label, and images ``(3, H, W)`` in [0, 1] by name.
         file: The PNG file.
     """
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     names = list(rows[0][1])
     # As high as its image is for its width.
     heights = [max(image.shape[-2] / image.shape[-1] for image in images.values()) for _, images in rows]
     width = 2.2
-    figure, panels = plt.subplots(
-        len(rows),
-        len(names),
-        figsize=(width * len(names), width * sum(heights) + 0.3 + 0.1 * len(rows)),
-        layout="constrained",
-        squeeze=False,
-        height_ratios=heights,
-    )
+    figure = Figure((width * len(names), width * sum(heights) + 0.3 + 0.1 * len(rows)), layout="constrained")
+    panels = figure.subplots(len(rows), len(names), squeeze=False, height_ratios=heights)
     for i, (label, images) in enumerate(rows):
         for axes, name in zip(panels[i], names, strict=True):
             axes.imshow(images[name].permute(1, 2, 0).numpy(), interpolation="antialiased")
@@ -39,4 +30,3 @@ def draw_sheet(rows: Sequence[tuple[str, Mapping[str, Tensor]]], file: Path) -> 
                 axes.set_title(name, fontsize=9)
         panels[i, 0].set_ylabel(label, fontsize=8)
     figure.savefig(file, dpi=130)
-    plt.close(figure)

@@ -1,19 +1,23 @@
-"""Train for a number of steps, resumable at checkpoints: what recipes on endless random crops share."""
+"""Train for a number of steps, resumable at checkpoints: the loop of every recipe on endless random crops."""
 
 import json
+import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from recipes.common.ranks import Ranks, lr_factor, write_atomically
+from recipes.common.runs import Run
+from recipes.common.tables import Record
+from walloc_transforms.safe import write_atomically
 
 _LOG_EVERY = 20  # steps
 
@@ -23,61 +27,59 @@ def train_steps(
     optimizer: torch.optim.Optimizer,
     batches_from: Callable[[int], Iterable[Tensor]],
     loss_of: Callable[[nn.Module, Tensor, int], Tensor],
+    run: Run,
     *,
     steps: int,
     checkpoint_every: int,
-    folder: Path,
-    ranks: Ranks,
-    resume: bool,
-    description: str,
+    schedule: Callable[[torch.optim.Optimizer], Any] | None = None,
     ema: float | None = None,
     clip: float | None = None,
-    schedule: Callable[[torch.optim.Optimizer], Any] | None = None,
-    validate: Callable[[], dict[str, float]] | None = None,
-) -> dict[str, Any]:
-    """Train, writing ``metrics.jsonl`` and ``checkpoint.pt`` into a folder.
+    validate: Callable[[Any], dict[str, float]] | None = None,
+) -> Record:
+    """Train, writing ``metrics.jsonl`` and ``checkpoint.pt`` into the run's folder.
 
-    The learning rate rises linearly over the first tenth of the steps and falls to zero by a half cosine.
+    A run that is interrupted and resumed gives what it would have given without the interruption.
 
     Args:
         model: The network, on its device.
         optimizer: Of its parameters, with their peak learning rates.
-        batches_from: Gives this process' batches from a step on; a step's must not depend on what happened before.
-        loss_of: Maps the network (within ``DistributedDataParallel`` if there are several processes), a batch, on the
-            device, and the number of the step to the loss.
+        batches_from: Gives this process' batches from a step on. A step's batch must not depend on earlier steps.
+        loss_of: Gives the loss, from the network (within ``DistributedDataParallel`` if there are several processes), a
+            batch on the network's device, and the number of the step, from 1 on.
+        run: Where the training is kept, and who works on it.
         steps: How many.
-        checkpoint_every: Steps.
-        folder: Must be there.
-        ranks: This process among others.
-        resume: Go on from the checkpoint, if there is one: the result is that of an uninterrupted training.
-        description: Of the progress bar.
-        ema: Keep the average of the weights over the steps, with this decay per step (lower at first): it is what is
-            validated, and what the network has in the end.
+        checkpoint_every: Steps between checkpoints.
+        schedule: Makes a scheduler whose ``step`` is told every step's loss. Default: the learning rate rises linearly
+            over the first tenth of the steps and falls to zero by a half cosine.
+        ema: Decay per step of an average of the weights (lower at first), which is validated at checkpoints and which
+            the network has in the end. Default: no average.
         clip: Limit the norm of all gradients together.
-        schedule: Makes a scheduler that is told every step's loss. Default: as said above.
-        validate: Called at checkpoints by the first process; its figures join the record.
+        validate: Called at checkpoints by the first process with the network, or the average. Its figures join the
+            record.
 
     Returns:
-        The last record: ``step``, ``loss`` (mean since the record before), ``step_rate`` (per second, reading of
-        batches excluded; here the median over all records) and the last figures of ``validate``.
+        The last record: ``step``, ``loss`` (mean since the record before), ``step_rate`` (per second, without reading
+        batches; here the median over all records) and the last figures of ``validate``.
     """
+    ranks, checkpoint = run.ranks, run.folder / "checkpoint.pt"
     model.train()
+    average = AveragedModel(model, avg_fn=_moving_average(ema)) if ema else None
+    if average is not None:
+        average.update_parameters(model)  # the first update copies: the average begins at the initial weights
     parallel = DistributedDataParallel(model) if ranks.world > 1 else model
     cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, steps))
     scheduler: Any = cosine if schedule is None else schedule(optimizer)
-    first, log, checkpoint = 0, [], folder / "checkpoint.pt"
+    parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    parts |= {} if average is None else {"average": average}
     trained = [p for p in model.parameters() if p.requires_grad]
-    average = [p.detach().clone() for p in trained] if ema else []
-    if resume and checkpoint.is_file():
-        state = torch.load(checkpoint, map_location=ranks.device, weights_only=True)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        scheduler.load_state_dict(state["scheduler"])
-        first, log, average = state["step"], state["log"], state.get("average", [])
+    first, log = 0, []
+    if run.resume and checkpoint.is_file():
+        state = load_checkpoint(checkpoint, parts, ranks.device)
+        first, log = state["step"], state["log"]
     sums, seconds = torch.zeros(2, dtype=torch.float64), 0.0
     bar = tqdm(
         batches_from(first),
-        desc=description,
+        desc=run.name,
         initial=first,
         total=steps,
         unit="step",
@@ -94,8 +96,8 @@ def train_steps(
             nn.utils.clip_grad_norm_(trained, clip)
         optimizer.step()
         scheduler.step(*[] if schedule is None else [loss.item()])
-        for mean, parameter in zip(average, trained, strict=bool(average)):
-            mean.lerp_(parameter.detach(), 1 - min(ema or 0, done / (done + 10)))
+        if average is not None:
+            average.update_parameters(model)
         sums += torch.tensor([loss.item(), 1])  # .item() waits for the device
         seconds += time.perf_counter() - start
         save = done % checkpoint_every == 0 or done == steps
@@ -104,34 +106,51 @@ def train_steps(
             log.append({"step": done, "loss": total / count, "step_rate": count / ranks.world / seconds})
             bar.set_postfix_str(f"loss {log[-1]['loss']:.5f}")
             sums, seconds = torch.zeros(2, dtype=torch.float64), 0.0
-        if save and validate and ranks.first:
-            exchange(average, trained)
-            log[-1] |= validate()
-            exchange(average, trained)
-            model.train()
         if save and ranks.first:
-            write_atomically(folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in log))
-            partial = checkpoint.with_suffix(".partial")
-            torch.save(
-                {
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "step": done,
-                    "log": log,
-                    "scheduler": scheduler.state_dict(),
-                    "average": average,
-                },
-                partial,
-            )
-            os.replace(partial, checkpoint)
-    exchange(average, trained)
+            if validate is not None:
+                log[-1] |= validate(model if average is None else average.module)
+                model.train()
+            write_log(run.folder, log)
+            save_checkpoint(checkpoint, parts, step=done, log=log)
+    if average is not None:
+        with torch.no_grad():
+            for parameter, mean in zip(model.parameters(), average.module.parameters(), strict=True):
+                parameter.copy_(mean)
     return {**log[-1], "step_rate": statistics.median(r["step_rate"] for r in log)}
 
 
-@torch.no_grad()
-def exchange(average: list[Tensor], trained: list[nn.Parameter]) -> None:
-    """Let the averages and the weights change places; without averages, nothing happens."""
-    for mean, parameter in zip(average, trained, strict=bool(average)):
-        own = parameter.clone()
-        parameter.copy_(mean)
-        mean.copy_(own)
+def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Any], Tensor]:
+    """Make an average that forgets by ``decay`` per step, and faster at first, when the weights are far off."""
+
+    def average(mean: Tensor, parameter: Tensor, done: Any) -> Tensor:
+        return mean.lerp(parameter, 1 - min(decay, int(done) / (int(done) + 10)))
+
+    return average
+
+
+def lr_factor(step: int, steps: int) -> float:
+    """Learning rate of a step as a fraction of the peak: linear warm-up over the first tenth, then half a cosine."""
+    warmup = max(1, steps // 10)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
+
+
+def save_checkpoint(file: Path, parts: dict[str, Any], **facts: Any) -> None:
+    """Save the states of a model, an optimizer and so on, by name, with further facts; never half a file."""
+    partial = file.with_suffix(".partial")
+    torch.save({**{name: part.state_dict() for name, part in parts.items()}, **facts}, partial)
+    os.replace(partial, file)
+
+
+def load_checkpoint(file: Path, parts: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Restore the states that :func:`save_checkpoint` saved; returns all that the file holds."""
+    state = torch.load(file, map_location=device, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return state
+
+
+def write_log(folder: Path, log: Sequence[Record]) -> None:
+    """Write a record per line to ``metrics.jsonl``."""
+    write_atomically(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in log).encode())

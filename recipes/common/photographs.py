@@ -1,13 +1,13 @@
 """Photographs: files of a folder, and those that scikit-image and scikit-learn install."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+from recipes.common.files import files_of, names_of
+from walloc_transforms.files import IMAGE_SUFFIXES
 
 
 def image_files(folder: str | Path) -> list[Path]:
@@ -16,12 +16,7 @@ def image_files(folder: str | Path) -> list[Path]:
     Raises:
         FileNotFoundError: There is no such folder, or no image in it.
     """
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"there is no folder {str(folder)!r}")
-    files = sorted(f for f in Path(folder).rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
-    if not files:
-        raise FileNotFoundError(f"there is no image in {str(folder)!r}: looked for {', '.join(SUFFIXES)}")
-    return files
+    return files_of(folder, IMAGE_SUFFIXES, "image")
 
 
 def read_image(file: str | Path) -> Image.Image | None:
@@ -51,13 +46,12 @@ class ImageFiles:
     def named(self) -> Iterator[tuple[str, Image.Image]]:
         """Yield the path below what all files have in common, and the image."""
         self.skipped = 0
-        folder = os.path.commonpath([file.parent.absolute() for file in self.files]) if self.files else ""
-        for file in self.files:
+        for file, name in zip(self.files, names_of(self.files), strict=True):
             image = read_image(file)
             if image is None:
                 self.skipped += 1
             else:
-                yield file.absolute().relative_to(folder).as_posix(), image
+                yield name, image
 
 
 def demo_photographs() -> list[Image.Image]:

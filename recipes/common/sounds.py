@@ -1,6 +1,5 @@
 """Sound files: found, read as stereo at one sample rate, and named where they cannot be."""
 
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +9,8 @@ from torch import Tensor
 from torchaudio.functional import resample
 from tqdm import tqdm
 
-from walloc_transforms.files.media import READ_ERRORS, SOUND_SUFFIXES, read_signal
+from recipes.common.files import files_of, names_of
+from walloc_transforms.files import READ_ERRORS, SOUND_SUFFIXES, read_signal
 
 
 def sound_files(folder: str | Path) -> list[Path]:
@@ -19,12 +19,7 @@ def sound_files(folder: str | Path) -> list[Path]:
     Raises:
         FileNotFoundError: There is no such folder, or no sound in it.
     """
-    if not Path(folder).is_dir():
-        raise FileNotFoundError(f"there is no folder {str(folder)!r}")
-    files = sorted(f for f in Path(folder).rglob("*") if f.suffix.lower() in SOUND_SUFFIXES and f.is_file())
-    if not files:
-        raise FileNotFoundError(f"there is no sound in {str(folder)!r}: looked for {', '.join(SOUND_SUFFIXES)}")
-    return files
+    return files_of(folder, SOUND_SUFFIXES, "sound")
 
 
 def read_sound(file: Path, sample_rate: int) -> Tensor:
@@ -65,9 +60,7 @@ class SoundFiles:
     def __iter__(self) -> Iterator[tuple[str, Tensor]]:
         """Yield the path below what all files have in common, and the waveform."""
         self.skipped = self.clipped = 0
-        # Files of several folders may have the same name, such as "mixture.wav".
-        folder = os.path.commonpath([file.parent for file in self.files]) if self.files else ""
-        for file in self.files:
+        for file, name in zip(self.files, names_of(self.files), strict=True):
             try:
                 sound = read_sound(file, self.sample_rate)
             except READ_ERRORS as error:
@@ -80,7 +73,7 @@ class SoundFiles:
                     f"{file} has {above} samples beyond full scale; so may others, which are counted", stacklevel=2
                 )
             self.clipped += above
-            yield file.relative_to(folder).as_posix(), sound
+            yield name, sound
 
 
 def full_scale(sound: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
-"""What an image can be had as otherwise: resized to fewer pixels, or a JPEG, WebP or AVIF file of as many bytes."""
+"""Other ways to fewer pixels or bytes of an image: resizing, JPEG, WebP and AVIF."""
 
 import io
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from recipes.evaluation.nearest import Coded, nearest_file
 from walloc_transforms.signals import pil_to_tensor
 
 HIGHEST = 100
@@ -23,7 +25,7 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def resize(image: Tensor, reduction: float) -> tuple[Tensor, float, float]:
-    """Reduce to ``1 / reduction`` as many pixels and enlarge again, both bicubic, in Pillow.
+    """Divide the number of pixels by ``reduction`` and enlarge again, both bicubic, in Pillow.
 
     Args:
         image: ``(3, H, W)``, uint8.
@@ -70,23 +72,8 @@ FORMATS = {
 """As Pillow writes them if only a quality is given."""
 
 
-@dataclass(frozen=True)
-class Coded:
-    """An image as a file.
-
-    Attributes:
-        content: The file.
-        quality: From 0 to ``HIGHEST``.
-        seconds: What encoding took.
-    """
-
-    content: bytes
-    quality: int
-    seconds: float
-
-
 class LossyImage:
-    """An image in a format of Pillow at the rates asked for; what was encoded once is kept.
+    """An image in a format of Pillow at the rates asked for; what was encoded once is kept in ``coded``.
 
     Args:
         image: ``(3, H, W)``, uint8.
@@ -95,7 +82,7 @@ class LossyImage:
 
     def __init__(self, image: Tensor, format: Format) -> None:
         self.picture, self.format = to_pil(image), format
-        self._coded: dict[int, Coded] = {}
+        self.coded: dict[int, Coded] = {}
 
     def encode(self, quality: int) -> Coded:
         """Encode at a quality from 0 to ``HIGHEST``.
@@ -104,41 +91,26 @@ class LossyImage:
             OSError: The encoder refuses.
             ValueError: So does it, for some formats and reasons.
         """
-        if quality not in self._coded:
+        if quality not in self.coded:
             options = dict(self.format.options)
             if self.format.threaded:
                 options["max_threads"] = torch.get_num_threads()
             content = io.BytesIO()
             start = time.perf_counter()
             self.picture.save(content, self.format.name, quality=quality, **options)
-            self._coded[quality] = Coded(content.getvalue(), quality, time.perf_counter() - start)
-        return self._coded[quality]
+            self.coded[quality] = Coded(content.getvalue(), quality, time.perf_counter() - start)
+        return self.coded[quality]
 
     def nearest(self, size: int) -> Coded:
         """Find the quality whose file has nearest to ``size`` bytes; out of reach, the end of the range.
-
-        Args:
-            size: Bytes.
 
         Raises:
             OSError: The encoder refuses.
             ValueError: So does it, for some formats and reasons.
         """
-        small, large = self.encode(0), self.encode(HIGHEST)
-        tried = [small, large]
-        while large.quality - small.quality > 1 and len(small.content) < size < len(large.content):
-            # The logarithm of the size is nearly linear in the quality within a short interval; the limits keep the
-            # interval shrinking where it is not.
-            logs = [math.log(len(c.content) / size) for c in (small, large)]
-            share = min(0.8, max(0.2, logs[0] / (logs[0] - logs[1])))
-            between = small.quality + round(share * (large.quality - small.quality))
-            coded = self.encode(min(large.quality - 1, max(small.quality + 1, between)))
-            tried.append(coded)
-            if len(coded.content) > size:
-                large = coded
-            else:
-                small = coded
-        return min(tried, key=lambda c: abs(len(c.content) - size))
+        return nearest_file(
+            lambda quality: self.encode(int(quality)), 0, HIGHEST, size, integers=True, tries=50, tolerance=0
+        )
 
     def decode(self, coded: Coded) -> tuple[Tensor, float]:
         """Decode all pixels, which opening a file does not.
@@ -149,12 +121,22 @@ class LossyImage:
         Raises:
             OSError: The file is damaged.
         """
-        if self.format.threaded:
-            from PIL import AvifImagePlugin
+        with _avif_threads() if self.format.threaded else nullcontext():
+            start = time.perf_counter()
+            with Image.open(io.BytesIO(coded.content)) as picture:
+                picture.load()
+                seconds = time.perf_counter() - start
+                return pil_to_tensor(picture), seconds
 
-            AvifImagePlugin.DEFAULT_MAX_THREADS = torch.get_num_threads()
-        start = time.perf_counter()
-        with Image.open(io.BytesIO(coded.content)) as picture:
-            picture.load()
-            seconds = time.perf_counter() - start
-            return pil_to_tensor(picture), seconds
+
+@contextmanager
+def _avif_threads() -> Iterator[None]:
+    """Let Pillow decode AVIF with the number of threads that torch has; only a global variable of Pillow says it."""
+    from PIL import AvifImagePlugin
+
+    before = AvifImagePlugin.DEFAULT_MAX_THREADS
+    AvifImagePlugin.DEFAULT_MAX_THREADS = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        AvifImagePlugin.DEFAULT_MAX_THREADS = before

@@ -15,8 +15,9 @@ from PIL import Image
 from torch import Tensor
 
 import walloc_transforms as wt
-from recipes.common.image_quality import Networks, measure_quality, to_8_bits
-from recipes.common.tables import Record, decoders_of
+from recipes.common.codecs import decoders_of, stored_dtype
+from recipes.common.quality import Networks, measure_quality, to_8_bits
+from recipes.common.tables import Record
 from recipes.evaluation.image_formats import FORMATS, HIGHEST, LossyImage, resize
 from walloc_transforms.files import CODERS, load_latents, save_latents
 
@@ -66,7 +67,7 @@ class Photo:
         return measure_quality(self.image, decoded, self.networks)
 
     def rate(self, length: int) -> Record:
-        """Rate of a file of so many bytes."""
+        """Rate of a file of ``length`` bytes."""
         return {"bytes": length, "bpp": 8 * length / self.pixels}
 
     def speed(self, seconds: float) -> float:
@@ -107,7 +108,6 @@ def measure(photo: Photo, codec: wt.Codec, coder: str) -> tuple[list[tuple[str, 
         RuntimeError: The file did not give the latents back.
     """
     image, c, decoders = photo.image, codec.config, decoders_of(codec)
-    dtype = torch.int8 if c.latent_bits <= 8 else torch.int16
     # One pass that is not timed: the first one at a size sets up kernels, and a refiner is read from its file.
     latents = wt.functional.encode_image(image, codec)
     for decoder in decoders:
@@ -115,7 +115,7 @@ def measure(photo: Photo, codec: wt.Codec, coder: str) -> tuple[list[tuple[str, 
     with TemporaryDirectory() as folder:
         file = Path(folder) / "image"
         start = time.perf_counter()
-        latents = wt.functional.encode_image(image, codec, quantize=True, dtype=dtype)
+        latents = wt.functional.encode_image(image, codec, quantize=True, dtype=stored_dtype(codec))
         length = write_file(file, latents, codec, photo.size, coder)
         encoding = time.perf_counter() - start
         passes = [_decode_file(file, photo, codec, coder, decoder) for decoder in decoders]
@@ -143,7 +143,7 @@ def _decode_file(file: Path, photo: Photo, codec: wt.Codec, coder: str, decoder:
 
 
 def measure_resizing(photo: Photo, reduction: float) -> tuple[Record, Tensor]:
-    """Resize an image to ``1 / reduction`` as many pixels and back; encoding is reducing, decoding enlarging."""
+    """Divide the number of pixels by ``reduction`` (timed as encoding) and enlarge again (timed as decoding)."""
     decoded, reducing, enlarging = resize(photo.image, reduction)
     return {
         "reduction": reduction,
@@ -165,15 +165,15 @@ def measure_format(photo: Photo, name: str, size: int) -> tuple[Record, Tensor |
         return {"note": f"refused: {error}"}, None
     decoded, seconds = lossy.decode(coded)
     off = len(coded.content) / size - 1
-    ends = {0: "lowest rate", HIGHEST: "highest rate"}
-    note = ends.get(coded.quality, "") if abs(off) > 0.05 else ""
+    ends: dict[float, str] = {0: "lowest rate", HIGHEST: "highest rate"}
+    note = ends.get(coded.setting, "") if abs(off) > 0.05 else ""
     return {
         "reduction": 1.0,
         **photo.rate(len(coded.content)),
         **photo.quality(decoded),
         "encode_mps": photo.speed(coded.seconds),
         "decode_mps": photo.speed(seconds),
-        "quality": coded.quality,
+        "quality": coded.setting,
         "note": note,
     }, decoded
 

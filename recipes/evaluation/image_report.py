@@ -5,11 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from recipes.bench.report import number, table
-from recipes.common.tables import Record
+from recipes.common.tables import Record, figure, markdown_table, number
 from recipes.evaluation.image_formats import FORMATS
 from recipes.evaluation.image_measures import MOSAIC
 
@@ -35,7 +34,7 @@ def markdown(
     missing: Mapping[str, str],
     remark: str,
 ) -> str:
-    """Lay everything out as Markdown.
+    """Write the summary and the prefix curve as Markdown.
 
     Args:
         summary: A row per codec, method and decoder.
@@ -73,14 +72,14 @@ def markdown(
             for r in summary
             if r["codec"] == codec
         ]
-        parts.append(f"## `{codec}`\n\n{table(heads, rows, text_columns=2)}")
+        parts.append(f"## `{codec}`\n\n{markdown_table(heads, rows, text_columns=2)}")
     if curve:
         columns = {"channels": ("channels", 0), **{k: _COLUMNS[k] for k in ("DR", "bpp", "PSNR, dB", "MS-SSIM")}}
         if any("refiner_psnr" in r for r in curve):
             columns |= {"refiner: PSNR, dB": ("refiner_psnr", 2), "refiner: MS-SSIM": ("refiner_ms_ssim", 4)}
         columns["resize: PSNR, dB"] = ("resize_psnr", 2)
         rows = [[f"`{r['codec']}`", *(_cell(r, key, digits, {}) for key, digits in columns.values())] for r in curve]
-        parts.append(f"## The first latent channels alone\n\n{table(['codec', *columns], rows)}")
+        parts.append(f"## The first latent channels alone\n\n{markdown_table(['codec', *columns], rows)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -92,7 +91,7 @@ def _cell(row: Record, key: str, digits: int | None, missing: Mapping[str, str])
         return "-"
     if key == "reduction":
         return f"{value:.{digits}g}"
-    return number(value) if digits is None else f"{value:.{digits}f}"
+    return number(value) if digits is None else figure(value, digits)
 
 
 def draw_rates(summary: Sequence[Record], curve: Sequence[Record], rates: Sequence[Record], file: Path) -> None:
@@ -104,18 +103,14 @@ def draw_rates(summary: Sequence[Record], curve: Sequence[Record], rates: Sequen
         rates: The mean curves of lossy formats; may be empty.
         file: The PNG file.
     """
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     points = [r for r in summary if r["method"] == r["codec"]]
     figures = {
         key: title
         for key, title in (("psnr", "PSNR, dB"), ("ms_ssim", "MS-SSIM"))
         if any(not math.isnan(r[key]) for r in points)
     }
-    figure, panels = plt.subplots(
-        1, len(figures), figsize=(5.6 * len(figures), 4.4), layout="constrained", squeeze=False
-    )
+    picture = Figure((5.6 * len(figures), 4.4), layout="constrained")
+    panels = picture.subplots(1, len(figures), squeeze=False)
     for axes, (key, title) in zip(panels[0], figures.items(), strict=True):
         for index, name in enumerate(FORMATS):
             rows = [r for r in rates if r["format"] == name]
@@ -153,9 +148,8 @@ def draw_rates(summary: Sequence[Record], curve: Sequence[Record], rates: Sequen
             _label(axes.yaxis, axes.get_ylim(), (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999))
         axes.grid(alpha=0.3)
     names = panels[0, 0].get_legend_handles_labels()
-    figure.legend(*names, loc="outside lower center", ncols=min(5, len(names[0])), fontsize=8)
-    figure.savefig(file, dpi=130)
-    plt.close(figure)
+    picture.legend(*names, loc="outside lower center", ncols=min(5, len(names[0])), fontsize=8)
+    picture.savefig(file, dpi=130)
 
 
 def _label(axis: Any, limits: tuple[float, float], places: Sequence[float]) -> None:
@@ -173,16 +167,13 @@ def _crop(image: Tensor, side: int = 128) -> Tensor:
 
 def draw_sheet(sheet: Sequence[Sequence[tuple[str, Tensor]]], file: Path) -> None:
     """Draw rows of titled images ``(3, H, W)``, uint8, of which the middle 128 pixels are shown."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     rows, columns = len(sheet), max(len(row) for row in sheet)
-    figure, axes = plt.subplots(rows, columns, figsize=(2.3 * columns, 2.5 * rows), layout="constrained", squeeze=False)
+    picture = Figure((2.3 * columns, 2.5 * rows), layout="constrained")
+    axes = picture.subplots(rows, columns, squeeze=False)
     for panels, row in zip(axes, sheet, strict=True):
         for panel in panels:
             panel.axis("off")
         for panel, (title, image) in zip(panels, row, strict=False):
             panel.imshow(_crop(image).numpy(), interpolation="nearest")
             panel.set_title(title, fontsize=9)
-    figure.savefig(file, dpi=110)
-    plt.close(figure)
+    picture.savefig(file, dpi=110)

@@ -13,8 +13,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 import walloc_transforms as wt
-from recipes.common.image_quality import METRICS, Networks
-from recipes.common.tables import Record, ending, mean_known
+from recipes.common.quality import METRICS, Networks
+from recipes.common.tables import Record, group, means
 from recipes.evaluation.image_measures import (
     NO_NETWORKS,
     Photo,
@@ -24,6 +24,7 @@ from recipes.evaluation.image_measures import (
     measure_rates,
     measure_resizing,
 )
+from recipes.evaluation.means import BY, ending, notes_of
 from walloc_transforms.signals import pil_to_tensor
 
 RESIZING = "resize"
@@ -118,34 +119,20 @@ def _compare(
     return pictures
 
 
-def summarize(records: Sequence[Record]) -> list[Record]:
+def mean_over_images(records: Sequence[Record]) -> list[Record]:
     """Average over images, a row per codec, method and decoder; dB are averaged as such, CR is that of the mean bpp.
 
     What a method has for some images only is averaged over those, and ``images`` or the note counts them.
     """
     rows: list[Record] = []
-    for key in dict.fromkeys((r["codec"], r["method"], r["decoder"]) for r in records):
-        own = [r for r in records if (r["codec"], r["method"], r["decoder"]) == key]
+    for key, own in group(records, BY).items():
         measured = [r for r in own if "psnr" in r]
-        row: Record = {"codec": key[0], "method": key[1], "decoder": key[2], "images": len(measured)}
-        for figure in ("reduction", "bpp", *METRICS, "encode_mps", "decode_mps"):
-            row[figure] = mean_known(r.get(figure, float("nan")) for r in measured)
+        row: Record = {**dict(zip(BY, key, strict=True)), "images": len(measured)}
+        row |= means(measured, ("reduction", "bpp", *METRICS, "encode_mps", "decode_mps"))
         row["compression_ratio"] = 24 / row["bpp"]
-        notes = [r["note"] for r in own if r.get("note")]
-        parts = [f"{note} ({notes.count(note)} of {len(own)})" for note in dict.fromkeys(notes)]
+        notes = notes_of(own)
         for figure, title in (("ms_ssim", "MS-SSIM"), ("lpips_db", "LPIPS"), ("dists_db", "DISTS")):
             known = sum(figure in r for r in measured)
-            parts += [f"{title} of {known} of {len(measured)}"] * (0 < known < len(measured))
-        rows.append({**row, "note": "; ".join(parts)})
-    return rows
-
-
-def mean_curve(curve: Sequence[Record], keys: Sequence[str]) -> list[Record]:
-    """Average curves over images, a row for each combination of the values of ``keys``."""
-    rows: list[Record] = []
-    for key in dict.fromkeys(tuple(r[k] for k in keys) for r in curve):
-        own = [r for r in curve if tuple(r[k] for k in keys) == key]
-        figures = [k for k in dict.fromkeys(k for r in own for k in r) if k not in ("image", *keys)]
-        means = {k: mean_known(r.get(k, float("nan")) for r in own) for k in figures}
-        rows.append({**dict(zip(keys, key, strict=True)), "images": len(own), **means})
+            notes += [f"{title} of {known} of {len(measured)}"] * (0 < known < len(measured))
+        rows.append({**row, "note": "; ".join(notes)})
     return rows

@@ -1,4 +1,4 @@
-"""How near decoded sound comes to the original, and what sound can be had otherwise: resampled, Opus, Vorbis, MP3.
+"""Other ways to fewer values or bytes of sound: resampling, Opus, Vorbis and MP3; and the SI-SDR of what they give.
 
 Waveforms are ``(channels, time)``, float32, in [-1, 1], as ``recipes.common.sounds.full_scale`` makes them.
 """
@@ -16,20 +16,11 @@ from torch import Tensor
 from torchaudio.transforms import Resample
 from torchmetrics.functional.audio import scale_invariant_signal_distortion_ratio
 
+from recipes.evaluation.nearest import Coded, nearest_file
+
 _BLOCK = 1 << 16  # frames; encoders of Vorbis have run out of stack where they got minutes at once
-_EXCERPT = 1 << 20  # samples
+_EXCERPT = 1 << 20  # samples: 24 s at 44.1 kHz
 _SILENT = 1e-10  # mean square: -100 dB of full scale
-
-
-def psnr(sound: Tensor, decoded: Tensor) -> float:
-    """PSNR in dB after the WaLLoC paper: both are halved, which makes the peak-to-peak value 1.
-
-    Raises:
-        ValueError: The shapes differ.
-    """
-    _check_shapes(sound, decoded)
-    error = float((sound.double() - decoded.double()).square().mean()) / 4
-    return -10 * math.log10(error) if error else math.inf
 
 
 def si_sdr(sound: Tensor, decoded: Tensor) -> float:
@@ -38,7 +29,8 @@ def si_sdr(sound: Tensor, decoded: Tensor) -> float:
     Raises:
         ValueError: The shapes differ.
     """
-    _check_shapes(sound, decoded)
+    if sound.shape != decoded.shape:
+        raise ValueError(f"the decoded sound has shape {tuple(decoded.shape)}, the original {tuple(sound.shape)}")
     heard = sound.square().mean(1) > _SILENT
     if not heard.any():
         return math.nan
@@ -46,13 +38,8 @@ def si_sdr(sound: Tensor, decoded: Tensor) -> float:
     return float(ratios.mean())
 
 
-def _check_shapes(sound: Tensor, decoded: Tensor) -> None:
-    if sound.shape != decoded.shape:
-        raise ValueError(f"the decoded sound has shape {tuple(decoded.shape)}, the original {tuple(sound.shape)}")
-
-
 def resample_sinc(sound: Tensor, share: Fraction) -> Tensor:
-    """Resample to ``share`` as many values and back, with long windowed-sinc filters."""
+    """Resample to a share of the values and back, with long windowed-sinc filters."""
     high, low = share.denominator, share.numerator
     if high == low:
         return sound
@@ -62,7 +49,7 @@ def resample_sinc(sound: Tensor, share: Fraction) -> Tensor:
 
 
 def resample_fourier(sound: Tensor, share: Fraction) -> Tensor:
-    """Keep the lowest ``share`` of the frequencies of the whole sound: an ideal low-pass, so as many values."""
+    """Keep the lowest share of the frequencies of the whole sound, an ideal low-pass."""
     if share == 1:
         return sound
     samples = sound.shape[-1]
@@ -74,18 +61,17 @@ def resample_fourier(sound: Tensor, share: Fraction) -> Tensor:
 RESAMPLERS = {"resampling, sinc": resample_sinc, "resampling, Fourier": resample_fourier}
 
 
-def find_delay(sound: Tensor, decoded: Tensor, most: int = 4096) -> int:
+def find_delay(sound: Tensor, decoded: Tensor, most: int = 4096, excerpt: int = _EXCERPT) -> int:
     """Find by how many samples ``decoded`` lags behind ``sound``: where their cross-correlation is highest.
-
-    Looked at are the 24 s (at 44.1 kHz) around the loudest sample.
 
     Args:
         sound: ``(channels, T)``.
         decoded: ``(channels, T')``.
         most: The largest lag looked at, in either direction.
+        excerpt: Samples around the loudest one that are compared.
     """
-    first = max(0, int(sound.abs().amax(0).argmax()) - _EXCERPT // 2)
-    sound, decoded = (x[:, first : first + _EXCERPT] for x in (sound, decoded))
+    first = max(0, int(sound.abs().amax(0).argmax()) - excerpt // 2)
+    sound, decoded = (x[:, first : first + excerpt] for x in (sound, decoded))
     length = 1 << (max(sound.shape[-1], decoded.shape[-1]) + most).bit_length()
     product = torch.fft.rfft(sound, length).conj() * torch.fft.rfft(decoded, length)
     correlation = torch.fft.irfft(product.sum(0), length)
@@ -132,21 +118,6 @@ FORMATS = {
 }
 
 
-@dataclass(frozen=True)
-class Coded:
-    """A sound as a file.
-
-    Attributes:
-        content: The file.
-        level: Compression level.
-        seconds: What encoding took.
-    """
-
-    content: bytes
-    level: float
-    seconds: float
-
-
 class LossyFile:
     """A sound in a format of libsndfile at the rates asked for; what was encoded once is kept.
 
@@ -190,37 +161,13 @@ class LossyFile:
             self._coded[level] = Coded(content.getvalue(), level, time.perf_counter() - start)
         return self._coded[level]
 
-    def nearest(self, size: int, steps: int = 8, tolerance: float = 0.01) -> Coded:
+    def nearest(self, size: int) -> Coded:
         """Find the compression level whose file has nearest to ``size`` bytes; out of reach, the end of the range.
-
-        Args:
-            size: Bytes.
-            steps: Levels tried between the ends.
-            tolerance: The share of ``size`` that is near enough.
 
         Raises:
             soundfile.SoundFileError: The encoder refuses.
         """
-        large, small = self.encode(0.0), self.encode(self.format.highest)
-        if len(small.content) >= size:
-            return small
-        if len(large.content) <= size:
-            return large
-        tried = [large, small]
-        for _ in range(steps):
-            # The logarithm of the size is nearly linear in the level within a short interval; halving would take
-            # about twice as many encodings. The limits keep the interval shrinking where it is not.
-            logs = [math.log(len(c.content) / size) for c in (large, small)]
-            share = min(0.9, max(0.1, logs[0] / (logs[0] - logs[1])))
-            coded = self.encode(large.level + share * (small.level - large.level))
-            tried.append(coded)
-            if len(coded.content) > size:
-                large = coded
-            else:
-                small = coded
-            if abs(len(coded.content) - size) <= tolerance * size:
-                break
-        return min(tried, key=lambda c: abs(len(c.content) - size))
+        return nearest_file(self.encode, self.format.highest, 0.0, size)
 
     def decode(self, coded: Coded) -> tuple[Tensor, int, float]:
         """Decode.

@@ -4,20 +4,20 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import matplotlib
+from matplotlib.figure import Figure
 
-from recipes.bench.report import number, table
-from recipes.common.tables import Record, ending
+from recipes.common.tables import Record, figure, markdown_table, number
+from recipes.evaluation.means import ending
 
 
 def markdown(
     summary: Sequence[Record], less: Sequence[Record], curve: Sequence[Record], *, coder: str, threads: int, remark: str
 ) -> str:
-    """Lay everything out as Markdown.
+    """Write the summary, the differences and the prefix curve as Markdown.
 
     Args:
         summary: A row per codec, method and decoder.
-        less: What codecs have less than resampling, a row per codec, decoder and piece.
+        less: Differences to resampling, a row per codec, decoder and piece.
         curve: The mean prefix curve; may be empty.
         coder: Of the latent files.
         threads: Of PyTorch, while times were taken.
@@ -53,18 +53,18 @@ def markdown(
             [
                 f"`{codec}`{ending(r)}" if r["method"] == codec else r["method"],
                 str(r["pieces"]),
-                _figure(r["reduction"], 2),
-                _figure(r["compression_ratio"], 1),
-                _figure(r["bits_per_sample"], 3),
-                *(_figure(r[key], 2) for key in ("psnr_unrounded", "psnr", "si_sdr")),
-                *(_figure(r[key]) for key in ("encode_msps", "decode_msps")),
+                figure(r["reduction"], 2),
+                figure(r["compression_ratio"], 1),
+                figure(r["bits_per_sample"], 3),
+                *(figure(r[key], 2) for key in ("psnr_unrounded", "psnr", "si_sdr")),
+                *(number(r[key]) for key in ("encode_msps", "decode_msps")),
                 r["delay"] or "-",
                 r["note"],
             ]
             for r in summary
             if r["codec"] == codec
         ]
-        parts.append(f"## `{codec}`\n\n{table(heads, rows)}")
+        parts.append(f"## `{codec}`\n\n{markdown_table(heads, rows)}")
     parts.append(_differences(less, refined))
     if curve:
         parts.append(_prefixes(curve, refined))
@@ -72,7 +72,7 @@ def markdown(
 
 
 def _differences(less: Sequence[Record], refined: bool) -> str:
-    """Lay out what codecs have less than resampling and, if some are ``refined``, what refiners gain."""
+    """Write how codecs differ from resampling and, if some are ``refined``, refiners from linear decoders."""
     signed = {"unrounded - resampling": "unrounded_less", "rounded - resampling": "rounded_less"}
     if refined:
         signed |= {"unrounded - linear": "unrounded_gain", "rounded - linear": "rounded_gain"}
@@ -81,24 +81,24 @@ def _differences(less: Sequence[Record], refined: bool) -> str:
         [
             f"`{r['codec']}`{ending(r)}",
             r["piece"].replace("|", "\\|"),
-            *(_figure(r[key], 2) for key in ("resampling", "psnr_unrounded", "psnr")),
+            *(figure(r[key], 2) for key in ("resampling", "psnr_unrounded", "psnr")),
             *(_signed(r.get(key, math.nan)) for key in signed.values()),
         ]
         for r in less
     ]
-    return f"## PSNR beside the better resampling to as many values\n\n{table(heads, rows, text_columns=2)}"
+    return f"## PSNR beside the better resampling to as many values\n\n{markdown_table(heads, rows, text_columns=2)}"
 
 
 def _prefixes(curve: Sequence[Record], refined: bool) -> str:
-    """Lay out the mean prefix curve, with columns of refiners if some codecs are ``refined``."""
+    """Write the mean prefix curve, with columns of refiners if some codecs are ``refined``."""
     heads = ["codec", "channels", "reduction", "PSNR, dB", "resampling, dB", "difference"]
     rows = [
         [
             f"`{r['codec']}`",
             str(r["channels"]),
-            _figure(r["reduction"], 2),
-            _figure(r["psnr"], 2),
-            _figure(r["resampling_psnr"], 2),
+            figure(r["reduction"], 2),
+            figure(r["psnr"], 2),
+            figure(r["resampling_psnr"], 2),
             _signed(r["difference"]),
         ]
         for r in curve
@@ -106,14 +106,8 @@ def _prefixes(curve: Sequence[Record], refined: bool) -> str:
     if refined:
         heads += ["refiner: PSNR, dB", "refiner: difference"]
         for cells, r in zip(rows, curve, strict=True):
-            cells += [_figure(r.get("refiner_psnr", math.nan), 2), _signed(r.get("refiner_difference", math.nan))]
-    return f"## Prefixes of the latent channels, unrounded\n\n{table(heads, rows)}"
-
-
-def _figure(value: float, digits: int | None = None) -> str:
-    if math.isnan(value):
-        return "-"
-    return number(value) if digits is None else f"{value:.{digits}f}"
+            cells += [figure(r.get("refiner_psnr", math.nan), 2), _signed(r.get("refiner_difference", math.nan))]
+    return f"## Prefixes of the latent channels, unrounded\n\n{markdown_table(heads, rows)}"
 
 
 def _signed(value: float) -> str:
@@ -121,11 +115,9 @@ def _signed(value: float) -> str:
 
 
 def draw_prefixes(curve: Sequence[Record], file: Path) -> None:
-    """Draw the mean prefix curve, PSNR by share of the values kept, beside resampling to as many."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    """Draw the mean prefix curve, PSNR by the share of the values kept, beside resampling to as many values."""
+    picture = Figure((6.4, 4.2), layout="constrained")
+    axes = picture.subplots()
     for index, codec in enumerate(dict.fromkeys(r["codec"] for r in curve)):
         rows = [r for r in curve if r["codec"] == codec]
         places = [100 / r["reduction"] for r in rows]
@@ -146,5 +138,4 @@ def draw_prefixes(curve: Sequence[Record], file: Path) -> None:
     axes.set(xlabel="values kept, % of the samples", ylabel="PSNR, dB", xlim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    figure.savefig(file, dpi=130)
-    plt.close(figure)
+    picture.savefig(file, dpi=130)

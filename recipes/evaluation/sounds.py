@@ -6,7 +6,6 @@ from which the piece is decoded, by a refiner too where the codec has one; the c
 bits. Speeds count samples of both channels.
 """
 
-import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -20,10 +19,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 import walloc_transforms as wt
+from recipes.common.codecs import decoders_of, stored_dtype
 from recipes.common.demo_music import demo_track
+from recipes.common.quality import psnr
 from recipes.common.sounds import SoundFiles, full_scale
-from recipes.common.tables import Record, decoders_of
-from recipes.evaluation.sound_formats import FORMATS, RESAMPLERS, LossyFile, psnr, si_sdr
+from recipes.common.tables import Record, group, means
+from recipes.evaluation.means import BY, mean_curve, notes_of
+from recipes.evaluation.sound_formats import FORMATS, RESAMPLERS, LossyFile, si_sdr
 from walloc_transforms.files import load_latents, save_latents
 
 DEFAULT_RATE = 44100
@@ -72,7 +74,7 @@ class Piece:
         return self._lossy[name]
 
     def resampled(self, name: str, share: Fraction) -> Record:
-        """Figures of one of ``RESAMPLERS`` at ``share`` as many values."""
+        """Figures of one of ``RESAMPLERS`` at a share of the values."""
         if (name, share) not in self._resampled:
             self._resampled[name, share] = self._resample(name, share)
         return self._resampled[name, share]
@@ -106,9 +108,8 @@ def measure(piece: Piece, codec: wt.Codec, coder: str) -> tuple[list[tuple[str, 
     unrounded = _decode_all(piece, codec, wt.functional.encode_waveform(sound, codec))
     with TemporaryDirectory() as folder:
         file = Path(folder) / "piece.wlc"
-        dtype = torch.int8 if c.latent_bits <= 8 else torch.int16
         start = time.perf_counter()
-        latents = wt.functional.encode_waveform(sound, codec, quantize=True, dtype=dtype)
+        latents = wt.functional.encode_waveform(sound, codec, quantize=True, dtype=stored_dtype(codec))
         length = save_latents(file, latents, codec, size=(samples,), sample_rate=rate, coder=coder)
         encode_msps = piece.values / 1e6 / (time.perf_counter() - start)
         measured: list[tuple[str, Record]] = []
@@ -168,7 +169,7 @@ def measure_format(piece: Piece, name: str, size: int) -> Record:
         "encode_msps": million / coded.seconds,
         "decode_msps": million / seconds,
         "delay": delay,
-        "level": coded.level,
+        "level": coded.setting,
         "note": note,
     }
 
@@ -238,12 +239,10 @@ def evaluate(
             measured, size = measure(piece, codec, coder)
             share = Fraction(c.channels, c.packets)
             for decoder, figures in measured:
-                named = {"decoder": decoder} if len(measured) > 1 else {}
-                records.append({**about, "method": c.name, **named, **figures})
-            for method in RESAMPLERS:
-                records.append({**about, "method": method, **piece.resampled(method, share)})
-            for method in formats:
-                records.append({**about, "method": method, **measure_format(piece, method, size)})
+                records.append({**about, "method": c.name, "decoder": decoder, **figures})
+            others = {method: piece.resampled(method, share) for method in RESAMPLERS}
+            others |= {method: measure_format(piece, method, size) for method in formats}
+            records += [{**about, "method": method, "decoder": "", **figures} for method, figures in others.items()]
             if c.is_linear:
                 curve += [{"piece": name, **row} for row in measure_prefixes(piece, codec)]
     return records, curve
@@ -255,22 +254,19 @@ def differences(records: Sequence[Record]) -> list[Record]:
     A refiner has rows of its own, with what it gains over the linear decoder.
     """
     rows: list[Record] = []
-    codecs = [(r["codec"], r.get("decoder", "")) for r in records if r["method"] == r["codec"]]
-    for name, decoder in dict.fromkeys(codecs):
-        pieces: dict[str, list[Record]] = {}
-        for r in records:
-            if r["codec"] == name:
-                pieces.setdefault(r["piece"], []).append(r)
-        figures = [_less(own, name, decoder) for own in pieces.values()]
+    for name, decoder in group((r for r in records if r["method"] == r["codec"]), ("codec", "decoder")):
+        pieces = group((r for r in records if r["codec"] == name), ("piece",))
+        figures = [_differences_of_piece(own, name, decoder) for own in pieces.values()]
         figures.append({key: statistics.fmean(row[key] for row in figures) for key in figures[0]})
-        about = {"codec": name, **({"decoder": decoder} if decoder else {})}
-        rows += [{**about, "piece": piece, **row} for piece, row in zip((*pieces, "mean"), figures, strict=True)]
+        about = {"codec": name, "decoder": decoder}
+        names = (*(piece for (piece,) in pieces), "mean")
+        rows += [{**about, "piece": piece, **row} for piece, row in zip(names, figures, strict=True)]
     return rows
 
 
-def _less(own: Sequence[Record], name: str, decoder: str) -> Record:
+def _differences_of_piece(own: Sequence[Record], name: str, decoder: str) -> Record:
     """PSNR of a decoder on a piece less that of the better resampler; a refiner's less the linear decoder's, too."""
-    ours = {r.get("decoder", ""): r for r in own if r["method"] == name}
+    ours = {r["decoder"]: r for r in own if r["method"] == name}
     resampling = max(r["psnr_unrounded"] for r in own if r["method"] in RESAMPLERS)
     unrounded, rounded = ours[decoder]["psnr_unrounded"], ours[decoder]["psnr"]
     row: Record = {
@@ -288,47 +284,28 @@ def _less(own: Sequence[Record], name: str, decoder: str) -> Record:
     return row
 
 
-def summarize(records: Sequence[Record]) -> list[Record]:
+def mean_over_pieces(records: Sequence[Record]) -> list[Record]:
     """Average over pieces, a row per codec, method and decoder; the compression ratio is that of the mean rate.
 
     What a method has for some pieces only is averaged over those, and ``pieces`` counts them.
     """
+    figures = ("reduction", "bits_per_sample", "psnr_unrounded", "psnr", "si_sdr", "encode_msps", "decode_msps")
     rows: list[Record] = []
-    for codec, method, decoder in dict.fromkeys((r["codec"], r["method"], r.get("decoder", "")) for r in records):
-        own = [r for r in records if (r["codec"], r["method"], r.get("decoder", "")) == (codec, method, decoder)]
+    for key, own in group(records, BY).items():
         measured = [r for r in own if "reduction" in r]
-        row: Record = {
-            "codec": codec,
-            "method": method,
-            **({"decoder": decoder} if decoder else {}),
-            "pieces": len(measured),
-        }
-        for key in ("reduction", "bits_per_sample", "psnr_unrounded", "psnr", "si_sdr", "encode_msps", "decode_msps"):
-            known = [r[key] for r in measured if not math.isnan(r.get(key, math.nan))]
-            row[key] = statistics.fmean(known) if known else math.nan
+        row: Record = {**dict(zip(BY, key, strict=True)), "pieces": len(measured), **means(measured, figures)}
         row["compression_ratio"] = 16 / row["bits_per_sample"]
         delays = [r["delay"] for r in measured if "delay" in r]
         row["delay"] = f"{min(delays)} to {max(delays)}" if len(set(delays)) > 1 else "".join(map(str, delays[:1]))
-        notes = [r["note"] for r in own if r.get("note")]
-        row["note"] = "; ".join(f"{note} ({notes.count(note)} of {len(own)})" for note in dict.fromkeys(notes))
-        rows.append(row)
+        rows.append({**row, "note": "; ".join(notes_of(own))})
     return rows
 
 
-def mean_curve(curve: Sequence[Record]) -> list[Record]:
-    """Average the prefix curve over pieces."""
-    rows: list[Record] = []
-    for codec, channels in dict.fromkeys((r["codec"], r["channels"]) for r in curve):
-        own = [r for r in curve if (r["codec"], r["channels"]) == (codec, channels)]
-        means = {key: statistics.fmean(r[key] for r in own) for key in own[0] if key.endswith("psnr")}
-        row = {
-            "codec": codec,
-            "channels": channels,
-            "reduction": own[0]["reduction"],
-            **means,
-            "difference": means["psnr"] - means["resampling_psnr"],
-        }
-        if "refiner_psnr" in means:
-            row["refiner_difference"] = means["refiner_psnr"] - means["resampling_psnr"]
-        rows.append(row)
+def mean_prefixes(curve: Sequence[Record]) -> list[Record]:
+    """Average the prefix curve over pieces, with the difference to resampling."""
+    rows = mean_curve(curve, ("codec", "channels"), "piece")
+    for row in rows:
+        for name in ("", "refiner_"):
+            if f"{name}psnr" in row:
+                row[f"{name}difference"] = row[f"{name}psnr"] - row["resampling_psnr"]
     return rows

@@ -1,18 +1,14 @@
 """Table and figure of recipes/resolution_scaling.py, over several tasks, with published figures apart from ours."""
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from recipes.bench.report import table as lay_out
-from recipes.common.tables import Record
+from recipes.common.tables import Record, as_csv, figure, markdown_table
 from recipes.scaling import published_results as published
 
 MEASURES = {
@@ -28,7 +24,7 @@ MEASURES = {
 _FAMILIES = {"resize": "C0", "resample": "C0", "patch": "C1", "conv": "C1", "dct": "C2", "stft": "C2", "walloc": "C3"}
 _DASHES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
 _TRIVIAL = "0.35"  # gray of the lines of what takes no training
-_THEIRS = {
+_PUBLISHED = {
     "pixels": ("o", "pixels"),
     "waveform": ("o", "waveform"),
     "patch": ("s", "pixels, larger patches"),
@@ -59,50 +55,37 @@ class Part:
 
 
 def markdown(rows: Sequence[Record]) -> str:
-    """Lay the rows of one or more tasks out as one Markdown table, with the columns that any of them fills."""
+    """Write the rows of one or more tasks as one Markdown table, with the columns that any of them fills."""
     several = _several(rows)
     used = {key for row in rows for key in row}
     heads = ["task"] * several + ["arm", "values per sample", "tokens", "trunk MMACs"]
     heads += [f"{label} (mean ± sd)" for key, (_, label, _) in MEASURES.items() if key in used] + ["seeds"]
     heads += ["input pipeline, samples/s"] * ("pipeline_rate" in used) + ["training step, samples/s"]
-    lines = []
+    lines: list[list[str]] = []
     for row in rows:
-        cells = [row["task"]] * several + [row["arm"], _number(row, "values"), _number(row, "tokens", form="d")]
-        cells.append(_number(row, "macs", 1e6, ".1f"))
+        cells = [row["task"]] * several + [row["arm"], figure(row.get("values"), 0), str(row.get("tokens", "-"))]
+        cells.append(f"{row['macs'] / 1e6:.1f}" if "macs" in row else "-")
         for key, (sd, _, digits) in MEASURES.items():
             if key in used:
-                spread = row.get(sd, math.nan)
-                cells.append(
-                    _number(row, key, form=f".{digits}f") + ("" if spread != spread else f" ± {spread:.{digits}f}")
-                )
+                cells.append(figure(row.get(key), digits, row.get(sd, math.nan)))
         cells.append(str(row["seeds"] or "-"))
-        cells += [_number(row, "pipeline_rate", form=",.0f")] * ("pipeline_rate" in used)
-        cells.append(_number(row, "step_rate", form=",.0f"))
+        cells += [figure(row.get("pipeline_rate"), 0)] * ("pipeline_rate" in used)
+        cells.append(figure(row.get("step_rate"), 0))
         lines.append(cells)
-    rule = "|---" * (1 + several) + "|---:" * (len(heads) - 1 - several) + "|"
-    return "\n".join([f"| {' | '.join(heads)} |", rule, *(f"| {' | '.join(cells)} |" for cells in lines)]) + "\n"
+    return markdown_table(heads, lines, text_columns=1 + several) + "\n"
 
 
 def _several(rows: Sequence[Record]) -> bool:
     return len({row["task"] for row in rows}) > 1
 
 
-def _number(row: Record, key: str, unit: float = 1, form: str = ",d") -> str:
-    value = row.get(key, math.nan)
-    return "-" if math.isnan(value) else format(value / unit if unit != 1 else value, form)
-
-
-def as_csv(rows: Sequence[Record]) -> str:
-    """Lay the rows out as CSV, unrounded; what a row does not have is left empty."""
+def csv_of(rows: Sequence[Record]) -> bytes:
+    """Write the rows as CSV, unrounded; what a row does not have is left empty."""
     used = {key for row in rows for key in row}
     columns = ["task"] * _several(rows) + ["arm", "values", "tokens", "macs"]
     columns += [column for key, (sd, _, _) in MEASURES.items() if key in used for column in (key, sd)]
     columns += ["seeds"] + ["pipeline_rate"] * ("pipeline_rate" in used) + ["step_rate"]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    return as_csv(rows, columns)
 
 
 def caption(parts: Sequence[Part]) -> str:
@@ -116,7 +99,7 @@ def caption(parts: Sequence[Part]) -> str:
 
 
 def markdown_published(tasks: Iterable[str]) -> str:
-    """Lay the published figures of some tasks out as a Markdown section that says whose they are."""
+    """Write the published figures of some tasks as a Markdown section that says whose they are."""
     tasks = list(tasks)
     rows = [
         [r.task, r.reads, f"{r.values:,}", str(r.tokens), _figures(r.paper), _figures(r.notebooks)]
@@ -126,9 +109,10 @@ def markdown_published(tasks: Iterable[str]) -> str:
     heads = ["task", "what their network read", "values per sample", "tokens", published.PAPER, published.NOTEBOOKS]
     data = "; ".join(f"{task}: {published.DATA[task]}" for task in tasks)
     notes = "\n".join(f"* {task}: {note}" for task in tasks for note in published.DEFECTS[task])
+    table = markdown_table(heads, rows, text_columns=2)
     return (
         f"\n## Theirs: {published.PAPER}\n\nNot our figures, and not to be compared with those above: other data "
-        f"({data}), networks, training and scoring. LPIPS is -10 log10.\n\n{lay_out(heads, rows, text_columns=2)}"
+        f"({data}), networks, training and scoring. LPIPS is -10 log10.\n\n{table}"
         f"\n\nWhat is known to be wrong with them:\n\n{notes}\n"
     )
 
@@ -141,26 +125,23 @@ def _figures(figures: Mapping[str, float]) -> str:
     )
 
 
-def draw(parts: Sequence[Part], file: Path, *, theirs: bool) -> None:
+def draw(parts: Sequence[Part], *, with_published: bool) -> Figure:
     """Draw a panel per task, the measure over the values a network reads.
 
     Args:
         parts: What to draw.
-        file: The PNG file.
-        theirs: Draw published figures below, in a row of panels with axes of their own.
+        with_published: Draw published figures below, in a row of panels with axes of their own.
     """
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    size = (5.2 * len(parts), 9.8) if theirs else (6.0 * len(parts), 4.0)
-    figure = plt.figure(figsize=size, layout=ConstrainedLayoutEngine(w_pad=0.12) if theirs else "constrained")
-    rows: list[Any] = [figure]
-    if theirs:
-        rows = list(figure.subfigures(2, 1, squeeze=False, height_ratios=(1.12, 1), hspace=0.04)[:, 0])
+    size = (5.2 * len(parts), 9.8) if with_published else (6.0 * len(parts), 4.0)
+    layout = ConstrainedLayoutEngine(w_pad=0.12) if with_published else "constrained"
+    picture = Figure(size, layout=layout)
+    rows: list[Any] = [picture]
+    if with_published:
+        rows = list(picture.subfigures(2, 1, squeeze=False, height_ratios=(1.12, 1), hspace=0.04)[:, 0])
     for axes, part in zip(rows[0].subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
-        _draw_part(axes, part, f"{part.task}\n" * theirs)
-        _legend(axes, 2 * theirs)
-    if theirs:
+        _draw_part(axes, part, f"{part.task}\n" * with_published)
+        _legend(axes, 2 * with_published)
+    if with_published:
         rows[0].suptitle("Ours", fontsize=10)
         rows[1].set_facecolor("0.95")
         rows[1].suptitle(
@@ -170,8 +151,7 @@ def draw(parts: Sequence[Part], file: Path, *, theirs: bool) -> None:
         for axes, part in zip(rows[1].subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
             _draw_published(axes, part.task)
             _legend(axes, 1)
-    figure.savefig(file, dpi=150)
-    plt.close(figure)
+    return picture
 
 
 def _draw_part(axes: Any, part: Part, heading: str) -> None:
@@ -198,7 +178,7 @@ def _draw_part(axes: Any, part: Part, heading: str) -> None:
         ylabel=part.axis,
         title=f"{heading}{part.data}: {tokens} tokens, same trunk, {seeds} seed{'s' * (seeds > 1)}",
     )
-    _mark(axes, [row["values"] for row in trained])
+    mark_values(axes, [row["values"] for row in trained])
 
 
 def _draw_published(axes: Any, task: str) -> None:
@@ -208,7 +188,7 @@ def _draw_published(axes: Any, task: str) -> None:
     named: set[str] = set()
     for r in results:
         edge, source = ("0.25", published.PAPER) if r.paper else ("0.6", published.NOTEBOOKS)
-        marker, label = _THEIRS[r.family]
+        marker, label = _PUBLISHED[r.family]
         figure = (r.paper or r.notebooks)[measure]
         label = f"{label} ({source})"
         axes.plot(
@@ -230,10 +210,10 @@ def _draw_published(axes: Any, task: str) -> None:
         xscale="log", xlabel="values per sample", ylabel=f"{name} ({unit})", title=f"{task}, {published.DATA[task]}"
     )
     axes.margins(0.14, 0.14)
-    _mark(axes, [r.values for r in results])
+    mark_values(axes, [r.values for r in results])
 
 
-def _mark(axes: Any, values: Iterable[int]) -> None:
+def mark_values(axes: Any, values: Iterable[int]) -> None:
     """Mark the values on a logarithmic axis, but of close ones only the first, whose labels would touch."""
     ticks: list[int] = []
     for value in sorted(set(values)):

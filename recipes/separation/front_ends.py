@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from torchaudio.functional import resample
 
 import walloc_transforms as wt
-from walloc_transforms.codec.companding import compand
+from recipes.common.codecs import impulse_responses
+from walloc_transforms.codec import compand
 
 HOP = 256
 """Samples per frame."""
 UNIT = 512
-"""Waveforms must be a multiple of so many samples long: two frames, which ``resample_20x`` needs."""
+"""Waveforms must be a multiple of this number of samples long: two frames, which ``resample_20x`` needs."""
 _REACH = 4  # frames to either side that a latent is decoded to: 8 levels of the 9/7 wavelet span 1,941 samples
 _ZERO_CROSSINGS = 32  # of the resampling filter, to either side: an audibly transparent one
 
@@ -157,11 +158,12 @@ class Latents(FrontEnd):
 
     def _responses(self) -> Tensor:
         """Decoder as a convolution kernel, ``(2 * 256, values, frames)``: what a latent adds to its surroundings."""
-        frames = 2 * _REACH + 1
-        impulses = torch.zeros(self.values, self.values, frames)
-        impulses[:, :, _REACH] = torch.eye(self.values)
-        waveforms = 2 * self.codec.synthesis(F.conv1d(impulses, self.codec.decoder.weight[..., None]))
-        return waveforms.unflatten(-1, (frames, HOP)).permute(1, 3, 0, 2).flatten(0, 1).flip(-1).contiguous()
+
+        def decode(values: Tensor) -> Tensor:
+            return 2 * self.codec.synthesis(self.codec.load_decoder()(values))  # a codec's own range is 1 wide
+
+        waveforms = impulse_responses(decode, self.values, _REACH, axes=1)
+        return waveforms.unflatten(-1, (-1, HOP)).permute(1, 3, 0, 2).flatten(0, 1).flip(-1).contiguous()
 
     def analyze(self, waveform: Tensor) -> Tensor:
         """Encode and expand."""

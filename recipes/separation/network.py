@@ -4,30 +4,28 @@
                    |                                  ^
                    +--> features, normalized --read---+ trunk: Conv-TasNet's mask generator, or a transformer
 
-``read``, ``lift`` and ``lower`` are one learned matrix per frame each. ``lower`` starts as the inverse of ``lift``:
-masks of ones reproduce the mixture as far as the front end carries it.
+``read``, ``lift`` and ``lower`` are one learned matrix each, applied to every frame. ``lower`` starts as the inverse of
+``lift``: masks of ones reproduce the mixture as far as the front end carries it.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 from torchaudio.models.conv_tasnet import MaskGenerator
 
+from recipes.common.macs import count_macs
 from recipes.separation.front_ends import HOP, FrontEnd
 
 
 @dataclass
-class Size:
-    """Of the network.
+class NetworkSize:
+    """How large the network is.
 
     Attributes:
-        mask_features: Features that are masked, at least as many as the largest front end has values (512).
+        mask_features: Features that are masked. Front ends may not have more values: the largest has 512.
         width: Channels of the trunk.
         hidden: Channels within a block of the trunk.
         layers: Blocks per stack, of dilation 1, 2, 4 and so on.
@@ -51,7 +49,7 @@ class TransformerTrunk(nn.Module):
         frames: Of the crops that its number of layers is made for: attention costs more for longer ones.
     """
 
-    def __init__(self, features: int, sources: int, size: Size, frames: int) -> None:
+    def __init__(self, features: int, sources: int, size: NetworkSize, frames: int) -> None:
         super().__init__()
         self.sources, width = sources, size.width
         block = 3 * width * size.hidden + 3 * size.hidden  # multiply-adds per frame
@@ -101,7 +99,7 @@ class Separator(nn.Module):
     scale: Tensor
     carrier_scale: Tensor
 
-    def __init__(self, front: FrontEnd, sources: int, trunk: str, size: Size, frames: int) -> None:
+    def __init__(self, front: FrontEnd, sources: int, trunk: str, size: NetworkSize, frames: int) -> None:
         super().__init__()
         values, self.group, masked = front.values, front.group, size.mask_features
         if not front.linear:
@@ -166,7 +164,7 @@ class Separator(nn.Module):
         return (self.lower(masked) * self.carrier_scale).unflatten(0, masks.shape[:2])
 
     def _ungroup(self, x: Tensor) -> Tensor:
-        """Lay the frames of a column out one after another."""
+        """Split every column into its frames, one after another."""
         return x.unflatten(1, (-1, self.group)).transpose(2, 3).flatten(2) if self.group > 1 else x
 
     def _regroup(self, x: Tensor) -> Tensor:
@@ -183,15 +181,7 @@ def macs_per_second(model: Separator, seconds: float, rate: int) -> tuple[float,
     """
     samples = round(seconds * rate / (2 * HOP)) * 2 * HOP
     device = model.mean.device
-    counts: list[float] = []
-    frames = samples // HOP
-    inputs: Sequence[tuple[nn.Module, Tensor]] = (
-        (model.trunk, torch.zeros(1, model.read.out_channels // model.group, frames, device=device)),
-        (model, torch.zeros(1, 2, samples, device=device)),
-    )
-    for part, x in inputs:
-        # The fused attention of a CPU is not among the operations that are counted.
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            part(x)  # with gradients, as the transformer's fast path is not counted either
-        counts.append(counter.get_total_flops() / 2 * rate / samples)
-    return counts[0], counts[1]
+    features = torch.zeros(1, model.read.out_channels // model.group, samples // HOP, device=device)
+    mixture = torch.zeros(1, 2, samples, device=device)
+    counts = (count_macs(model, lambda: model.trunk(features)), count_macs(model, lambda: model(mixture)))
+    return counts[0] * rate / samples, counts[1] * rate / samples

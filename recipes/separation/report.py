@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import matplotlib
 import soundfile
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
 _FLOOR = -110.0  # dB of full scale that is drawn black
@@ -20,20 +20,10 @@ def write_sounds(sounds: Mapping[str, Tensor], folder: Path, sample_rate: int) -
 
 def draw_spectrograms(sounds: Mapping[str, Tensor], file: Path, sample_rate: int, title: str) -> None:
     """Draw spectrograms of waveforms ``(2, time)`` up to 12 kHz, on one scale."""
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     columns = min(4, len(sounds))
     rows = -(-len(sounds) // columns)
-    figure, panels = plt.subplots(
-        rows,
-        columns,
-        figsize=(3.4 * columns, 2.6 * rows + 0.4),
-        layout="constrained",
-        squeeze=False,
-        sharex=True,
-        sharey=True,
-    )
+    figure = Figure((3.4 * columns, 2.6 * rows + 0.4), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     image = None
     for axes in panels.flat[len(sounds) :]:
         axes.axis("off")
@@ -57,7 +47,6 @@ def draw_spectrograms(sounds: Mapping[str, Tensor], file: Path, sample_rate: int
         figure.colorbar(image, ax=panels, label="power (dB of full scale)", shrink=0.8)
     figure.suptitle(title, fontsize=10)
     figure.savefig(file, dpi=120)
-    plt.close(figure)
 
 
 def spectrogram(waveform: Tensor) -> Tensor:

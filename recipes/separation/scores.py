@@ -6,21 +6,19 @@
   since voices are far below full scale.
 """
 
-import csv
-import io
 import math
 import statistics
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from torch import Tensor
+
+from recipes.common.quality import psnr_of_error
+from recipes.common.tables import Record, figure, markdown_table, mean_over_seeds
 
 SCORES = ("sdr", "si_sdr", "psnr")
 SILENT = 1e-3
 """Root mean square below which a source counts as silent in a segment: -60 dB of full scale."""
 _WORST = 1e-12  # mean squared error below which none is told: -120 dB
-
-Row = dict[str, Any]
 
 
 def score(estimate: Tensor, truth: Tensor) -> dict[str, float]:
@@ -44,7 +42,7 @@ def score(estimate: Tensor, truth: Tensor) -> dict[str, float]:
     return {
         "sdr": 10 * math.log10(float(truth.square().mean()) / error),
         "si_sdr": si_sdr,
-        "psnr": -10 * math.log10(error / 4),
+        "psnr": psnr_of_error(error, 2),
     }
 
 
@@ -53,7 +51,7 @@ def is_silent(source: Tensor) -> bool:
     return float(source.double().square().mean().sqrt()) < SILENT
 
 
-def score_all(estimates: Tensor, truth: Tensor, sources: Sequence[str], about: Row) -> list[Row]:
+def score_all(estimates: Tensor, truth: Tensor, sources: Sequence[str], about: Record) -> list[Record]:
     """Score the sources ``(sources, 2, time)`` of a segment that are not silent; ``about`` goes into every row."""
     return [
         {**about, "source": source, **score(estimate, true)}
@@ -69,29 +67,17 @@ def best_gains(stems: Tensor) -> list[float]:
     return gains.tolist()
 
 
-def summarize(rows: Iterable[Row], sources: Sequence[str]) -> list[Row]:
+def mean_by_source(rows: Iterable[Record], sources: Sequence[str]) -> list[Record]:
     """Average over segments, then over seeds: a row per arm with ``"SCORE SOURCE"`` and ``"SCORE SOURCE sd"``.
 
-    The standard deviation is over seeds. What is undefined is NaN.
+    The standard deviation is over seeds. A mean is NaN where the score of any segment is undefined.
     """
-    rows = list(rows)
-    table: list[Row] = []
-    for arm in dict.fromkeys(row["arm"] for row in rows):
-        own = [row for row in rows if row["arm"] == arm]
-        seeds = sorted({row["seed"] for row in own}, key=str)
-        line: Row = {"arm": arm, "seeds": len(seeds) if seeds != [""] else 0}
-        for source in sources:
-            for name in SCORES:
-                by_seed = [[r[name] for r in own if (r["seed"], r["source"]) == (seed, source)] for seed in seeds]
-                means = [statistics.fmean(values) for values in by_seed if values]
-                line[f"{name} {source}"] = statistics.fmean(means) if means else math.nan
-                line[f"{name} {source} sd"] = statistics.stdev(means) if len(means) > 1 else math.nan
-        table.append(line)
-    return table
+    wide = [{"arm": r["arm"], "seed": r["seed"], **{f"{name} {r['source']}": r[name] for name in SCORES}} for r in rows]
+    return mean_over_seeds(wide, [f"{name} {source}" for source in sources for name in SCORES], statistics.fmean)
 
 
-def markdown(table: Sequence[Row], sources: Sequence[str]) -> str:
-    """Lay the table out as Markdown; arms carry ``values``, ``trunk_macs``, ``macs`` and ``step_rate`` as well."""
+def markdown(table: Sequence[Record], sources: Sequence[str]) -> str:
+    """Write the table as Markdown; rows of arms have ``values``, ``trunk_macs``, ``macs`` and ``step_rate`` as well."""
     heads = [
         "arm",
         "values per frame",
@@ -101,27 +87,13 @@ def markdown(table: Sequence[Row], sources: Sequence[str]) -> str:
         "seeds",
         *(f"{source}: {label}, dB" for source in sources for label in ("SDR", "SI-SDR", "PSNR")),
     ]
-    lines = [f"| {' | '.join(heads)} |", "|---|" + "---:|" * (len(heads) - 1)]
+    rows: list[list[str]] = []
     for row in table:
-        figures = (("values", 1, 0), ("trunk_macs", 1e6, 0), ("macs", 1e6, 0), ("step_rate", 1, 1))
-        cells = [row["arm"], *(_number(row.get(key), unit, digits) for key, unit, digits in figures)]
+        costs = (("values", 1, 0), ("trunk_macs", 1e6, 0), ("macs", 1e6, 0), ("step_rate", 1, 1))
+        cells = [row["arm"], *(figure(row.get(name, math.nan) / unit, digits) for name, unit, digits in costs)]
         cells.append(str(row["seeds"] or "-"))
-        for source in sources:
-            for name in SCORES:
-                sd = row[f"{name} {source} sd"]
-                cells.append(_number(row[f"{name} {source}"], 1, 1) + ("" if math.isnan(sd) else f" ± {sd:.1f}"))
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _number(value: float | None, unit: float, digits: int) -> str:
-    return "-" if value is None or math.isnan(value) else f"{value / unit:,.{digits}f}"
-
-
-def as_csv(rows: Sequence[Row]) -> str:
-    """Lay rows out as CSV, unrounded, with the columns of all of them."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+        cells += [
+            figure(row[f"{name} {source}"], 1, row[f"{name} {source} sd"]) for source in sources for name in SCORES
+        ]
+        rows.append(cells)
+    return markdown_table(heads, rows) + "\n"

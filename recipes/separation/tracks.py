@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from recipes.common.demo_music import demo_track
 from recipes.common.sounds import read_sound
-from walloc_transforms.files.media import READ_ERRORS, SOUND_SUFFIXES
+from walloc_transforms.files import READ_ERRORS, SOUND_SUFFIXES
 
 RATE = 44100
 SOURCES = (("vocals", "accompaniment"), ("vocals", "drums", "bass", "other"))
@@ -279,8 +279,12 @@ class Crops:
         return track.crop(choice.randint(0, max(0, track.length - self.length)), self.length).clone()
 
 
-def segments(tracks: Sequence[Track], length: int) -> list[tuple[Track, int]]:
-    """List the segments of ``length`` samples that tracks are tested on, as track and first sample.
+Segment = tuple[Track, int]
+"""A piece of a track: the track, and the number of its first sample."""
+
+
+def segments_of(tracks: Sequence[Track], length: int) -> list[Segment]:
+    """List the segments of ``length`` samples that tracks are tested on.
 
     They follow one another; a rest at the end is left out, but a track shorter than a segment makes one, with silence.
     """

@@ -23,9 +23,10 @@ from torchvision.transforms import v2
 
 import walloc_transforms as wt
 from recipes import classification, resolution_scaling, train_codec
-from recipes.classify import trunk
+from recipes.classify import training
 from recipes.common import arms, datasets, digits, photographs
-from recipes.common import ranks as training
+from recipes.common.macs import count_macs
+from recipes.common.ranks import Ranks, save_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -177,22 +178,22 @@ def test_torchvision_datasets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, p
 
 def test_macs() -> None:
     convolution = nn.Sequential(nn.Conv2d(12, 16, 3, padding=1))
-    assert trunk.count_macs(convolution, torch.rand(1, 12, 8, 8)) == 12 * 16 * 9 * 64
+    assert count_macs(convolution, lambda: convolution(torch.rand(1, 12, 8, 8))) == 12 * 16 * 9 * 64
     assert convolution.training
 
 
 def test_evaluate_leaves_out_unreadable_images() -> None:
     logits = torch.tensor([[2.0, 0, 0], [0, 2, 0], [0, 0, 2], [5, 0, 0], [0, 2, 0]])
     labels = torch.tensor([0, 1, 1, datasets.IGNORE, 2])
-    ranks = training.Ranks(0, 1, torch.device("cpu"))
-    figures = training.evaluate(
+    ranks = Ranks(0, 1, torch.device("cpu"))
+    figures = training.evaluate_classifier(
         nn.Identity(), torch.utils.data.TensorDataset(logits, labels), 2, workers=0, ranks=ranks
     )
     right, wrong = math.log(2 + math.e**2) - 2, math.log(2 + math.e**2)
     assert figures == {"accuracy": 50, "unreadable": 1, "validation_loss": pytest.approx((2 * right + 2 * wrong) / 4)}
     blank = torch.utils.data.TensorDataset(logits, torch.full((5,), datasets.IGNORE))
     with pytest.raises(ValueError, match="no validation image could be read"):
-        training.evaluate(nn.Identity(), blank, 2, workers=0, ranks=ranks)
+        training.evaluate_classifier(nn.Identity(), blank, 2, workers=0, ranks=ranks)
 
 
 def tiny(folder: Path, **options: object) -> classification.Config:
@@ -210,7 +211,7 @@ def test_classification_is_repeatable_and_resumes(tmp_path: Path, monkeypatch: p
     assert whole["unreadable"] == 0
 
     ends: list[int] = []
-    evaluate = training.evaluate
+    evaluate = training.evaluate_classifier
 
     def interrupted(*args: object, **options: object) -> dict:
         ends.append(1)
@@ -218,7 +219,7 @@ def test_classification_is_repeatable_and_resumes(tmp_path: Path, monkeypatch: p
             raise KeyboardInterrupt
         return evaluate(*args, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "evaluate", interrupted)
+    monkeypatch.setattr(training, "evaluate_classifier", interrupted)
     with pytest.raises(KeyboardInterrupt):
         classification.main(tiny(tmp_path / "b", epochs=3))
     resumed = classification.main(tiny(tmp_path / "b", epochs=3, resume=True))
@@ -263,31 +264,31 @@ class Run:
     ],
 )
 def test_a_run_is_resumed_with_its_own_settings(tmp_path: Path, changed: Run, message: str | None) -> None:
-    training.save_config(tmp_path, Run(), resume=True)  # nothing there yet
-    training.save_config(tmp_path, Run(), resume=True)
+    save_config(tmp_path, Run(), resume=True)  # nothing there yet
+    save_config(tmp_path, Run(), resume=True)
     if message is None:
-        training.save_config(tmp_path, changed, resume=True)
+        save_config(tmp_path, changed, resume=True)
         return
     with pytest.raises(ValueError, match=f"holds a run with {message}: resume it with the same settings"):
-        training.save_config(tmp_path, changed, resume=True)
+        save_config(tmp_path, changed, resume=True)
     assert yaml.safe_load((tmp_path / "config.yaml").read_text())["lr"] == 1e-5
 
 
 def test_another_run_takes_the_place_of_one_with_other_settings(tmp_path: Path) -> None:
     """If it is interrupted and resumed, it must not find what is not its own."""
-    training.save_config(tmp_path, Run())
+    save_config(tmp_path, Run())
     for name in ("result.json", "checkpoint.pt"):
         (tmp_path / name).touch()
-    training.save_config(tmp_path, Run(), resume=True)
+    save_config(tmp_path, Run(), resume=True)
     assert {f.name for f in tmp_path.iterdir()} == {"config.yaml", "result.json", "checkpoint.pt"}
-    training.save_config(tmp_path, Run(lr=1.0))
+    save_config(tmp_path, Run(lr=1.0))
     assert {f.name for f in tmp_path.iterdir()} == {"config.yaml"}
-    training.save_config(tmp_path, Run(lr=1.0), resume=True)
+    save_config(tmp_path, Run(lr=1.0), resume=True)
 
 
 def test_settings_that_an_older_run_did_not_have(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("lr: 1.0e-05\nabandoned: 7\n")
-    training.save_config(tmp_path, Run(), resume=True)
+    save_config(tmp_path, Run(), resume=True)
 
 
 def test_every_arm_sees_the_same_crops(flowers: Path) -> None:

@@ -22,16 +22,17 @@ from torchvision.transforms.v2.functional import rgb_to_grayscale, to_pil_image
 
 import walloc_transforms as wt
 from recipes import colorization
-from recipes.color import training
 from recipes.color.arms import COLOR_ARMS, Cosines, gray, keep_luma, luma, make_color_arm
 from recipes.color.data import Crops, Photograph, load_photographs
-from recipes.color.network import Colorizer, count_macs, spans
-from recipes.color.scores import ColorOfBrightness, markdown, score, summarize
+from recipes.color.network import Colorizer, color, loss_of, macs_per_image, spans
+from recipes.color.scores import SCORES, ColorOfBrightness, markdown, score
 from recipes.color.sheet import draw_sheet
 from recipes.common.arms import ARMS, values_per_token
-from recipes.common.image_quality import Networks
 from recipes.common.photographs import demo_photographs
+from recipes.common.quality import Networks
 from recipes.common.ranks import Ranks
+from recipes.common.runs import Run
+from recipes.common.tables import mean_over_seeds
 
 ROOT = Path(__file__).parents[2]
 VIT = "vit_tiny_patch16_224"
@@ -107,7 +108,7 @@ def test_images_come_back_as_far_as_the_arm_carries_them(
 def test_all_cosines_lose_nothing(images: Tensor) -> None:
     arm = Cosines(192)
     assert torch.allclose(arm.back(arm.read(images), (64, 64)), images, atol=1e-5)
-    blocks = (images - 0.5).square().sum()
+    blocks = images.square().sum()
     assert torch.allclose(arm.read(images).square().sum(), blocks)  # orthonormal
     assert torch.allclose(arm.energies(), torch.ones(192), atol=1e-5)
 
@@ -150,7 +151,7 @@ def test_energies_are_those_of_the_image(name: str) -> None:
 def test_thumbnails_are_as_large_as_they_say(images: Tensor) -> None:
     values = make_color_arm("resize_16x").read(images)
     small = torch.nn.functional.interpolate(images, (16, 16), mode="bicubic", antialias=True)
-    assert torch.allclose(torch.nn.functional.pixel_shuffle(values, 2) + 0.5, small, atol=1e-6)
+    assert torch.allclose(torch.nn.functional.pixel_shuffle(values, 2), small, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 7, 20), (1, 1, 8, 8), (3, 8, 8)])
@@ -299,15 +300,15 @@ def test_untrained_network_gives_the_gray_image(arm: str, images: Tensor) -> Non
     for image in (images[0], images[0, :, :41, :58]):
         known = gray(image)
         expected = model.arm.show(model.arm.read(known[None]), known.shape[-2:])[0]
-        assert torch.equal(training.color(model, image, 32), expected)
+        assert torch.equal(color(model, image, 32), expected)
 
 
 def test_only_the_gray_image_is_looked_at(images: Tensor) -> None:
     model = build("walloc_4x")
     model.measure(images)
     torch.nn.init.normal_(model.head.weight)
-    colored = training.color(model, images[0], 32)
-    assert torch.equal(training.color(model, gray(images[0]), 32), colored)
+    colored = color(model, images[0], 32)
+    assert torch.equal(color(model, gray(images[0]), 32), colored)
     assert not torch.allclose(colored[0], colored[2], atol=0.01)
 
 
@@ -319,7 +320,7 @@ def test_gradients_reach_every_trained_parameter_and_no_codec(arm: str, kind: st
     torch.nn.init.normal_(model.head.weight, std=0.1)
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     assert not any(name.startswith("arm.") for name in trained)
-    training.loss_of(model, model, images, kind).backward()
+    loss_of(model, model, images, kind).backward()
     # A bias of the keys shifts all scores of a query alike.
     assert [name for name, p in trained.items() if p.grad is None or not p.grad.any()] == []
 
@@ -345,7 +346,7 @@ def test_losses_by_hand(arm: str, images: Tensor) -> None:
     """Both are in units of the image: for a network that changes nothing, what the gray image lacks."""
     model = build(arm)
     model.measure(images)
-    pixels, values = (training.loss_of(model, model, images, kind).item() for kind in ("pixels", "values"))
+    pixels, values = (loss_of(model, model, images, kind).item() for kind in ("pixels", "values"))
     shown = model.arm.back(model.arm.read(gray(images)), images.shape[-2:])
     assert pixels == pytest.approx(float((shown - images).square().mean()), rel=1e-4)
     carried = model.arm.back(model.arm.read(images), images.shape[-2:])
@@ -369,18 +370,18 @@ def test_windows_are_blended(images: Tensor) -> None:
     values = model.arm.read(gray(images))[:2, :, :7]
     with torch.no_grad():
         model.forward = lambda x: 3 * x  # type: ignore[method-assign]
-        assert torch.allclose(model.color(values, 3), 3 * values, rtol=1e-5, atol=1e-6)
+        assert torch.allclose(model.color_values(values, 3), 3 * values, rtol=1e-5, atol=1e-6)
         seen: list[tuple[int, ...]] = []
         model.forward = lambda x: seen.append(tuple(x.shape)) or x  # type: ignore[method-assign]
-        model.color(values, 4)
+        model.color_values(values, 4)
         assert seen == [(12, 48, 4, 4)]  # two by three windows of two images
         seen.clear()
-        model.color(values, 8)
+        model.color_values(values, 8)
         assert seen == [(2, 48, 7, 8)]
 
 
 def test_macs() -> None:
-    counts = {arm: count_macs(build(arm), 64) for arm in COLOR_ARMS}
+    counts = {arm: macs_per_image(build(arm), 64) for arm in COLOR_ARMS}
     tokens, width = 64, 24
     block = tokens * 12 * width**2 + tokens * width  # and a class token
     for arm, (trunk, total) in counts.items():
@@ -447,7 +448,7 @@ def test_table_averages_over_images_then_seeds() -> None:
         for v in values
     ]
     rows += [{"arm": "gray", "seed": "", "lpips_db": 4.0, **dict.fromkeys(names, 0.5)}]
-    learned, plain = summarize(rows)
+    learned, plain = mean_over_seeds(rows, SCORES)
     assert (learned["seeds"], learned["psnr"]) == (2, 4)
     assert learned["psnr sd"] == pytest.approx(8**0.5)
     assert math.isnan(plain["psnr sd"])
@@ -475,25 +476,8 @@ def fit(arm: str, crops: Crops, folder: Path, resume: bool = False, **options: A
     model = build(arm, proj_drop_rate=0.1)
     model.measure(crops.batch(0, 4))
     folder.mkdir(exist_ok=True)
-    settings: dict[str, Any] = {
-        "steps": 5,
-        "batch_size": 2,
-        "lr": 3e-3,
-        "weight_decay": 0.05,
-        "loss": "values",
-        "workers": 0,
-        "checkpoint_every": 2,
-        **options,
-    }
-    record = training.train(
-        model,
-        crops,
-        training.Schedule(**settings),
-        folder,
-        ranks=Ranks(0, 1, torch.device("cpu")),
-        resume=resume,
-        description="",
-    )
+    config = colorization.Config(**{"steps": 5, "batch_size": 2, "lr": 3e-3, "checkpoint_every": 2, **options})
+    record = colorization.train(config, model, crops, Run(folder, Ranks(0, 1, torch.device("cpu")), resume))
     return model, record
 
 
@@ -534,7 +518,7 @@ def test_training_colors(arm: str, loss: str, tmp_path: Path) -> None:
     assert record["loss"] < 0.5 * log[0]["loss"]
     truth = world / 255
     untrained = model.arm.show(model.arm.read(gray(truth)[None]), (32, 32))[0]
-    before, after = (float((x - truth).square().mean()) for x in (untrained, training.color(model, truth, 32)))
+    before, after = (float((x - truth).square().mean()) for x in (untrained, color(model, truth, 32)))
     assert after < 0.5 * before
 
 
@@ -574,13 +558,12 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
 
 def test_recipe(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
-    loss_of = training.loss_of
 
     def watched(parallel: Any, model: Colorizer, images: Tensor, kind: str) -> Tensor:
         seen.append(images)
         return loss_of(parallel, model, images, kind)
 
-    monkeypatch.setattr(training, "loss_of", watched)
+    monkeypatch.setattr(colorization, "loss_of", watched)
     out = tmp_path / "out"
     config = tiny(out, data=str(photos), seeds=2)
     table = colorization.main(config)
@@ -618,7 +601,7 @@ def test_recipe(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     before = (out / "images.csv").read_bytes()
     (folder / "result.json").unlink()  # scored again, from the checkpoint
     config.resume = True
-    monkeypatch.setattr(training, "loss_of", None)  # but not trained
+    monkeypatch.setattr(colorization, "loss_of", None)  # but not trained
     colorization.main(config)
     assert (out / "images.csv").read_bytes() == before
     config.steps += 1

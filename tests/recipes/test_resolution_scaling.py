@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import pytest
 import soundfile
 import tyro
 import yaml
+from matplotlib.figure import Figure
 from PIL import Image
 
 from recipes import resolution_scaling
@@ -27,7 +27,7 @@ from recipes.scaling import published_results as published
 from recipes.scaling import report as scaling_report
 from recipes.scaling.report import Part
 from recipes.separation.front_ends import HOP
-from recipes.separation.network import Size
+from recipes.separation.network import NetworkSize
 from recipes.separation.tracks import RATE
 
 GRAY = ["gray itself", "gray, mean color", "gray, mean color of its brightness"]
@@ -69,7 +69,7 @@ def tiny(folder: Path, task: Any, options: dict[str, Any] | None = None, *, seed
             "steps": 2,
             "batch_size": 2,
             "segment_seconds": SECONDS,
-            "size": Size(512, 16, 16, 2, 1),
+            "size": NetworkSize(512, 16, 16, 2, 1),
         },
     }
     groups = {name: own[name] if task in (name, "all") else {} for name in own}
@@ -427,15 +427,9 @@ def parts() -> list[Part]:
     return [Part("colorization", color, "demo", "psnr", "PSNR (dB)", "a crop")]
 
 
-def drawn(monkeypatch: pytest.MonkeyPatch, file: Path, theirs: bool) -> Any:
-    kept: list[Any] = []
-    monkeypatch.setattr(plt, "close", kept.append)
-    scaling_report.draw(parts(), file, theirs=theirs)
-    return kept[0]
-
-
-def test_figure_shows_ours_above_and_theirs_below(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    figure = drawn(monkeypatch, tmp_path / "figure.png", theirs=True)
+def test_figure_shows_ours_above_and_theirs_below(tmp_path: Path) -> None:
+    figure: Any = scaling_report.draw(parts(), with_published=True)
+    figure.savefig(tmp_path / "figure.png")
     above, below = (block.axes for block in figure.subfigs)
     assert (len(above), len(below)) == (1, 1)
     lines = {line.get_label(): line for line in above[0].lines}
@@ -470,14 +464,13 @@ def test_figure_shows_ours_above_and_theirs_below(monkeypatch: pytest.MonkeyPatc
         assert box.x0 >= 0 and box.y0 >= 0 and box.x1 <= width and box.y1 <= height
 
 
-def test_figure_of_ours_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    figure = drawn(monkeypatch, tmp_path / "figure.png", theirs=False)
+def test_figure_of_ours_alone() -> None:
+    figure = scaling_report.draw(parts(), with_published=False)
     assert len(figure.axes) == 1
     assert not figure.subfigs
 
 
 def test_close_values_share_a_tick() -> None:
-    figure, axes = plt.subplots()
-    scaling_report._mark(axes, [512, 514, 27, 108, 27])
+    axes = Figure().subplots()
+    scaling_report.mark_values(axes, [512, 514, 27, 108, 27])
     assert [text.get_text() for text in axes.get_xticklabels()] == ["27", "108", "512"]
-    plt.close(figure)

@@ -20,17 +20,20 @@ from torch import Tensor
 import walloc_transforms as wt
 from recipes import source_separation
 from recipes.common.demo_music import demo_track
-from recipes.common.ranks import Ranks, lr_factor
-from recipes.separation import training
+from recipes.common.loop import lr_factor
+from recipes.common.ranks import Ranks
+from recipes.common.runs import Run
+from recipes.common.tables import as_csv
 from recipes.separation.front_ends import ARMS, HOP, Latents, Resampled, make_front_end
-from recipes.separation.network import Separator, Size, TransformerTrunk, macs_per_second
+from recipes.separation.network import NetworkSize, Separator, TransformerTrunk, macs_per_second
 from recipes.separation.report import draw_spectrograms, spectrogram, write_sounds
-from recipes.separation.scores import as_csv, best_gains, markdown, score, score_all, summarize
+from recipes.separation.scores import best_gains, markdown, mean_by_source, score, score_all
 from recipes.separation.tracks import RATE, SOURCES, Crops, Track
+from recipes.separation.training import loss_of, parameter_groups
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = 16 * HOP
-SMALL = Size(mask_features=512, width=16, hidden=16, layers=2, stacks=1)
+SMALL = NetworkSize(mask_features=512, width=16, hidden=16, layers=2, stacks=1)
 VALUES = {"resample_5x": 108, "resample_20x": 27, "conv": 512, "stft": 514, "walloc_5x": 108, "walloc_20x": 27}
 
 
@@ -46,7 +49,7 @@ def tracks(music: Tensor) -> list[Track]:
     return [Track("tune", [], music.shape[-1], music)]
 
 
-def build(arm: str, sources: int = 2, trunk: str = "conv_tasnet", size: Size = SMALL) -> Separator:
+def build(arm: str, sources: int = 2, trunk: str = "conv_tasnet", size: NetworkSize = SMALL) -> Separator:
     torch.manual_seed(0)
     return Separator(make_front_end(arm), sources, trunk, size, SAMPLES // HOP)
 
@@ -119,7 +122,7 @@ def test_latents_decode_as_the_codec_does(music: Tensor) -> None:
     front = Latents(codec)
     x = music[:, :, : 20 * SAMPLES]
     latents = codec.encode(x)
-    expected = codec.decode(latents)
+    expected = codec.decode(latents, clamp=False)
     carrier = front.analyze(x)
     # The carrier leaves out what silence gives, the mean of the music the codec was fitted on.
     assert torch.allclose(front.synthesize(carrier), expected, atol=1e-3)
@@ -192,7 +195,7 @@ def test_macs() -> None:
 
 
 def test_transformer_takes_about_as_many_multiply_adds() -> None:
-    for size in (Size(), Size(width=128, hidden=256, stacks=3)):
+    for size in (NetworkSize(), NetworkSize(width=128, hidden=256, stacks=3)):
         front = make_front_end("resample_5x")
         models = [Separator(front, 2, trunk, size, 256) for trunk in ("conv_tasnet", "transformer")]
         convolutions, attention = (macs_per_second(model, 256 * HOP / RATE, RATE)[0] for model in models)
@@ -200,7 +203,7 @@ def test_transformer_takes_about_as_many_multiply_adds() -> None:
 
 
 def test_transformer_knows_the_order_of_frames() -> None:
-    trunk = TransformerTrunk(8, 2, Size(width=16), 10).eval()
+    trunk = TransformerTrunk(8, 2, NetworkSize(width=16), 10).eval()
     x = torch.randn(1, 8, 10)
     masks = trunk(x)
     assert masks.shape == (1, 2, 8, 10)
@@ -209,7 +212,7 @@ def test_transformer_knows_the_order_of_frames() -> None:
 
 def test_network_refuses() -> None:
     with pytest.raises(ValueError, match="100 mask features cannot carry the 108 values"):
-        build("walloc_5x", size=Size(mask_features=100))
+        build("walloc_5x", size=NetworkSize(mask_features=100))
     with pytest.raises(ValueError, match="trunk must be conv_tasnet or transformer, got 'lstm'"):
         build("walloc_5x", trunk="lstm")
 
@@ -272,7 +275,7 @@ def test_table_averages_over_segments_then_seeds() -> None:
         for v in vs
     ]
     rows += [{"arm": "silence", "seed": "", "source": "vocals", "sdr": 0.0, "si_sdr": math.nan, "psnr": 30.0}]
-    learned, silence = summarize(rows, ("vocals",))
+    learned, silence = mean_by_source(rows, ("vocals",))
     assert (learned["seeds"], learned["sdr vocals"]) == (2, 4)
     assert learned["sdr vocals sd"] == pytest.approx(8**0.5)
     assert math.isnan(silence["sdr vocals sd"])
@@ -281,7 +284,7 @@ def test_table_averages_over_segments_then_seeds() -> None:
     assert text.splitlines()[2] == "| silence | - | - | - | - | - | 0.0 | - | 30.0 |"
     assert text.splitlines()[3] == "| a | 108 | 2 | 3 | 4.0 | 2 | 4.0 ± 2.8 | 4.0 ± 2.8 | 4.0 ± 2.8 |"
     assert len({line.count("|") for line in text.splitlines()}) == 1
-    assert as_csv([{"arm": "a"}, {"arm": "b", "x": 1}]) == "arm,x\na,\nb,1\n"
+    assert as_csv([{"arm": "a"}, {"arm": "b", "x": 1}]) == b"arm,x\na,\nb,1\n"
 
 
 # report
@@ -310,19 +313,12 @@ def test_picture_of_one_sound(tmp_path: Path) -> None:
 # training
 
 
-def schedule(**options: Any) -> training.Schedule:
-    return training.Schedule(
-        **{"steps": 5, "batch_size": 2, "lr": 3e-3, "loss": "waveform", "checkpoint_every": 2, **options}
-    )
-
-
 def fit(arm: str, crops: Crops, folder: Path, resume: bool = False, **options: Any) -> tuple[Separator, dict[str, Any]]:
     model = build(arm)
     model.measure(crops.batch(0, 4).sum(1))
     folder.mkdir(exist_ok=True)
-    record = training.train(
-        model, crops, schedule(**options), folder, ranks=Ranks(0, 1, torch.device("cpu")), resume=resume, description=""
-    )
+    config = source_separation.Config(**{"steps": 5, "batch_size": 2, "lr": 3e-3, "checkpoint_every": 2, **options})
+    record = source_separation.train(config, model, crops, Run(folder, Ranks(0, 1, torch.device("cpu")), resume))
     return model, record
 
 
@@ -364,7 +360,7 @@ def test_losses_by_hand(tracks: list[Track]) -> None:
         model = build(arm)
         model.measure(stems.sum(1))
         estimates, carriers = model(stems.sum(1))
-        waveform, latent = (training._loss(model, model, stems, kind) for kind in ("waveform", "latent"))
+        waveform, latent = (loss_of(model, model, stems, kind) for kind in ("waveform", "latent"))
         assert waveform.item() == pytest.approx((estimates - stems).abs().mean().item())
         truth = torch.stack([model.front.analyze(crop) for crop in stems])
         expected = ((carriers - truth).abs() / model.carrier_scale).mean()
@@ -377,7 +373,7 @@ def test_losses_by_hand(tracks: list[Track]) -> None:
 def test_wide_maps_learn_more_slowly(arm: str) -> None:
     model = build(arm)
     names = {id(p): name for name, p in model.named_parameters()}
-    rates = {names[id(p)]: group["lr"] for group in training.groups(model, 2.0) for p in group["params"]}
+    rates = {names[id(p)]: group["lr"] for group in parameter_groups(model, 2.0) for p in group["params"]}
     assert sorted(rates) == sorted(name for name, p in model.named_parameters() if p.requires_grad)
     inputs = VALUES[arm] * model.group
     assert rates["read.weight"] == 2 * min(1, 128 / inputs)
@@ -472,7 +468,7 @@ def test_recipe(songs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     before = (out / "segments.csv").read_bytes()
     (folder / "result.json").unlink()  # scored again, from the checkpoint
     config.resume = True
-    monkeypatch.setattr(training, "_loss", None)  # but not trained
+    monkeypatch.setattr(source_separation, "loss_of", None)  # but not trained
     source_separation.main(config)
     assert (out / "segments.csv").read_bytes() == before
     config.steps += 1
@@ -506,7 +502,7 @@ def test_recipe_with_four_stems_and_a_latent_loss(songs: Path, tmp_path: Path) -
         ({"segment_seconds": 0.01}, "at least 0.046, got 0.01"),
         ({"loss": "latent"}, "conv learns its own"),
         ({"data": "demo", "sources": ("drums",)}, "sources must be"),
-        ({"size": Size(mask_features=256)}, "256 mask features cannot carry the 512 values"),
+        ({"size": NetworkSize(mask_features=256)}, "256 mask features cannot carry the 512 values"),
     ],
 )
 def test_recipe_refuses_at_once(tmp_path: Path, options: dict[str, Any], message: str) -> None:

@@ -35,7 +35,7 @@ def test_demo(backbone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(stem_transfer, "train", fail)
+    monkeypatch.setattr(stem_transfer, "train_classifier", fail)
     config.resume = True
     assert str(stem_transfer.main(config)) == str(rows)  # as text: the spread of one seed is NaN
     config.fit_images += 1

@@ -24,7 +24,8 @@ from recipes.codec.training import Crops, Trained, Training
 from recipes.codec.validation import measure
 from recipes.common.loop import train_steps
 from recipes.common.ranks import Ranks
-from walloc_transforms.codec.refiner import Refiner
+from recipes.common.runs import Run
+from walloc_transforms.codec import Refiner
 
 ROOT = Path(__file__).parents[2]
 ALONE = Ranks(0, 1, torch.device("cpu"))
@@ -117,7 +118,8 @@ def test_the_error_is_that_of_the_signal(
         x = torch.stack([sounds[0][:, :4096], sounds[1][:, :4096]])
     else:
         x = torch.stack(images)
-    low, high = (0, 255) if modality == "image" else (-1, 1)
+    full = (255, 1) if modality == "image" else (1, 2)  # largest value, and width of the range of decoded values
+    truth = x / full[0]
     model = Trained(
         codec,
         Refiner(codec.config.channels, codec.config.packets, 8, 1, codec.config.dims),
@@ -126,16 +128,16 @@ def test_the_error_is_that_of_the_signal(
     )
     model.requires_grad_(False)
     errors, bits = model(x, 0, codec.config.channels)
-    decoded = codec.decode(codec.encode(x, rounding="round"))
-    true = (decoded - ((x - low) / (high - low) - 0.5)).square().mean()
+    latents = codec.encode(x, rounding="round")
+    true = ((codec.decode(latents, clamp=False) - truth) / full[1]).square().mean()
     assert errors.shape == (1,)
     assert float(errors[0]) == pytest.approx(float(true), rel=0.08)
-    latents = codec.encode(x, rounding="round").transpose(0, 1).flatten(1)
-    assert float(bits) == pytest.approx(float(latents.std(1).log2().mean()), rel=1e-5)
+    spreads = latents.transpose(0, 1).flatten(1).std(1)
+    assert float(bits) == pytest.approx(float(spreads.log2().mean()), rel=1e-5)
     # With fewer channels it is that of the prefix.
     n = codec.config.channels // 2
-    decoded = codec.prefix(n).decode(codec.encode(x, rounding="round")[:, :n])
-    true = (decoded - ((x - low) / (high - low) - 0.5)).square().mean()
+    decoded = codec.prefix(n).decode(latents[:, :n], clamp=False)
+    true = ((decoded - truth) / full[1]).square().mean()
     assert float(model(x, 0, n)[0]) == pytest.approx(float(true), rel=0.08)
 
 
@@ -166,7 +168,7 @@ def run(codec: wt.Codec, signals: list[Tensor], folder: Path, resume: bool = Fal
     folder.mkdir(exist_ok=True)
     settings = Training(**{**SMALL, **options})
     return codec_training.train(
-        codec, signals, settings, folder, ranks=ALONE, resume=resume, validate=lambda codec: measure(codec, [discs(9)])
+        codec, signals, settings, Run(folder, ALONE, resume), validate=lambda codec: measure(codec, [discs(9)])
     )
 
 
@@ -275,8 +277,8 @@ def test_the_average_is_kept(tmp_path: Path) -> None:
     nn.init.zeros_(model.weight)
     seen: list[float] = []
 
-    def validate() -> dict[str, float]:
-        seen.append(float(model.weight.detach()))
+    def validate(average: nn.Linear) -> dict[str, float]:
+        seen.append(float(average.weight.detach()))
         return {"weight": seen[-1]}
 
     class Constant:
@@ -291,12 +293,9 @@ def test_the_average_is_kept(tmp_path: Path) -> None:
         torch.optim.SGD(model.parameters(), 1.0),
         lambda _: (torch.ones(1, 1) for _ in range(6)),
         lambda model, x, _: -model(x).sum(),
+        Run(tmp_path, ALONE, resume=False),
         steps=6,
         checkpoint_every=3,
-        folder=tmp_path,
-        ranks=ALONE,
-        resume=False,
-        description="",
         ema=0.3,
         clip=None,
         schedule=lambda _: Constant(),
@@ -321,12 +320,9 @@ def test_gradients_are_clipped(tmp_path: Path) -> None:
         torch.optim.SGD(model.parameters(), 1.0),
         lambda _: (torch.ones(1, 1) for _ in range(1)),
         lambda model, x, _: -100 * model(x).sum(),
+        Run(tmp_path, ALONE, resume=False),
         steps=1,
         checkpoint_every=1,
-        folder=tmp_path,
-        ranks=ALONE,
-        resume=False,
-        description="",
         clip=0.5,
     )
     assert float(model.weight.detach()) == pytest.approx(0.5, rel=1e-4)

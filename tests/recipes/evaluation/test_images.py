@@ -20,11 +20,11 @@ from torchmetrics.functional.image import learned_perceptual_image_patch_similar
 
 import walloc_transforms as wt
 from recipes import evaluate_codec
-from recipes.common.image_quality import Networks, load_networks, measure_quality, ms_ssim, psnr, to_8_bits
 from recipes.common.photographs import ImageFiles, demo_photographs
+from recipes.common.quality import Networks, load_networks, measure_quality, ms_ssim, psnr, to_8_bits
 from recipes.common.tables import Record
 from recipes.evaluation import image_formats, image_measures
-from recipes.evaluation.image_formats import FORMATS, Coded, Format, LossyImage, resize
+from recipes.evaluation.image_formats import FORMATS, Format, LossyImage, resize
 from recipes.evaluation.image_measures import (
     MOSAIC,
     Photo,
@@ -34,7 +34,9 @@ from recipes.evaluation.image_measures import (
     measure_resizing,
     prefix_lengths,
 )
-from recipes.evaluation.images import evaluate, mean_curve, summarize
+from recipes.evaluation.images import evaluate, mean_over_images
+from recipes.evaluation.means import mean_curve
+from recipes.evaluation.nearest import Coded
 from tests.helpers import reference_decode, reference_encode
 from walloc_transforms.files import save_latents
 
@@ -88,7 +90,7 @@ def test_nothing_is_cropped_or_filled_up_to_fit(figure: Callable) -> None:
     image = torch.zeros(3, 180, 180, dtype=torch.uint8)
     with pytest.raises(ValueError, match=r"has shape \(3, 180, 176\), the original \(3, 180, 180\)"):
         figure(image, image[..., :176])
-    with pytest.raises(TypeError, match=r"expected uint8 images, got torch.uint8 and torch.float32"):
+    with pytest.raises(TypeError, match=r"expected uint8 images or float waveforms, got torch.uint8 and torch.float32"):
         figure(image, image / 255)
 
 
@@ -320,16 +322,21 @@ def test_means_are_of_db() -> None:
         }
 
     other = {"codec": "c", "method": "JPEG", "decoder": "", "note": "refused"}
-    row, none = summarize([record(20, 1, ms_ssim=0.5), other, record(40, 3)])
+    row, none = mean_over_images([record(20, 1, ms_ssim=0.5), other, record(40, 3)])
     assert row["psnr"] == 30  # the PSNR of the mean error is 23
     assert row["compression_ratio"] == 12  # 24 over the mean rate; the mean ratio is 16
     assert (row["images"], row["ms_ssim"], row["note"]) == (2, 0.5, "MS-SSIM of 1 of 2")
     assert math.isnan(row["lpips_db"])
     assert (none["images"], none["note"]) == (0, "refused (1 of 1)")
     again = {**record(50, 1), "decoder": "refiner"}
-    assert [(r["decoder"], r["psnr"]) for r in summarize([record(20, 1), again])] == [("linear", 20), ("refiner", 50)]
+    assert [(r["decoder"], r["psnr"]) for r in mean_over_images([record(20, 1), again])] == [
+        ("linear", 20),
+        ("refiner", 50),
+    ]
     curve = [{"image": i, "codec": "c", "channels": 3, "psnr": p} for i, p in enumerate((20.0, 40.0))]
-    assert mean_curve(curve, ("codec", "channels")) == [{"codec": "c", "channels": 3, "images": 2, "psnr": 30.0}]
+    assert mean_curve(curve, ("codec", "channels"), "image") == [
+        {"codec": "c", "channels": 3, "images": 2, "psnr": 30.0}
+    ]
 
 
 # rivals
@@ -356,9 +363,9 @@ def test_the_nearest_quality_is_found(photo: Photo, monkeypatch: pytest.MonkeyPa
         found = LossyImage(small.image, FORMATS[name])
         coded = found.nearest(size)
         assert abs(len(coded.content) - size) <= min(abs(s - size) for s in sizes) + 0.01 * size  # not all monotonous
-        assert len(found._coded) <= 12
-    assert lossy.nearest(10).quality == 0
-    assert lossy.nearest(10**6).quality == 100
+        assert len(found.coded) <= 12
+    assert lossy.nearest(10).setting == 0
+    assert lossy.nearest(10**6).setting == 100
     record, decoded = measure_format(small, name, 10)
     assert record["note"] == "lowest rate"
     assert decoded is not None

@@ -3,6 +3,7 @@
 import csv
 import math
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ from torch import Tensor
 
 import walloc_transforms as wt
 from recipes import evaluate_codec
+from recipes.common.quality import psnr
 from recipes.common.sounds import full_scale
-from recipes.evaluation import sound_formats as sound_quality
 from recipes.evaluation import sounds as sound_evaluation
+from recipes.evaluation.nearest import Coded
 from recipes.evaluation.sound_formats import (
     FORMATS,
     RESAMPLERS,
@@ -24,11 +26,18 @@ from recipes.evaluation.sound_formats import (
     LossyFile,
     align,
     find_delay,
-    psnr,
     resample_fourier,
     si_sdr,
 )
-from recipes.evaluation.sounds import Piece, differences, mean_curve, measure, prefix_lengths, summarize
+from recipes.evaluation.sounds import (
+    DemoMusic,
+    Piece,
+    differences,
+    mean_over_pieces,
+    mean_prefixes,
+    measure,
+    prefix_lengths,
+)
 
 RATE = 16000
 
@@ -115,12 +124,11 @@ def test_delays_are_found_and_taken_away(delay: int) -> None:
         assert psnr(sound[:, 2000:-2000], aligned[:, 2000:-2000]) > 35
 
 
-def test_delay_of_opposite_channels_and_long_sounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sound_quality, "_EXCERPT", 9000)
+def test_delay_of_opposite_channels_and_long_sounds() -> None:
     left = music()[:1]
     sound = torch.cat([left, -left])
     sound[:, :15000] = 0  # the excerpt is where there is something
-    assert find_delay(sound, sound.roll(20, 1)) == 20
+    assert find_delay(sound, sound.roll(20, 1), excerpt=9000) == 20
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -140,8 +148,8 @@ def test_lossy_files_at_a_matched_rate(name: str) -> None:
     assert seconds > 0
     assert psnr(sound, decoded) > 25
     assert find_delay(sound, decoded) == 0
-    assert lossy.nearest(10**9).level == 0
-    assert lossy.nearest(1).level == FORMATS[name].highest
+    assert lossy.nearest(10**9).setting == 0
+    assert lossy.nearest(1).setting == FORMATS[name].highest
 
 
 def test_opus_at_a_rate_it_does_not_know() -> None:
@@ -157,9 +165,9 @@ def test_the_level_nearest_to_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sizes that fall exponentially, in steps: found in fewer tries than halving needs."""
     tried = []
 
-    def encode(self: LossyFile, level: float) -> sound_quality.Coded:
+    def encode(self: LossyFile, level: float) -> Coded:
         tried.append(level)
-        return sound_quality.Coded(bytes(round(10000 * math.exp(-3 * level))), level, 0.0)
+        return Coded(bytes(round(10000 * math.exp(-3 * level))), level, 0.0)
 
     monkeypatch.setattr(LossyFile, "encode", encode)
     coded = LossyFile(music(), RATE, FORMATS["Opus"]).nearest(3000)
@@ -188,17 +196,16 @@ def test_formats_that_refuse_are_named() -> None:
 def test_measuring_a_codec(codec: wt.Codec, tmp_path: Path) -> None:
     piece = Piece("x", music(1, samples=20001), RATE)
     ((_, figures),), length = measure(piece, codec, "zlib")
-    z = codec.encode(piece.sound / 2, "round")
+    z = codec.encode(piece.sound, rounding="round")
     size = wt.save_latents(tmp_path / "x.wlc", z.to(torch.int8), codec, size=(20001,), sample_rate=RATE)
     assert length == size == (tmp_path / "x.wlc").stat().st_size
     assert figures["bits_per_sample"] == pytest.approx(8 * size / 40002)
     assert figures["compression_ratio"] == pytest.approx(16 * 40002 / (8 * size))
     assert figures["reduction"] == pytest.approx(32 / 12)
-    halved = codec.decode(z, (20001,)).clamp(-0.5, 0.5)
-    error = float((halved - piece.sound / 2).double().square().mean())
+    error = float(((codec.decode(z, size=(20001,)) - piece.sound) / 2).double().square().mean())
     assert figures["psnr"] == pytest.approx(-10 * math.log10(error), abs=1e-3)
-    unrounded = codec.decode(codec.encode(piece.sound / 2), (20001,)).clamp(-0.5, 0.5)
-    error = float((unrounded - piece.sound / 2).double().square().mean())
+    unrounded = codec.decode(codec.encode(piece.sound), size=(20001,))
+    error = float(((unrounded - piece.sound) / 2).double().square().mean())
     assert figures["psnr_unrounded"] == pytest.approx(-10 * math.log10(error), abs=1e-3)
     assert figures["psnr_unrounded"] > figures["psnr"]
 
@@ -225,6 +232,7 @@ def test_averages() -> None:
     about = {
         "codec": "c",
         "method": "c",
+        "decoder": "linear",
         "reduction": 4.0,
         "psnr_unrounded": 31.0,
         "psnr": 30.0,
@@ -238,14 +246,13 @@ def test_averages() -> None:
     ]
     for piece, quality in (("a", 30.0), ("b", 32.5)):
         for name, less in zip(RESAMPLERS, (0.0, 1.5), strict=True):
-            records.append(
-                {"codec": "c", "method": name, "piece": piece, "reduction": 4.0, "psnr_unrounded": quality - less}
-            )
+            figures = {"reduction": 4.0, "psnr_unrounded": quality - less}
+            records.append({"codec": "c", "method": name, "decoder": "", "piece": piece, **figures})
+    mp3 = {"codec": "c", "method": "MP3", "decoder": ""}
     records += [
-        {"codec": "c", "method": "MP3", "piece": "a", "note": "refused"},
+        {**mp3, "piece": "a", "note": "refused"},
         {
-            "codec": "c",
-            "method": "MP3",
+            **mp3,
             "piece": "b",
             "reduction": 1.0,
             "psnr": 20.0,
@@ -254,7 +261,7 @@ def test_averages() -> None:
             "note": "",
         },
     ]
-    rows = summarize(records)
+    rows = mean_over_pieces(records)
     assert [r["method"] for r in rows] == ["c", *RESAMPLERS, "MP3"]
     assert (rows[0]["pieces"], rows[0]["psnr"], rows[0]["si_sdr"]) == (2, 32, 10)
     assert rows[0]["compression_ratio"] == 8  # of the mean of 1 and 3 bits, not (16 + 16 / 3) / 2
@@ -268,9 +275,8 @@ def test_averages() -> None:
         {"piece": p, "codec": "c", "channels": 8, "reduction": 4.0, "psnr": v, "resampling_psnr": 30.0}
         for p, v in (("a", 29.0), ("b", 32.0))
     ]
-    assert mean_curve(curve) == [
-        {"codec": "c", "channels": 8, "reduction": 4.0, "psnr": 30.5, "resampling_psnr": 30.0, "difference": 0.5}
-    ]
+    figures = {"reduction": 4.0, "psnr": 30.5, "resampling_psnr": 30.0, "difference": 0.5}
+    assert mean_prefixes(curve) == [{"codec": "c", "channels": 8, "pieces": 2, **figures}]
 
 
 # the recipe
@@ -320,7 +326,7 @@ def test_evaluate_codec_on_music(
     records = rows_of(config.output_dir / "pieces.csv")
     assert [r["piece"] for r in records] == ["0.wav"] * 4 + ["1.wav"] * 4
     figures = ["reduction", "bits_per_sample", "compression_ratio", "psnr_unrounded", "psnr", "si_sdr", "encode_msps"]
-    named = ["piece", "seconds", "codec", "method"]
+    named = ["piece", "seconds", "codec", "method", "decoder"]
     assert [*records[0]] == [*named, *figures, "decode_msps", "delay", "level", "note"]
     # The first piece is music(0), once its offset and level are gone.
     ((_, expected),), _ = measure(Piece("0", music(0), RATE), codec, "zlib")
@@ -328,7 +334,7 @@ def test_evaluate_codec_on_music(
     assert float(records[0]["si_sdr"]) == pytest.approx(expected["si_sdr"], abs=0.01)
     assert float(records[4]["seconds"]) == pytest.approx(2 * RATE / 22050, abs=1e-3)
     curve = rows_of(config.output_dir / "prefix.csv")
-    assert [*curve[0]] == ["codec", "channels", "reduction", "psnr", "resampling_psnr", "difference"]
+    assert [*curve[0]] == ["codec", "channels", "pieces", "reduction", "psnr", "resampling_psnr", "difference"]
     assert [r["channels"] for r in curve] == ["8", "12"]
     assert float(curve[1]["psnr"]) == pytest.approx(rows[0]["psnr_unrounded"])
     assert float(curve[1]["resampling_psnr"]) >= rows[1]["psnr_unrounded"]
@@ -348,7 +354,7 @@ def test_evaluate_codec_on_generated_music(codec: wt.Codec, tmp_path: Path, monk
     rateless = wt.fit_codec([music(8)], levels=4, channels=8, name="rateless", progress=False)
     for one in (staged, codec, rateless):
         one.save_pretrained(tmp_path / one.config.name)
-    monkeypatch.setattr(sound_evaluation.DemoMusic.__init__, "__defaults__", (1, 1.0))
+    monkeypatch.setattr(sound_evaluation, "DemoMusic", partial(DemoMusic, pieces=1, seconds=1.0))
     names = ("staged", "tiny", "rateless")
     config = evaluate_codec.Config(
         codecs=tuple(str(tmp_path / name) for name in names), formats=(), output_dir=tmp_path / "out"

@@ -10,7 +10,7 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from recipes.separation.tracks import RATE, SOURCES, Crops, Track, load_tracks, segments
+from recipes.separation.tracks import RATE, SOURCES, Crops, Track, load_tracks, segments_of
 
 TWO, FOUR = SOURCES
 
@@ -283,7 +283,7 @@ def test_short_tracks_are_continued_with_silence_and_long_ones_come_more_often()
 
 def test_segments_follow_one_another() -> None:
     tracks = [Track("long", [], 3500), Track("short", [], 700), Track("exact", [], 1000)]
-    assert [(t.name, s) for t, s in segments(tracks, 1000)] == [
+    assert [(t.name, s) for t, s in segments_of(tracks, 1000)] == [
         ("long", 0),
         ("long", 1000),
         ("long", 2000),

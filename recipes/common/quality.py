@@ -1,6 +1,7 @@
-"""How near a decoded image comes to the original: PSNR, MS-SSIM, LPIPS and DISTS.
+"""How near a decoded signal comes to the original: PSNR; of images also MS-SSIM, LPIPS and DISTS.
 
-Images are ``(3, H, W)``, uint8: every method is measured on the 8-bit image that it gives.
+Images are ``(3, H, W)``, uint8: every method is measured on the 8-bit image that it gives. Waveforms are
+``(channels, time)``, float, in [-1, 1].
 """
 
 import math
@@ -11,7 +12,6 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
 METRICS = ("psnr", "ms_ssim", "lpips_db", "dists_db")
 
@@ -42,16 +42,21 @@ def to_8_bits(image: Tensor) -> Tensor:
     return (image * 255).round().clamp(0, 255).to(torch.uint8)
 
 
-def psnr(image: Tensor, decoded: Tensor) -> float:
-    """PSNR in dB of two uint8 images.
+def psnr(original: Tensor, decoded: Tensor) -> float:
+    """PSNR in dB of images against 255, of waveforms against their peak-to-peak, 2, as in the WaLLoC paper.
 
     Raises:
         ValueError: The shapes differ; nothing is cropped or filled up to make them agree.
-        TypeError: They are not uint8.
+        TypeError: Images that are not uint8, or waveforms that are not float.
     """
-    _check(image, decoded)
-    error = float((image.double() - decoded.double()).square().mean())
-    return 10 * math.log10(255**2 / error) if error else math.inf
+    _check(original, decoded)
+    error = float((original.double() - decoded.double()).square().mean())
+    return psnr_of_error(error, 255 if original.dtype == torch.uint8 else 2)
+
+
+def psnr_of_error(error: float, peak: float) -> float:
+    """PSNR in dB for a mean squared error and the range of the values."""
+    return 10 * math.log10(peak**2 / error) if error else math.inf
 
 
 def ms_ssim(image: Tensor, decoded: Tensor) -> float:
@@ -61,6 +66,8 @@ def ms_ssim(image: Tensor, decoded: Tensor) -> float:
         ValueError: The shapes differ.
         TypeError: They are not uint8.
     """
+    from torchmetrics.functional.image import multiscale_structural_similarity_index_measure  # takes seconds
+
     _check(image, decoded)
     if min(image.shape[-2:]) < MS_SSIM_SIDE:
         return math.nan
@@ -91,11 +98,11 @@ def measure_quality(image: Tensor, decoded: Tensor, networks: Networks) -> dict[
     return {name: value for name, value in figures.items() if not math.isnan(value)}
 
 
-def _check(image: Tensor, decoded: Tensor) -> None:
-    if decoded.shape != image.shape:
-        raise ValueError(f"the decoded image has shape {tuple(decoded.shape)}, the original {tuple(image.shape)}")
-    if (image.dtype, decoded.dtype) != (torch.uint8, torch.uint8):
-        raise TypeError(f"expected uint8 images, got {image.dtype} and {decoded.dtype}")
+def _check(original: Tensor, decoded: Tensor) -> None:
+    if decoded.shape != original.shape:
+        raise ValueError(f"the decoded signal has shape {tuple(decoded.shape)}, the original {tuple(original.shape)}")
+    if original.dtype != decoded.dtype or (original.ndim > 2) != (original.dtype == torch.uint8):
+        raise TypeError(f"expected uint8 images or float waveforms, got {original.dtype} and {decoded.dtype}")
 
 
 @contextmanager

@@ -1,0 +1,57 @@
+"""The loop over arms and seeds: every run once, results kept, finished ones read."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from recipes.common.ranks import Ranks
+from recipes.common.runs import Run, check_comparison, compare, first_runs
+
+ALONE = Ranks(0, 1, torch.device("cpu"))
+
+
+@dataclass
+class Config:
+    """Settings of a comparison."""
+
+    output_dir: Path
+    arms: tuple[str, ...] = ("a", "b")
+    seeds: int = 2
+    resume: bool = False
+    steps: int = 5
+
+
+def test_every_arm_with_every_seed(tmp_path: Path) -> None:
+    done: list[tuple[str, int, str]] = []
+
+    def train(arm: str, seed: int, run: Run) -> dict[str, object]:
+        done.append((arm, seed, run.folder.name))
+        return {"macs": ord(arm), "rows": [{"seed": seed}]}
+
+    config = Config(tmp_path)
+    results = compare(config, ALONE, train, lambda result: f"{result['macs']} MACs")
+    assert done == [(arm, seed, f"{arm}_seed{seed}") for seed in (0, 1) for arm in "ab"]
+    assert results[1] == {"arm": "b", "seed": 0, "macs": 98, "rows": [{"seed": 0}]}
+    assert first_runs(results, ("macs",)) == {"a": {"macs": 97}, "b": {"macs": 98}}
+    assert yaml.safe_load((tmp_path / "b_seed1" / "config.yaml").read_text())["arms"] == ["b"]
+    assert json.loads((tmp_path / "a_seed0" / "result.json").read_text())["macs"] == 97
+
+    (tmp_path / "b_seed1" / "result.json").unlink()
+    config.resume = True
+    assert compare(config, ALONE, train, lambda _: "") == results
+    assert done[4:] == [("b", 1, "b_seed1")]
+    config.steps = 6
+    with pytest.raises(ValueError, match="a_seed0 holds a run with steps 5, and is to be resumed with 6"):
+        compare(config, ALONE, train, lambda _: "")
+
+
+def test_a_comparison_of_nothing_is_refused(tmp_path: Path) -> None:
+    for config in (Config(tmp_path, arms=()), Config(tmp_path, seeds=0)):
+        with pytest.raises(ValueError, match="nothing to run"):
+            check_comparison(config, ())
+    with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
+        check_comparison(Config(tmp_path, steps=0), ("steps",))
