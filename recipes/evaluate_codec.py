@@ -3,15 +3,12 @@
     python -m recipes.evaluate_codec --data KODAK
     python -m recipes.evaluate_codec --data MUSIC --codecs stereo_5x stereo_20x --include "test_*"
 
-The codecs say whether it is images or music.
+The codecs say whether images or music are measured. A codec with a refiner is measured with and without it, on the
+same files.
 
-Protocol for images: ``recipes/evaluation/images.py``; rivals are bicubic resizing to as many values, and JPEG,
-WebP and AVIF files of as many bytes.
-
-A codec that has a refiner is measured with that, too: the same files, decoded again.
-
-Protocol for music: ``recipes/evaluation/sounds.py``; its rivals are resampling to as many values, and Opus,
-Vorbis and MP3 files of as many bytes.
+Images are compared with bicubic resizing to as many values, and with JPEG, WebP and AVIF files of as many bytes; the
+protocol is in ``recipes/evaluation/images.py``. Music is compared with resampling to as many values, and with Opus,
+Vorbis and MP3 files of as many bytes; the protocol is in ``recipes/evaluation/sounds.py``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,7 +42,7 @@ class Config:
     codecs: tuple[str, ...] = ("rgb_16x", "rgb_16x_joint", "rgb_4x", "rgb_4x_joint")
     """Names, folders or hub repositories; all for images or all for stereo sound."""
     include: tuple[str, ...] = ()
-    """Only files whose paths end so: patterns such as `kodim0*` or `musdb18*/mixture.*`."""
+    """Only files whose paths end like one of these patterns, such as `kodim0*` or `musdb18*/mixture.*`."""
     output_dir: Path = Path("runs/evaluate_codec")
     """Gets table.md; for images images.csv (a row per image, codec, method and decoder), rates.csv of the lossy
     formats, rd.png and sheet.png; for music pieces.csv (a row per piece, codec, method and decoder) and prefix.png.

@@ -6,11 +6,11 @@
     python -m recipes.resolution_scaling --task colorization --colorization.data PHOTOS --colorization.steps 3000
     python -m recipes.resolution_scaling --task separation --separation.data STEMS --separation.arms walloc_20x stft
 
-Within a task every arm trains the same network on the same crops for the same number of steps, with every seed:
-recipes/classification.py, whose settings have no prefix, recipes/colorization.py and recipes/source_separation.py,
-whose settings have their task's. The table gives means and standard deviations over seeds, and the rates at which
-samples are trained on (for classification, also loaded, decoded and encoded). Except for classification alone, what the
-WaLLoC paper reports stands below, marked as theirs.
+Within a task every arm trains the same network on the same crops for the same number of steps, with every seed. The
+tasks are recipes/classification.py, whose settings have no prefix, and recipes/colorization.py and
+recipes/source_separation.py, whose settings have the name of their task as prefix. The table gives means and standard
+deviations over seeds, and the samples per second of training (for classification also of loading, decoding and
+encoding). Below stands what the WaLLoC paper reports, marked as theirs, except where classification runs alone.
 """
 
 import statistics
@@ -82,7 +82,7 @@ def main(config: Config) -> list[Record]:
 
 
 def check(config: Config) -> None:
-    """Raise for what cannot be run, now rather than after the hours that an earlier task may take."""
+    """Check all settings now, rather than after the hours that an earlier task may take."""
     if config.seeds < 1:
         raise ValueError("there is nothing to run: expected at least one arm and one seed")
     check_unused_settings(config)
@@ -104,7 +104,7 @@ def check(config: Config) -> None:
 
 
 def check_unused_settings(config: Config) -> None:
-    """Raise a ValueError for a setting of a task that is not run: who gives one means to run it."""
+    """Raise a ValueError for a setting of a task that is not run: whoever sets it means to run that task."""
     default = Config()
     flat = ["arms", *(f.name for f in fields(classification.Settings) if f.name != "resume")]
     settings = {"classification": flat, "colorization": ["colorization"], "separation": ["separation"]}
@@ -202,7 +202,7 @@ def run_separation(config: Config, ranks: Ranks) -> Part:
 
 
 def colorization_config(config: Config) -> colorization.Config:
-    """Complete its settings by those that all tasks share."""
+    """Make the recipe's config from its settings and those that all tasks share."""
     return colorization.Config(
         **vars(config.colorization),
         seeds=config.seeds,
@@ -212,7 +212,7 @@ def colorization_config(config: Config) -> colorization.Config:
 
 
 def separation_config(config: Config) -> source_separation.Config:
-    """Complete its settings by those that all tasks share."""
+    """Make the recipe's config from its settings and those that all tasks share."""
     return source_separation.Config(
         **vars(config.separation), seeds=config.seeds, resume=config.resume, output_dir=config.output_dir / "separation"
     )
@@ -225,8 +225,8 @@ def common_row(
 
     Args:
         task: Its name.
-        row: With ``values`` per token, ``trunk_macs`` and ``step_rate``, which what takes no training has not.
-        measures: Their names there, by their names here.
+        row: A row; if it was trained, with ``values`` per token, ``trunk_macs`` and ``step_rate``.
+        measures: The names of measures in that table, by their names in the common one.
         tokens: Per sample.
         macs_of: Multiply-adds per sample for one of ``trunk_macs``.
         batch: Samples per step and process.
@@ -245,7 +245,7 @@ def common_row(
 
 
 def without_bounds(rows: list[Record]) -> list[Record]:
-    """Leave out what arms could reach at best, which the recipe's own table shows: it is no result."""
+    """Leave out the bounds of arms, what they could reach at best: they are no results."""
     return [row for row in rows if " through " not in row["arm"]]
 
 

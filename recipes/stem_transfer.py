@@ -3,11 +3,11 @@
     python -m recipes.stem_transfer
     python -m recipes.stem_transfer --data PHOTOS --image-size 256 --epochs 30 --output-dir runs/stem_transfer
 
-A small timm network is trained on pixels. Then its stem is replaced, by ``replace_stem`` (random weights) and by
+A small timm network is trained on pixels. Then its stem is replaced by ``replace_stem`` (random weights) and by
 ``fit_stem`` (least squares on some training images), and the network is evaluated as it is and after a short training
-on latents. Its grid is kept: on latents it sees the same crops at twice the resolution. Where it has batch norms, their
-statistics are also measured anew, on the images that the stem was fitted to. Every model is evaluated after its last
-epoch, on the same crops, which neither training nor fitting has seen.
+on latents. Its grid is kept: on latents it sees the same crops at twice the resolution. A network with batch norms is
+also evaluated with their statistics measured again, on the images that the stem was fitted to. Every network is
+evaluated after its last epoch, on the same crops, which neither training nor fitting has seen.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""The network that colors, the same for every arm: values of the gray image in, what is to be added to them out.
+"""The network that colors, the same for every arm: it reads the values of a gray image and gives what to add to them.
 
     values --features, normalized--> trunk (any timm model that keeps the token grid) --1x1 convolution--> difference
 
@@ -77,11 +77,11 @@ class Colorizer(nn.Module):
         return self.head(x.float()) * self.color_scale
 
     def color_values(self, values: Tensor, window: int) -> Tensor:
-        """Do what ``forward`` does, in overlapping windows where an image is larger than ``window`` tokens.
+        """Estimate the difference, in overlapping windows if a side has more than ``window`` tokens.
 
-        Neighboring windows share at least a quarter and are blended by linear ramps: the difference is cut and
+        Neighboring windows share at least a quarter and are blended by linear ramps. Only the difference is cut and
         joined, never the image itself. Windows of the training crops' size serve a small trunk better than whole
-        images: attention over many more tokens than in training cost up to 1.5 dB. And memory has a bound.
+        images: attention over many more tokens than in training cost up to 1.5 dB. They also bound the memory.
         """
         height, width = values.shape[-2:]
         if max(height, width) <= window:

@@ -1,8 +1,7 @@
 """How near colored images come to the true ones: scores per image, trivial rivals, and the table over arms and seeds.
 
-Every image is scored at its own size and twice: as it is, and (``luma kept``) with the brightness of the gray image put
-in place of its own. The gray image is known to whoever colors it; put back, it makes good what an arm loses of detail,
-and only the colors are compared.
+Every image is scored twice at its own size: as it is, and (``luma kept``) with its brightness replaced by that of the
+gray image, which is known. That restores the detail an arm loses, so that only the colors are compared.
 """
 
 import math
@@ -42,11 +41,11 @@ def score(image: Tensor, truth: Tensor, networks: Networks) -> dict[str, float]:
 
 
 class ColorOfBrightness:
-    """What takes no network: the mean color that pixels of a brightness have in the training crops.
+    """Color without a network: every pixel gets the mean color that pixels of its brightness have in training crops.
 
     Args:
         images: Color images ``(batch, 3, H, W)`` in [0, 1].
-        levels: Of brightness that are told apart, interpolated between; one gives all pixels the same tint.
+        levels: Number of levels of brightness, interpolated between; a single one gives all pixels the same tint.
     """
 
     def __init__(self, images: Tensor, levels: int = _LEVELS) -> None:

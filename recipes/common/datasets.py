@@ -1,7 +1,7 @@
 """Labeled images: the demo, folders of classes and torchvision's datasets, as features of an arm.
 
-A file that cannot be read is named and becomes a blank image of class ``IGNORE``, which the loss and the accuracy leave
-out and the training loop counts: batches keep their size, on every rank.
+A file that cannot be read is named and becomes a blank image of class ``IGNORE``. So batches keep their size on every
+rank; loss and accuracy leave these images out, and the training loop counts them.
 """
 
 import inspect
@@ -133,9 +133,9 @@ class Features(Dataset[tuple[Tensor, int]]):
 
 
 def cuts(size: int, *, fixed: bool) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """Training and validation cut to ``size`` pixels; images of a fixed task are cut already.
+    """Make the training and the validation cut to ``size`` pixels; images of a fixed task are cut already.
 
-    Validation shows the center of the whole image, the same for every arm.
+    Validation shows the center of the whole image, the same to every arm.
     """
     if fixed:
         return v2.Identity(), v2.Identity()

@@ -249,9 +249,9 @@ def evaluate(
 
 
 def differences(records: Sequence[Record]) -> list[Record]:
-    """PSNR of every codec less that of the better resampler, per piece and, as piece ``mean``, over all pieces.
+    """Subtract the PSNR of the better resampler from every codec's: per piece and, as piece ``mean``, over all pieces.
 
-    A refiner has rows of its own, with what it gains over the linear decoder.
+    A refiner has rows of its own, with its gain over the linear decoder.
     """
     rows: list[Record] = []
     for name, decoder in group((r for r in records if r["method"] == r["codec"]), ("codec", "decoder")):
@@ -265,7 +265,7 @@ def differences(records: Sequence[Record]) -> list[Record]:
 
 
 def _differences_of_piece(own: Sequence[Record], name: str, decoder: str) -> Record:
-    """PSNR of a decoder on a piece less that of the better resampler; a refiner's less the linear decoder's, too."""
+    """Compare the PSNR of a decoder on a piece with the better resampler's, and a refiner's with the linear one's."""
     ours = {r["decoder"]: r for r in own if r["method"] == name}
     resampling = max(r["psnr_unrounded"] for r in own if r["method"] in RESAMPLERS)
     unrounded, rounded = ours[decoder]["psnr_unrounded"], ours[decoder]["psnr"]
