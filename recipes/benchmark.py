@@ -11,7 +11,6 @@ decoder network of the codecs that the WaLLoC paper published, 57 million parame
 
 import json
 import math
-import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -21,13 +20,13 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from tqdm import tqdm
 
 import walloc_transforms as wt
+from recipes.bench.loading import JPEGs, one_pass, write_jpegs
 from recipes.bench.reference import (
     check_decoded,
     check_latents,
@@ -37,7 +36,6 @@ from recipes.bench.reference import (
     reference_encoder,
 )
 from recipes.bench.report import INPUTS, draw, report
-from recipes.common.photographs import demo_photographs
 from recipes.common.timing import in_fresh_process, machine, median_seconds, memory_rise, use_tf32
 from walloc_transforms.safe import write_atomically
 
@@ -234,32 +232,6 @@ def audio_part(config: Config) -> list[dict[str, Any]]:
 # loading
 
 
-class JPEGs(Dataset[Tensor]):
-    """JPEG files, decoded and transformed."""
-
-    def __init__(self, files: list[Path], transform: Callable[[Image.Image], Tensor]) -> None:
-        self.files, self.transform = files, transform
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, index: int) -> Tensor:
-        with Image.open(self.files[index]) as image:
-            return self.transform(image.convert("RGB"))
-
-
-def write_jpegs(folder: Path, count: int) -> list[Path]:
-    """Cut photographs of 500x375 pixels out of the demo's, in quality 90."""
-    photographs, rng, files = demo_photographs(), random.Random(0), [folder / f"{i:04}.jpg" for i in range(count)]
-    for i, file in enumerate(files):
-        image = photographs[i % len(photographs)]
-        width = rng.uniform(0.6, 1) * min(image.width, image.height * 4 / 3)
-        left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - width * 3 / 4)
-        box = (left, top, left + width, top + width * 3 / 4)
-        image.resize((500, 375), Image.Resampling.BICUBIC, box).save(file, quality=90)
-    return files
-
-
 def loader_part(config: Config) -> list[dict[str, Any]]:
     """Samples per second through a ``DataLoader``, a record per number of workers; all see the same crops."""
     torch.set_num_threads(1)  # workers have one in any case
@@ -287,17 +259,11 @@ def loader_part(config: Config) -> list[dict[str, Any]]:
                 )
                 for name, transform in transforms.items()
             }
-            passes = {name: partial(_one_pass, loader) for name, loader in loaders.items()}
+            passes = {name: partial(one_pass, loader) for name, loader in loaders.items()}
             seconds = median_seconds(passes, config.repeats, config.row_seconds)
             rates = {name: len(files) / s for name, s in seconds.items()}
             records.append({"workers": workers, "threads": 1, "sides": sides, "rates": rates})
     return records
-
-
-def _one_pass(loader: DataLoader[Tensor]) -> None:
-    torch.manual_seed(0)  # the crops, when there are no workers; workers start alike and draw alike
-    for _ in loader:
-        pass
 
 
 # memory

@@ -82,9 +82,9 @@ def memory_rise(call: Callable[[], object]) -> int:
     and on Linux a new process inherits it from the one that started it, which would hide the rise.
     """
     if not Path("/proc/self/clear_refs").exists():
-        before = _max_rss()
+        before = max_rss()
         call()
-        return _max_rss() - before
+        return max_rss() - before
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # the peak is what is resident now
     before = _proc_status("VmRSS")
@@ -99,7 +99,8 @@ def _proc_status(field: str) -> int:
     return int(found[1]) * 1024
 
 
-def _max_rss() -> int:
+def max_rss() -> int:
+    """Most resident memory of this process since it began, in bytes."""
     import resource  # not on every system
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import walloc_transforms as wt
 from recipes import benchmark
-from recipes.bench import reference
+from recipes.bench import loading, reference
 from recipes.bench import report as reports
 from recipes.common import timing
 
@@ -224,7 +224,7 @@ def test_calls_take_turns_until_the_time_is_up() -> None:
 
 def rise_of_64_mb() -> tuple[int, int]:
     torch.ones(32, 1 << 20).sum()  # an earlier, higher peak of 128 MB
-    return timing.memory_rise(lambda: torch.ones(16, 1 << 20).sum()), timing._max_rss()
+    return timing.memory_rise(lambda: torch.ones(16, 1 << 20).sum()), timing.max_rss()
 
 
 def test_memory_rise_is_that_of_the_call() -> None:
@@ -248,7 +248,7 @@ def test_tf32_is_switched_and_restored() -> None:
 
 
 def test_crops_are_photographs_of_500x375(tmp_path: Path) -> None:
-    files = benchmark.write_jpegs(tmp_path, 9)
+    files = loading.write_jpegs(tmp_path, 9)
     images = [Image.open(file) for file in files]
     assert {(image.format, image.size) for image in images} == {("JPEG", (500, 375))}
     assert len({image.tobytes() for image in images}) == 9

@@ -19,8 +19,9 @@ from torch import Tensor, nn
 import walloc_transforms as wt
 from recipes import train_codec
 from recipes.codec import training as codec_training
+from recipes.codec.crops import Crops
 from recipes.codec.schedules import PaperSchedule
-from recipes.codec.training import Crops, Trained, Training
+from recipes.codec.training import Trained, Training
 from recipes.codec.validation import measure
 from recipes.common.loop import train_steps
 from recipes.common.ranks import Ranks

@@ -1,0 +1,45 @@
+"""JPEG files and how they are loaded, for the benchmark of data loading."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from recipes.common.photographs import demo_photographs
+
+
+class JPEGs(Dataset[Tensor]):
+    """JPEG files, decoded and transformed."""
+
+    def __init__(self, files: list[Path], transform: Callable[[Image.Image], Tensor]) -> None:
+        self.files, self.transform = files, transform
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Tensor:
+        with Image.open(self.files[index]) as image:
+            return self.transform(image.convert("RGB"))
+
+
+def write_jpegs(folder: Path, count: int) -> list[Path]:
+    """Cut photographs of 500x375 pixels out of the demo's, in quality 90."""
+    photographs, rng, files = demo_photographs(), random.Random(0), [folder / f"{i:04}.jpg" for i in range(count)]
+    for i, file in enumerate(files):
+        image = photographs[i % len(photographs)]
+        width = rng.uniform(0.6, 1) * min(image.width, image.height * 4 / 3)
+        left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - width * 3 / 4)
+        box = (left, top, left + width, top + width * 3 / 4)
+        image.resize((500, 375), Image.Resampling.BICUBIC, box).save(file, quality=90)
+    return files
+
+
+def one_pass(loader: DataLoader[Tensor]) -> None:
+    """Load everything once, with the same random crops each time."""
+    torch.manual_seed(0)  # the crops, when there are no workers; workers start alike and draw alike
+    for _ in loader:
+        pass
