@@ -1,4 +1,4 @@
-"""The recipes, made small: every path runs, results are right, bad input is named."""
+"""Classification: arms, data, training that resumes, and the whole recipe made small."""
 
 import json
 import math
@@ -13,16 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.fft
-import soundfile
 import torch
 import torchvision
 import yaml
-from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
-import walloc_transforms as wt
-from recipes import classification, resolution_scaling, train_codec
+from recipes import classification
 from recipes.classify import training
 from recipes.common import arms, datasets, digits, photographs
 from recipes.common.macs import count_macs
@@ -88,6 +85,7 @@ def test_dct_is_scipys(values: int) -> None:
 # demo task
 
 
+@pytest.mark.slow
 def test_digits_are_repeatable_and_apart() -> None:
     crops = digits.DigitsOnPhotographs(20, training=True, seed=3)
     again = digits.DigitsOnPhotographs(20, training=True, seed=3)
@@ -128,6 +126,7 @@ def test_folder_split_and_unreadable_images(flowers: Path, capsys: pytest.Captur
     assert {features[i][0].shape for i in range(4)} == {(12, 8, 8)}
 
 
+@pytest.mark.slow
 def test_train_and_val_folders(tmp_path: Path) -> None:
     for part, count in (("train", 3), ("val", 2)):
         for name in ("a", "b"):
@@ -201,6 +200,7 @@ def tiny(folder: Path, **options: object) -> classification.Config:
     return classification.Config(**settings)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_classification_is_repeatable_and_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = classification.main(tiny(tmp_path / "a", epochs=3))
     assert {"config.yaml", "metrics.jsonl", "checkpoint.pt", "result.json", "curve.png"} == {
@@ -291,6 +291,7 @@ def test_settings_that_an_older_run_did_not_have(tmp_path: Path) -> None:
     save_config(tmp_path, Run(), resume=True)
 
 
+@pytest.mark.slow
 def test_every_arm_sees_the_same_crops(flowers: Path) -> None:
     task = datasets.load_task(str(flowers), Path(), demo_crops=(1, 1), seed=0)
     cut = datasets.cuts(64, fixed=False)[0]
@@ -301,6 +302,7 @@ def test_every_arm_sees_the_same_crops(flowers: Path) -> None:
     assert torch.equal(*crops)
 
 
+@pytest.mark.slow
 def test_folder_with_unreadable_images_trains(flowers: Path, tmp_path: Path) -> None:
     result = classification.main(tiny(tmp_path / "run", data=str(flowers), image_size=64, batch_size=8))
     assert result["unreadable"] == 2
@@ -326,6 +328,7 @@ def test_image_size_must_fit_the_grid(tmp_path: Path) -> None:
         classification.main(tiny(tmp_path, image_size=100))
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
     """torchrun, gloo, one result, written once, and the same weights on both ranks throughout."""
     with socket.socket() as s:
@@ -362,95 +365,6 @@ def test_two_processes(tmp_path: Path) -> None:
     assert done.stdout.count("written to") == 1
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
     assert 0 <= json.loads((tmp_path / "result.json").read_text())["accuracy"] <= 100
-
-
-def test_resolution_scaling(tmp_path: Path) -> None:
-    config = resolution_scaling.Config(
-        arms=("resize_16x", "patch", "walloc_16x"),
-        seeds=2,
-        demo_crops=(64, 20),
-        epochs=1,
-        workers=0,
-        stages=1,
-        output_dir=tmp_path,
-    )
-    rows = resolution_scaling.main(config)
-    assert [r["arm"] for r in rows] == ["resize_16x", "patch", "walloc_16x"]
-    assert [r["values"] for r in rows] == [3072, 49152, 3072]
-    assert {r["tokens"] for r in rows} == {256}
-    runs = [json.loads((tmp_path / f"patch_seed{s}" / "result.json").read_text())["accuracy"] for s in (0, 1)]
-    assert rows[1]["accuracy"] == pytest.approx(np.mean(runs))
-    assert rows[1]["spread"] == pytest.approx(np.std(runs, ddof=1))
-    assert (tmp_path / "table.md").read_text().count("\n") == 5
-    columns = "arm,values,tokens,macs,accuracy,spread,seeds,pipeline_rate,step_rate"
-    assert (tmp_path / "table.csv").read_text().splitlines()[0] == columns
-    with Image.open(tmp_path / "figure.png") as figure:
-        assert min(figure.size) > 300
-    before = (tmp_path / "table.csv").read_text()
-    config.resume = True
-    assert resolution_scaling.main(config) == rows
-    assert (tmp_path / "table.csv").read_text() == before
-
-
-def test_resolution_scaling_refuses_at_once(tmp_path: Path) -> None:
-    for options in ({"arms": ("walloc_16x", "walloc_5x")}, {"seeds": 0}):
-        with pytest.raises(ValueError, match=r"unknown arm 'walloc_5x'|at least one arm and one seed"):
-            resolution_scaling.main(resolution_scaling.Config(**options, output_dir=tmp_path / "x"))  # type: ignore
-    assert not (tmp_path / "x").exists()
-
-
-# codecs
-
-
-def test_train_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    save_images(tmp_path / "photos", 5)
-    (tmp_path / "photos" / "broken.png").write_bytes(b"no image")
-    config = train_codec.Config(
-        data=(str(tmp_path / "photos"),), output_dir=tmp_path / "codec", name="mine", channels=6, levels=2
-    )
-    codec = train_codec.main(config)
-    assert "1 unreadable files skipped" in capsys.readouterr().out
-    loaded = wt.load_codec(tmp_path / "codec")
-    assert (loaded.config.name, loaded.config.channels) == ("mine", 6)
-    assert torch.equal(loaded.weight, codec.weight)
-    card = (tmp_path / "codec" / "README.md").read_text()
-    assert "5 images" in card
-    assert "python -m recipes.train_codec" in card
-
-
-def test_train_codec_of_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = tmp_path / "music" / "album"
-    folder.mkdir(parents=True)
-    for i, name in enumerate(("a.wav", "b.wav", "test_c.wav")):
-        soundfile.write(folder / name, np.random.default_rng(i).standard_normal((9000, 2)).cumsum(0) / 300 + 0.2, 8000)
-    (folder / "broken.ogg").write_bytes(b"no sound")
-    config = train_codec.Config(
-        data=(str(tmp_path / "music"),),
-        exclude=("test_*",),
-        modality="audio",
-        channels=8,
-        levels=4,
-        relative=True,
-        sample_rate=8000,
-        output_dir=tmp_path / "codec",
-    )
-    codec = train_codec.main(config)
-    assert "1 unreadable files skipped" in capsys.readouterr().out
-    assert (codec.config.modality, codec.config.sample_rate) == ("audio", 8000)
-    assert "2 pieces (own music), at 8000 Hz" in (tmp_path / "codec" / "README.md").read_text()
-    waves = [torch.from_numpy(soundfile.read(folder / name, dtype="float32")[0].T) for name in ("a.wav", "b.wav")]
-    waves = [(x - x.mean()) / (x - x.mean()).abs().max() for x in waves]
-    expected = wt.fit_codec(waves, levels=4, channels=8, relative=True, progress=False)
-    torch.testing.assert_close(codec.weight, expected.weight, atol=1e-3, rtol=1e-3)
-    with pytest.raises(ValueError, match="demo stands alone"):
-        train_codec.main(train_codec.Config(data=("demo", "x")))
-
-
-def test_train_codec_on_generated_music(tmp_path: Path) -> None:
-    config = train_codec.Config(
-        modality="audio", channels=4, levels=5, output_dir=tmp_path / "codec", sample_rate=16000
-    )
-    assert train_codec.main(config).config.source == "generated music"
 
 
 def test_importing_recipes_lets_threads_sleep() -> None:

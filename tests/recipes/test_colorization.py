@@ -556,6 +556,7 @@ def rows_of(folder: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_recipe(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Tensor] = []
 
@@ -618,6 +619,7 @@ def test_recipe_without_weights_for_lpips(photos: Path, tmp_path: Path, monkeypa
     assert "over 1 test images" in text
 
 
+@pytest.mark.slow
 def test_two_processes(photos: Path, tmp_path: Path) -> None:
     """Both score their share, and training is that of one process."""
     arguments = [

@@ -1,7 +1,4 @@
-"""Resolution scaling over several tasks, made small: one table, one figure, published figures kept apart from ours.
-
-Classification alone is tested in tests/test_recipes.py.
-"""
+"""Resolution scaling over several tasks, made small: one table, one figure, published figures kept apart from ours."""
 
 import csv
 import json
@@ -128,6 +125,7 @@ def songs(tmp_path: Path) -> Path:
 # all tasks
 
 
+@pytest.mark.slow
 def test_one_row_per_arm_and_trivial_result(everything: Run) -> None:
     expected = [("classification", arm) for arm in ARMS["classification"]]
     expected += [("colorization", arm) for arm in GRAY + ARMS["colorization"]]
@@ -146,6 +144,7 @@ def test_one_row_per_arm_and_trivial_result(everything: Run) -> None:
         assert (rows[key]["values"], rows[key]["tokens"]) == (values, tokens)
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_runs(everything: Run) -> None:
     """Computed again from what every recipe keeps per image and segment."""
     rows = {(r["task"], r["arm"]): r for r in everything.rows}
@@ -170,6 +169,7 @@ def test_figures_are_those_of_the_runs(everything: Run) -> None:
     assert rows["separation", "stft"]["macs"] == pytest.approx(result["trunk_macs"] * seconds)
 
 
+@pytest.mark.slow
 def test_files(everything: Run) -> None:
     made = read_csv(everything.folder / "table.csv")
     assert list(made[0]) == [
@@ -227,6 +227,7 @@ def test_files(everything: Run) -> None:
         assert figure.width > 2000
 
 
+@pytest.mark.slow
 def test_resume_keeps_finished_runs(everything: Run, tmp_path: Path) -> None:
     """Results that no training could give are told as they stand."""
     folder = tmp_path / "copy"
@@ -255,6 +256,7 @@ def test_resume_keeps_finished_runs(everything: Run, tmp_path: Path) -> None:
 # one task
 
 
+@pytest.mark.slow
 def test_colorization_alone(photos: Path, tmp_path: Path) -> None:
     config = tiny(tmp_path / "out", "colorization", {"colorization.data": str(photos)})
     rows = resolution_scaling.main(config)
@@ -270,6 +272,7 @@ def test_colorization_alone(photos: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "colorization" / "sheet.png").is_file()
 
 
+@pytest.mark.slow
 def test_separation_alone(songs: Path, tmp_path: Path) -> None:
     options = {"separation.data": str(songs), "separation.segment_seconds": 0.5}
     config = tiny(tmp_path / "out", "separation", options)
@@ -281,14 +284,46 @@ def test_separation_alone(songs: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "figure.png").is_file()
 
 
-def test_classification_alone_is_told_without_published_figures(tmp_path: Path) -> None:
-    rows = resolution_scaling.main(tiny(tmp_path, "classification"))
+@pytest.mark.slow
+def test_classification_alone(tmp_path: Path) -> None:
+    """Without published figures, and of three arms and two seeds."""
+    config = Config(
+        arms=("resize_16x", "patch", "walloc_16x"),
+        seeds=2,
+        demo_crops=(64, 20),
+        epochs=1,
+        workers=0,
+        stages=1,
+        output_dir=tmp_path,
+    )
+    rows = resolution_scaling.main(config)
+    assert [r["arm"] for r in rows] == ["resize_16x", "patch", "walloc_16x"]
+    assert [r["values"] for r in rows] == [3072, 49152, 3072]
+    assert {r["tokens"] for r in rows} == {256}
+    runs = [json.loads((tmp_path / f"patch_seed{s}" / "result.json").read_text())["accuracy"] for s in (0, 1)]
+    assert rows[1]["accuracy"] == pytest.approx(statistics.fmean(runs))
+    assert rows[1]["spread"] == pytest.approx(statistics.stdev(runs))
     text = (tmp_path / "table.md").read_text()
     assert text.startswith(
         "| arm | values per sample | tokens | trunk MMACs | accuracy, % (mean ± sd) | seeds | input "
-        "pipeline, samples/s | training step, samples/s |\n|---|---:|---:|---:|---:|"
+        "pipeline, samples/s | training step, samples/s |\n| --- | ---: |"
     )
     assert text.count("\n") == 2 + len(rows)
+    columns = "arm,values,tokens,macs,accuracy,spread,seeds,pipeline_rate,step_rate"
+    assert (tmp_path / "table.csv").read_text().splitlines()[0] == columns
+    with Image.open(tmp_path / "figure.png") as figure:
+        assert min(figure.size) > 300
+    before = (tmp_path / "table.csv").read_text()
+    config.resume = True
+    assert resolution_scaling.main(config) == rows
+    assert (tmp_path / "table.csv").read_text() == before
+
+
+def test_classification_alone_refuses_at_once(tmp_path: Path) -> None:
+    for options in ({"arms": ("walloc_16x", "walloc_5x")}, {"seeds": 0}):
+        with pytest.raises(ValueError, match=r"unknown arm 'walloc_5x'|at least one arm and one seed"):
+            resolution_scaling.main(Config(**options, output_dir=tmp_path / "x"))  # type: ignore
+    assert not (tmp_path / "x").exists()
 
 
 # settings
@@ -359,6 +394,7 @@ def test_refuses_at_once(tmp_path: Path, task: str, options: dict[str, Any], mes
 # what others published
 
 
+@pytest.mark.slow
 def test_published_figures_are_never_ours(everything: Run) -> None:
     ours, theirs = (everything.folder / "table.md").read_text().split("\n## Theirs")
     csv_text = (everything.folder / "table.csv").read_text()

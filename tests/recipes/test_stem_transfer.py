@@ -15,6 +15,7 @@ from recipes.common import photographs
 SMALL: dict[str, Any] = {"demo_crops": (40, 20), "epochs": 1, "seeds": 1, "fit_images": 6, "codecs": ("rgb_16x",)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["resnet", "convnext"])
 def test_demo(backbone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = stem_transfer.Config(**SMALL, backbone=backbone, output_dir=tmp_path)
@@ -43,6 +44,7 @@ def test_demo(backbone: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         stem_transfer.main(config)
 
 
+@pytest.mark.slow
 def test_interrupted_seed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = stem_transfer.Config(**SMALL, output_dir=tmp_path / "whole")
     whole = stem_transfer.main(config)
@@ -60,6 +62,7 @@ def test_interrupted_seed_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert str(stem_transfer.main(config)) == str(whole)
 
 
+@pytest.mark.slow
 def test_folder_of_photographs(tmp_path: Path) -> None:
     for name in ("rose", "tulip"):
         (tmp_path / "flowers" / name).mkdir(parents=True)

@@ -544,3 +544,55 @@ def test_amp_is_bfloat16(images: list[Tensor], codec: wt.Codec) -> None:
     errors = [Trained(codec, refiner, projection=False, amp=amp)(torch.stack(images), 0, 6)[0] for amp in (True, False)]
     assert not torch.equal(*errors)
     torch.testing.assert_close(*errors, rtol=0.02, atol=0)
+
+
+def test_train_codec(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_discs(tmp_path / "photos", 5)
+    (tmp_path / "photos" / "broken.png").write_bytes(b"no image")
+    config = train_codec.Config(
+        data=(str(tmp_path / "photos"),), output_dir=tmp_path / "codec", name="mine", channels=6, levels=2
+    )
+    codec = train_codec.main(config)
+    assert "1 unreadable files skipped" in capsys.readouterr().out
+    loaded = wt.load_codec(tmp_path / "codec")
+    assert (loaded.config.name, loaded.config.channels) == ("mine", 6)
+    assert torch.equal(loaded.weight, codec.weight)
+    card = (tmp_path / "codec" / "README.md").read_text()
+    assert "5 images" in card
+    assert "python -m recipes.train_codec" in card
+
+
+def test_train_codec_of_sound(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "music" / "album"
+    folder.mkdir(parents=True)
+    for i, name in enumerate(("a.wav", "b.wav", "test_c.wav")):
+        soundfile.write(folder / name, np.random.default_rng(i).standard_normal((9000, 2)).cumsum(0) / 300 + 0.2, 8000)
+    (folder / "broken.ogg").write_bytes(b"no sound")
+    config = train_codec.Config(
+        data=(str(tmp_path / "music"),),
+        exclude=("test_*",),
+        modality="audio",
+        channels=8,
+        levels=4,
+        relative=True,
+        sample_rate=8000,
+        output_dir=tmp_path / "codec",
+    )
+    codec = train_codec.main(config)
+    assert "1 unreadable files skipped" in capsys.readouterr().out
+    assert (codec.config.modality, codec.config.sample_rate) == ("audio", 8000)
+    assert "2 pieces (own music), at 8000 Hz" in (tmp_path / "codec" / "README.md").read_text()
+    waves = [torch.from_numpy(soundfile.read(folder / name, dtype="float32")[0].T) for name in ("a.wav", "b.wav")]
+    waves = [(x - x.mean()) / (x - x.mean()).abs().max() for x in waves]
+    expected = wt.fit_codec(waves, levels=4, channels=8, relative=True, progress=False)
+    torch.testing.assert_close(codec.weight, expected.weight, atol=1e-3, rtol=1e-3)
+    with pytest.raises(ValueError, match="demo stands alone"):
+        train_codec.main(train_codec.Config(data=("demo", "x")))
+
+
+@pytest.mark.slow
+def test_train_codec_on_generated_music(tmp_path: Path) -> None:
+    config = train_codec.Config(
+        modality="audio", channels=4, levels=5, output_dir=tmp_path / "codec", sample_rate=16000
+    )
+    assert train_codec.main(config).config.source == "generated music"
