@@ -76,27 +76,28 @@ def reread(codec: wt.Codec, folder: Path) -> wt.Codec:
 
 
 def by_definition(codec: wt.Codec, latents: Tensor, refined: bool, channels: int | None = None) -> Tensor:
-    """Decode latents ``(D, ...)``, or the first ``channels`` of them, in float64, to ``[-0.5, 0.5]``.
+    """Decode latents ``(D, ...)``, or the first ``channels`` of them, in float64, to ``[0, 1]`` or ``[-1, 1]``.
 
     To a refiner, those that are left out are at their mean.
     """
     z = latents.float()[None]
     if channels is None:
-        return reference_decode(codec, z, refined)[0]
-    decoded = reference_decode(codec.prefix(channels), z[:, :channels])[0]
+        return reference_decode(codec, z, refined, clamp=False)[0]
+    decoded = reference_decode(codec.prefix(channels), z[:, :channels], clamp=False)[0]
     if refined:
         z = codec.latent_mean.view(-1, *[1] * codec.config.dims).expand(z.shape).clone()
         z[:, :channels] = latents[:channels]
-        decoded = decoded + (reference_decode(codec, z, True) - reference_decode(codec, z))[0]
+        refined_z, linear_z = (reference_decode(codec, z, refined, clamp=False)[0] for refined in (True, False))
+        decoded = decoded + refined_z - linear_z
     return decoded
 
 
 def image_by_definition(photo: Photo, *args: Any) -> Tensor:
-    return to_8_bits(by_definition(*args)[:, : photo.size[0], : photo.size[1]] + 0.5)
+    return to_8_bits(by_definition(*args)[:, : photo.size[0], : photo.size[1]])
 
 
 def sound_psnr_by_definition(piece: Piece, *args: Any) -> float:
-    return psnr(piece.sound, 2 * by_definition(*args)[:, : piece.sound.shape[-1]].clamp(-0.5, 0.5))
+    return psnr(piece.sound, by_definition(*args)[:, : piece.sound.shape[-1]].clamp(-1, 1))
 
 
 def rows_of(file: Path) -> list[dict[str, str]]:
