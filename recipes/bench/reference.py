@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 import walloc_transforms as wt
+from recipes.bench.library import PytorchWaveletsAnalysis
 from walloc_transforms.codec.companding import compand, expand
-from walloc_transforms.wavelets.packets import WaveletPacketAnalysis, conv1x1
+from walloc_transforms.wavelets import conv1x1
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -22,7 +23,7 @@ def reference_encoder(codec: wt.Codec) -> Transform:
     The wavelet transform is periodized; every band is split again at every level.
     """
     c = codec.config
-    analysis = WaveletPacketAnalysis(c.wavelet, c.levels, c.dims, backend="pytorch_wavelets").to(codec.weight.device)
+    analysis = PytorchWaveletsAnalysis(c.wavelet, c.levels, c.dims).to(codec.weight.device)
 
     @torch.no_grad()
     def encode(signal: Tensor) -> Tensor:

@@ -1,13 +1,14 @@
-"""Wavelet filter arithmetic: taps, and banks that compose J levels into one strided filter per packet band.
+"""Wavelet filter arithmetic: taps, and banks that compose J levels into one strided filter per packet.
 
-A wavelet packet transform splits *every* band at every level. Along one axis, J levels of "filter, keep every second
-sample" equal one correlation per band with a composed filter and a stride of ``2**J``:
+A wavelet packet transform splits *every* packet at every level. Along one axis, J levels of "filter, keep every second
+sample" equal one correlation per packet with a composed filter and a stride of ``2**J``:
 
     level 1:  c[k] = sum_t h1[t] x[2k + t]
     level 2:  d[k] = sum_s h2[s] c[2k + s] = sum_s sum_t h2[s] h1[t] x[4k + 2s + t]
 
-so the composed filter is ``h1 * upsample(h2, 2) * upsample(h3, 4) ...``. Bands come in natural (Paley) order: the first
-level is the most significant bit of a band's index, and a bit is 1 where the high-pass filter was taken.
+so the composed filter is ``h1 * upsample(h2, 2) * upsample(h3, 4) ...``. Packets come in natural (Paley) order: the
+first level is the most significant bit of a packet's index, and a bit is 1 where the high-pass filter was taken. Here a
+*band* is a packet along one axis; a packet of an image is a pair of bands.
 """
 
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Taps:
 
 @dataclass(frozen=True)
 class FilterBank:
-    """Composed filters of all ``2**levels`` packet bands along one axis.
+    """Composed filters of all ``2**levels`` bands along one axis.
 
     Attributes:
         filters: Float64 array ``(2**levels, taps)``.
@@ -145,9 +146,9 @@ def synthesis_bank(wavelet: str, levels: int) -> FilterBank:
 
 
 def band_positions(levels: int, dims: int) -> np.ndarray:
-    """Say which one-dimensional band each packet channel takes along each axis.
+    """Give the band of every packet along each axis.
 
-    The channel of a 2-D packet band is ``sum_j f_j 4**(J-j)`` with ``f = v + 2h``, where ``v`` and ``h`` are 1 for
+    The channel of a 2-D packet is ``sum_j f_j 4**(J-j)`` with ``f = v + 2h``, where ``v`` and ``h`` are 1 for
     high-pass along height and width. In 1-D it is the band's own index.
 
     Args:
@@ -169,7 +170,7 @@ def band_positions(levels: int, dims: int) -> np.ndarray:
 def band_frequencies(levels: int, dims: int) -> np.ndarray:
     """Rank the bands of :func:`band_positions` by frequency: 0 for the lowest to ``2**levels - 1``.
 
-    Keeping every second sample of a high-pass band turns its spectrum round, so natural order is the Gray code of
+    Keeping every second sample of a high-pass band reverses its spectrum, so natural order is the Gray code of
     frequency order.
     """
     frequencies = band_positions(levels, dims)

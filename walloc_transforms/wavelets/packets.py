@@ -1,4 +1,4 @@
-"""Wavelet packet analysis and synthesis, level by level: the plain, trainable path and the yardstick of the fast one.
+"""Wavelet packet analysis and synthesis, level by level: the plain path, which can be trained and defines the fast one.
 
     image  (N, C, H, W)  --analysis-->  packets (N, C * 4**J, H / 2**J, W / 2**J)  --synthesis-->  image
     signal (N, C, T)     --analysis-->  packets (N, C * 2**J, T / 2**J)            --synthesis-->  signal
@@ -7,9 +7,7 @@ Signals are taken as periodic, and indices wrap as often as they must, so every 
 perfectly. A side that is no multiple of ``2**J`` is extended by reflection on the right (bottom).
 """
 
-import warnings
 from collections.abc import Sequence
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +26,6 @@ __all__ = [
     "periodic_pad",
 ]
 
-Backend = Literal["torch", "pytorch_wavelets"]
-
 
 def check_size(size: Sequence[int], stride: int) -> None:
     """Raise a ``ValueError`` if a side is shorter than ``stride``."""
@@ -39,7 +35,7 @@ def check_size(size: Sequence[int], stride: int) -> None:
 
 
 def pad_to_multiple(x: Tensor, stride: int, dims: int) -> Tensor:
-    """Extend the last ``dims`` sides on the right, by reflection, to multiples of ``stride``.
+    """Extend the last ``dims`` sides by reflection on the right to multiples of ``stride``.
 
     Args:
         x: ``(N, C, *size)`` with every side at least ``stride``.
@@ -58,7 +54,7 @@ def pad_to_multiple(x: Tensor, stride: int, dims: int) -> Tensor:
 
 
 def periodic(x: Tensor, start: int, stop: int, dim: int) -> Tensor:
-    """Take samples ``start`` to ``stop`` along ``dim``, ``x`` being periodic; without copying if it holds them all."""
+    """Take samples ``start`` to ``stop`` of a periodic signal along ``dim``; a view where ``x`` holds them all."""
     n = x.shape[dim]
     if start >= 0 and stop <= n:
         return x.narrow(dim, start, stop - start)
@@ -83,32 +79,38 @@ def _check_input(x: Tensor, dims: int, what: str) -> None:
 
 
 class WaveletPacketAnalysis(nn.Module):
-    """Split a signal into wavelet packets, every band again at every level.
+    """Split a signal into wavelet packets: low and high frequencies, and both again at every level.
 
-    The channel of a packet is ``c * B + sum_j f_j B_1**(J-j)``, with ``B_1 = 4``, ``f = v + 2h`` for images (``v`` and
-    ``h`` are 1 for high-pass along height and width) and ``B_1 = 2`` for 1-D signals; ``B = B_1**J``.
+    The channel of a packet is ``c * B + sum_j f_j B_1**(J-j)``. For images ``B_1 = 4`` and ``f = v + 2h``, where ``v``
+    and ``h`` are 1 for high-pass along height and width; for 1-D signals ``B_1 = 2``. ``B = B_1**J``.
 
     Args:
         wavelet: Name of a discrete wavelet of PyWavelets.
         levels: Number of levels J.
         dims: 2 for images, 1 for waveforms.
-        backend: ``"torch"``, or ``"pytorch_wavelets"``: the same transform by that library, for comparison. That one
-            takes only sides on which it reconstructs.
 
     Raises:
         ValueError: An argument is out of range, or the wavelet unknown.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> analysis = wt.wavelets.WaveletPacketAnalysis("bior4.4", levels=3, dims=2)
+        >>> packets = analysis(torch.rand(1, 3, 256, 256))
+        >>> packets.shape  # 64 packets per color
+        torch.Size([1, 192, 32, 32])
+        >>> wt.wavelets.WaveletPacketSynthesis("bior4.4", levels=3, dims=2)(packets).shape
+        torch.Size([1, 3, 256, 256])
     """
 
     low_high: Tensor
 
-    def __init__(self, wavelet: str = "bior4.4", levels: int = 3, dims: int = 2, *, backend: Backend = "torch") -> None:
+    def __init__(self, wavelet: str = "bior4.4", levels: int = 3, dims: int = 2) -> None:
         super().__init__()
-        self.wavelet, self.levels, self.dims, self.backend = wavelet, *_check_geometry(levels, dims), backend
+        self.wavelet, self.levels, self.dims = wavelet, *_check_geometry(levels, dims)
         taps = analysis_taps(wavelet)
         self.start = taps.start
         self._float64 = torch.from_numpy(taps.values)  # no buffer: not every device has float64
         self.register_buffer("low_high", self._float64.float(), persistent=False)
-        self._library = _library_transform(wavelet, dims) if _check_backend(backend) else None
 
     @property
     def bands(self) -> int:
@@ -116,7 +118,7 @@ class WaveletPacketAnalysis(nn.Module):
         return 2 ** (self.dims * self.levels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Transform.
+        """Split a signal into packets.
 
         Args:
             x: ``(N, C, H, W)`` or ``(N, C, T)``, float32 or float64, every side at least ``2**levels``.
@@ -130,19 +132,13 @@ class WaveletPacketAnalysis(nn.Module):
         """
         _check_input(x, self.dims, "a signal")
         x = pad_to_multiple(x, 2**self.levels, self.dims)
-        if self._library is not None:
-            _check_library_size(x, self.wavelet, self.levels, self.dims)
-            self._library.to(x.dtype)
         for _ in range(self.levels):
-            if self._library is not None:
-                x = _library_split(self._library, x, self.dims)
-            else:
-                for axis in range(self.dims):  # last axis first: the width's bit is the higher one
-                    x = self._split(x, x.ndim - 1 - axis)
+            for axis in range(self.dims):  # last axis first: the width's bit is the higher one
+                x = self._split(x, x.ndim - 1 - axis)
         return x
 
     def _split(self, x: Tensor, dim: int) -> Tensor:
-        """Filter and halve ``dim``; the low and high band of channel c become channels 2c and 2c + 1."""
+        """Filter and halve ``dim``: the low and high part of channel c become channels 2c and 2c + 1."""
         taps = self.low_high.shape[1]
         x = periodic_pad(x, -self.start, max(0, self.start + taps - 2), dim)
         shape, stride = [1] * self.dims, [1] * self.dims
@@ -154,7 +150,7 @@ class WaveletPacketAnalysis(nn.Module):
 
     def extra_repr(self) -> str:
         """Show the geometry in ``repr``."""
-        return f"{self.wavelet!r}, levels={self.levels}, dims={self.dims}, backend={self.backend!r}"
+        return f"{self.wavelet!r}, levels={self.levels}, dims={self.dims}"
 
 
 class WaveletPacketSynthesis(nn.Module):
@@ -167,6 +163,16 @@ class WaveletPacketSynthesis(nn.Module):
 
     Raises:
         ValueError: An argument is out of range, or the wavelet unknown.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> wave = torch.rand(1, 2, 1000)
+        >>> packets = wt.wavelets.WaveletPacketAnalysis(levels=4, dims=1)(wave)
+        >>> packets.shape  # 16 packets per channel, of 63 frames
+        torch.Size([1, 32, 63])
+        >>> back = wt.wavelets.WaveletPacketSynthesis(levels=4, dims=1)(packets, size=(1000,))
+        >>> torch.allclose(back, wave, atol=1e-4)
+        True
     """
 
     low_high: Tensor
@@ -180,7 +186,7 @@ class WaveletPacketSynthesis(nn.Module):
         self.register_buffer("low_high", self._float64.float(), persistent=False)
 
     def forward(self, packets: Tensor, size: Sequence[int] | None = None) -> Tensor:
-        """Invert the transform.
+        """Rebuild the signal.
 
         Args:
             packets: ``(N, C * bands, h, w)`` or ``(N, C * bands, t)``, float32 or float64.
@@ -244,7 +250,7 @@ def crop(x: Tensor, size: Sequence[int] | None, stride: int, dims: int) -> Tenso
 
 
 def conv1x1(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Apply one matrix ``(out, in)`` at every location of ``(N, in, *size)``."""
+    """Multiply every cell of ``(N, in, *size)`` by one matrix ``(out, in)`` and add a bias."""
     shape = (*weight.shape, *[1] * (x.ndim - 2))
     return (F.conv2d if x.ndim == 4 else F.conv1d)(x, weight.view(shape), bias)
 
@@ -255,35 +261,3 @@ def _check_geometry(levels: int, dims: int) -> tuple[int, int]:
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")
     return levels, dims
-
-
-def _check_backend(backend: str) -> bool:
-    if backend not in ("torch", "pytorch_wavelets"):
-        raise ValueError(f"backend must be 'torch' or 'pytorch_wavelets', got {backend!r}")
-    return backend == "pytorch_wavelets"
-
-
-def _library_transform(wavelet: str, dims: int) -> nn.Module:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
-        import pytorch_wavelets  # slow to import, and only a yardstick
-
-    kind = pytorch_wavelets.DWTForward if dims == 2 else pytorch_wavelets.DWT1DForward
-    return kind(J=1, wave=wavelet, mode="periodization")
-
-
-def _check_library_size(x: Tensor, wavelet: str, levels: int, dims: int) -> None:
-    # On a side shorter than its filter at some level, the library wraps wrongly and says nothing.
-    least = analysis_taps(wavelet).length * 2 ** (levels - 1)
-    if min(x.shape[-dims:]) < least:
-        raise ValueError(
-            f"pytorch_wavelets is wrong below {least} samples per side at {levels} levels, "
-            f"got {tuple(x.shape[-dims:])}: use backend='torch'"
-        )
-
-
-def _library_split(transform: nn.Module, x: Tensor, dims: int) -> Tensor:
-    low, (high,) = transform(x)
-    if dims == 1:
-        return torch.stack([low, high], 2).flatten(1, 2)
-    return torch.cat([low.unsqueeze(2), high], 2).flatten(1, 2)  # LL, then high along height, width, both
