@@ -39,7 +39,11 @@ def missing(wavelet: str) -> str:
     """Name what lifting by this wavelet lacks in this process; empty if nothing."""
     if wavelet != _WAVELET:
         return f"the wavelet is {wavelet!r}, and only {_WAVELET!r} is lifted"
-    return "" if lifting() is not None else "numba is not installed, does not fit numpy, or is told not to compile"
+    if lifting() is not None:
+        return ""
+    return (
+        'numba is not installed (pip install "walloc_transforms[fast]"), does not fit numpy, or is told not to compile'
+    )
 
 
 def obstacle(x: Tensor) -> str:
