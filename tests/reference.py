@@ -31,7 +31,7 @@ class Case(NamedTuple):
     size: tuple[int, ...]
 
 
-def _case(kind: str, size: tuple[int, ...], **arguments: Any) -> Case:
+def make_case(kind: str, size: tuple[int, ...], **arguments: Any) -> Case:
     settings = {name: value for name, value in arguments.items() if name != "latent_dim"}
     return Case(kind, arguments, settings, size)
 
@@ -40,9 +40,9 @@ _TWO = {"channels": 3, "J": 3, "latent_dim": 12}
 _OLD = {"channels": 3, "J": 3, "latent_dim": 16}
 # The golden cases: small, every class of the reference, and by the version of the package that has it.
 CASES = {
-    "codec2d": _case("Codec2D", (48, 64), **_TWO, Ne=None, Nd=32, latent_bits=8, lightweight_encode=True),
-    "codec2d_deep": _case("Codec2D", (48, 64), **_TWO, Ne=64, Nd=32, latent_bits=4, lightweight_encode=False),
-    "codec1d": _case(
+    "codec2d": make_case("Codec2D", (48, 64), **_TWO, Ne=None, Nd=32, latent_bits=8, lightweight_encode=True),
+    "codec2d_deep": make_case("Codec2D", (48, 64), **_TWO, Ne=64, Nd=32, latent_bits=4, lightweight_encode=False),
+    "codec1d": make_case(
         "Codec1D",
         (2048,),
         channels=2,
@@ -54,7 +54,7 @@ CASES = {
         lightweight_encode=True,
         post_filter=True,
     ),
-    "codec1d_deep": _case(
+    "codec1d_deep": make_case(
         "Codec1D",
         (1024,),
         channels=2,
@@ -66,11 +66,11 @@ CASES = {
         lightweight_encode=False,
         post_filter=False,
     ),
-    "linear": _case("LinearCodec2D", (48, 64), **_TWO, latent_bits=8),
-    "residual": _case("ResidualCodec2D", (48, 64), **_TWO, latent_bits=8, num_stages=4),
-    "walloc_0.3.7": _case("Walloc", (48, 64), **_OLD, N=32, latent_bits=5),
-    "walloc_0.4.0": _case("Walloc", (48, 64), **_OLD, Ne=32, Nd=64, n_bits=5),
-    "walloc_0.6.0": _case("Walloc", (48, 64), **_OLD, Ne=None, Nd=32, latent_bits=3, lightweight_encode=True),
+    "linear": make_case("LinearCodec2D", (48, 64), **_TWO, latent_bits=8),
+    "residual": make_case("ResidualCodec2D", (48, 64), **_TWO, latent_bits=8, num_stages=4),
+    "walloc_0.3.7": make_case("Walloc", (48, 64), **_OLD, N=32, latent_bits=5),
+    "walloc_0.4.0": make_case("Walloc", (48, 64), **_OLD, Ne=32, Nd=64, n_bits=5),
+    "walloc_0.6.0": make_case("Walloc", (48, 64), **_OLD, Ne=None, Nd=32, latent_bits=3, lightweight_encode=True),
 }
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from walloc_transforms.codec import Codec, CodecConfig
-from walloc_transforms.codec.networks import build_decoder, build_network
+from walloc_transforms.codec.networks import build_decoder, build_network, make_network
 
 pytest.importorskip("diffusers")
 
@@ -31,9 +31,7 @@ def test_number_of_parameters(part: Any, options: dict[str, Any], expected: int)
         build_network(config, part, {}, "nothing")  # without taking memory
     del error
     with torch.device("meta"):
-        from walloc_transforms.codec.networks import _build
-
-        network = _build(config, part)
+        network = make_network(config, part)
     assert sum(p.numel() for p in network.parameters()) == expected
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 import walloc_transforms as wt
-from tests.reference import Case, _case, make_state, run_reference
+from tests.reference import Case, make_case, make_state, run_reference
 from walloc_transforms.codec import Codec
 
 with warnings.catch_warnings():
@@ -29,20 +29,22 @@ _STEREO = {"channels": 2, "J": 8, **_RGB, "post_filter": True}
 IMAGES = [(256, 256), (512, 768), (500, 741)]  # the last is no multiple of anything
 SECONDS = [(2**18,)]
 RELEASED = {
-    "RGB_16x": (_case("Codec2D", (), channels=3, J=3, latent_dim=12, **_RGB), IMAGES),
-    "RGB_4x": (_case("Codec2D", (), channels=3, J=3, latent_dim=48, **_RGB), IMAGES),
-    "stereo_5x": (_case("Codec1D", (), latent_dim=108, **_STEREO), SECONDS),
-    "stereo_20x": (_case("Codec1D", (), latent_dim=27, **_STEREO), SECONDS),
+    "RGB_16x": (make_case("Codec2D", (), channels=3, J=3, latent_dim=12, **_RGB), IMAGES),
+    "RGB_4x": (make_case("Codec2D", (), channels=3, J=3, latent_dim=48, **_RGB), IMAGES),
+    "stereo_5x": (make_case("Codec1D", (), latent_dim=108, **_STEREO), SECONDS),
+    "stereo_20x": (make_case("Codec1D", (), latent_dim=27, **_STEREO), SECONDS),
 }
 OTHERS = {
-    "linear": (_case("LinearCodec2D", (), channels=3, J=4, latent_dim=48, latent_bits=8), IMAGES),
-    "residual": (_case("ResidualCodec2D", (), channels=3, J=3, latent_dim=12, latent_bits=8, num_stages=4), IMAGES),
+    "linear": (make_case("LinearCodec2D", (), channels=3, J=4, latent_dim=48, latent_bits=8), IMAGES),
+    "residual": (make_case("ResidualCodec2D", (), channels=3, J=3, latent_dim=12, latent_bits=8, num_stages=4), IMAGES),
     "deep": (
-        _case("Codec2D", (), channels=3, J=4, Ne=128, Nd=128, latent_dim=48, latent_bits=4, lightweight_encode=False),
+        make_case(
+            "Codec2D", (), channels=3, J=4, Ne=128, Nd=128, latent_dim=48, latent_bits=4, lightweight_encode=False
+        ),
         IMAGES,
     ),
     "stereo_deep": (
-        _case(
+        make_case(
             "Codec1D",
             (),
             channels=2,

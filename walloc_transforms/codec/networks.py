@@ -18,7 +18,7 @@ from ..safe import check_tensors
 from .config import CodecConfig
 from .decoders import NetworkDecoder
 
-__all__ = ["build_decoder", "build_network"]
+__all__ = ["build_decoder", "build_network", "make_network"]
 
 
 def build_network(
@@ -42,7 +42,7 @@ def build_network(
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # those of other devices are left alone
         with torch.device("cpu" if state is None else "meta"):
-            network = _build(config, part)
+            network = make_network(config, part)
     if state is not None:
         check_tensors(state, {name: tuple(value.shape) for name, value in network.state_dict().items()}, what)
         network.load_state_dict(dict(state), assign=True)
@@ -75,7 +75,8 @@ def build_decoder(config: CodecConfig, state: Mapping[str, Tensor] | None = None
     return decoder.requires_grad_(False)
 
 
-def _build(config: CodecConfig, part: Literal["encoder", "decoder"]) -> nn.Module:
+def make_network(config: CodecConfig, part: Literal["encoder", "decoder"]) -> nn.Module:
+    """Make the modules of a network on the current device, with the values that diffusers gives them."""
     try:
         from diffusers.models.autoencoders import autoencoder_oobleck, vae
     except ImportError as error:
