@@ -1,4 +1,4 @@
-"""Files that are whole or not there at all, and tensors that are checked before they are believed."""
+"""Write files that are there whole or not at all, and check tensors before they are used."""
 
 import contextlib
 import os
@@ -13,6 +13,11 @@ __all__ = ["check_tensors", "write_atomically"]
 
 def check_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
     """Compare the names, shapes and values of tensors with those that are expected.
+
+    Args:
+        state: The tensors by name.
+        shapes: The expected shapes by name.
+        what: Where the tensors come from, for messages.
 
     Raises:
         ValueError: A tensor is missing, unexpected, of another shape, not float32 or not finite; it is named.
@@ -29,7 +34,7 @@ def check_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, .
 
 
 def write_atomically(file: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all."""
+    """Write a file so that it is there whole or not at all: under a temporary name, then renamed."""
     partial = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         partial.write_bytes(content)

@@ -511,6 +511,7 @@ BOMBS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("value", "accepted"), BOMBS, ids=range(len(BOMBS)))
 def test_bombs(value: bytes, accepted: bool, tmp_path: Path) -> None:
     file = pickled(tmp_path / "x.pth", in_dict(value), s0=bytes(16))
@@ -669,7 +670,7 @@ def test_longer_than_the_file(file: Path) -> None:
 
 def test_cut_off_anywhere(file: Path) -> None:
     content = file.read_bytes()
-    for length in range(0, len(content), 3):
+    for length in range(0, len(content), 7):
         file.write_bytes(content[:length])
         refused(file, "damaged or cut off|no zip archive")
 
@@ -677,7 +678,7 @@ def test_cut_off_anywhere(file: Path) -> None:
 @pytest.mark.slow
 def test_flipped_bits_are_noticed_or_do_not_matter(file: Path) -> None:
     content, expected = file.read_bytes(), torch.load(file, weights_only=True)
-    for position in range(len(content)):
+    for position in range(0, len(content), 3):
         damaged = bytearray(content)
         damaged[position] ^= 1 << position % 8
         file.write_bytes(damaged)

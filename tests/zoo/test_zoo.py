@@ -237,6 +237,7 @@ def test_variant_is_for_repositories(tmp_path: Path) -> None:
             wt.load_codec(codec, variant="RGB_16x")
 
 
+@pytest.mark.slow
 def test_cache_offline(tmp_path: Path) -> None:
     """The hub's own library finds what it downloaded earlier, by branch and by commit."""
     commit = "0123456789abcdef0123456789abcdef01234567"

@@ -6,8 +6,8 @@
     jpegls   3        imagecodecs (extra coders)     16 channels
     ans      4        constriction (extra coders)    a channel
 
-``docs/coders.md`` says what they give. A stream holds nothing that shape and dtype tell already: headers of WebP and
-JPEG-LS are cut off and made again, so that no stream asks for more memory than the shape does.
+``docs/coders.md`` compares them. A stream repeats nothing that shape and dtype tell. The writer cuts off the headers of
+WebP and JPEG-LS and the reader makes them again, so that no stream asks for more memory than the shape does.
 """
 
 import importlib
@@ -35,12 +35,12 @@ _INT8, _INT16 = np.dtype(np.int8), np.dtype(np.int16)
 
 
 class Coder:
-    """What every coder is.
+    """Encode channels of integers to byte streams, and decode them.
 
     Attributes:
-        name: What users call it.
-        number: What files call it; never given to another.
-        dtypes: What it stores.
+        name: The name for users.
+        number: The number in files; it is never given to another coder.
+        dtypes: The dtypes of codes that the coder stores.
     """
 
     name: ClassVar[str]
@@ -48,11 +48,17 @@ class Coder:
     dtypes: ClassVar[tuple[np.dtype, ...]] = (_INT8, _INT16)
 
     def channels_per_stream(self, shape: Shape) -> int:
-        """How many consecutive channels of ``(D, h, w)`` share a stream, the last one possibly fewer."""
+        """Return how many consecutive channels of ``(D, h, w)`` share a stream; the last one may have fewer."""
         return 1
 
     def encode(self, codes: NDArray) -> list[bytes]:
-        """Encode ``(D, h, w)``, no side of which is zero.
+        """Encode channels.
+
+        Args:
+            codes: ``(D, h, w)``, no side zero.
+
+        Returns:
+            The streams.
 
         Raises:
             ValueError: The coder cannot hold the dtype or the shape.
@@ -64,10 +70,10 @@ class Coder:
         """Decode the first channels.
 
         Args:
-            streams: Those that hold the first ``channels``, or more, which are not looked at.
-            shape: ``(D, h, w)`` of everything that was encoded.
-            dtype: Of what was encoded.
-            channels: From 1 to D.
+            streams: The streams that hold these channels. More may follow; they are not looked at.
+            shape: ``(D, h, w)`` of all that was encoded.
+            dtype: The dtype of the codes.
+            channels: Number of channels to decode, from 1 to D.
 
         Returns:
             ``(channels, h, w)``.
@@ -97,14 +103,14 @@ def _import(package: str, coder: str) -> Any:
 
 
 class Zlib(Coder):
-    """Deflate with runs as its only matches (``Z_RLE``): in what is close to noise, others cost time and gain nothing.
+    """Deflate with no matches but runs (``Z_RLE``): latents are close to noise, where a search finds nothing else.
 
-    The first byte of a stream says whether codes are predicted, by the mean of the left and the upper neighbor: smooth
-    channels are. int16 is stored with signs in the lowest bit, all low bytes before all high ones.
+    The first byte of a stream says whether codes are predicted by the mean of the left and the upper neighbor, which
+    pays for smooth channels. int16 codes have their sign in the lowest bit, and all low bytes precede all high ones.
     """
 
     name, number = "zlib", 1
-    gain = 0.8  # predict if it makes codes so much smaller
+    gain = 0.8  # predict where residuals have at most this share of the size of codes
 
     def encode(self, codes: NDArray) -> list[bytes]:
         mean = np.zeros_like(codes)
@@ -158,7 +164,7 @@ class Zlib(Coder):
 
     @staticmethod
     def _add_means(codes: NDArray) -> NDArray:
-        """Undo the prediction, diagonal by diagonal: what a diagonal is predicted from lies on the one before."""
+        """Undo the prediction, diagonal by diagonal: each is predicted from the one before."""
         n, h, w = codes.shape
         x = codes.astype(np.int32)
         half = 1 << (8 * codes.itemsize - 1)
@@ -175,7 +181,7 @@ class Zlib(Coder):
 
 
 class WebP(Coder):
-    """Lossless WebP of an RGB mosaic (:mod:`walloc_transforms.files.mosaic`), by Pillow; missing channels are zero."""
+    """Lossless WebP of an RGB mosaic (:mod:`walloc_transforms.files.mosaic`), by Pillow; it is filled up with zeros."""
 
     name, number, dtypes = "webp", 2, (_INT8,)
 
@@ -208,7 +214,7 @@ class WebP(Coder):
         return latents.numpy()
 
     def _head(self, shape: Shape, dtype: np.dtype) -> tuple[bytes, int]:
-        """The head of the bit stream, which has the size of the image, and the channels that the mosaic has."""
+        """Return the head of the bit stream, which holds the size of the image, and the channels of the mosaic."""
         self._check_dtype(dtype)
         side = math.isqrt(-(-shape[0] // 3) - 1) + 1
         height, width = side * shape[1], side * shape[2]
@@ -218,7 +224,7 @@ class WebP(Coder):
 
 
 class JpegLs(Coder):
-    """JPEG-LS of channels below each other, by imagecodecs: its contexts learn from one channel for the next."""
+    """JPEG-LS, by imagecodecs, of channels stacked into one image: contexts learned from one serve the next."""
 
     name, number = "jpegls", 3
 
@@ -235,7 +241,7 @@ class JpegLs(Coder):
             plane = planes[start : start + group].reshape(-1, codes.shape[2])
             head = self._head(codes.shape, plane.shape, codes.dtype)
             content = bytes(jpegls_encode(plane))
-            # Between the start and the frame the encoder puts an application's segments, which say nothing new.
+            # The encoder puts an application's segments between the start and the frame. They tell nothing new.
             begin = content.find(head[2:])
             if begin < 0 or not content.endswith(b"\xff\xd9"):
                 raise RuntimeError("imagecodecs wrote a JPEG-LS file of another kind than was asked for")

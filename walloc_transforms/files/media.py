@@ -19,11 +19,8 @@ __all__ = ["IMAGE_SUFFIXES", "READ_ERRORS", "SOUND_SUFFIXES", "find_files", "rea
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
 SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 
-READ_ERRORS = (
-    OSError,
-    ValueError,
-    ImportError,
-)  # what reading, encoding and writing a file may raise; a bug is another
+# What reading, encoding and writing a file may raise. Anything else is a bug.
+READ_ERRORS = (OSError, ValueError, ImportError)
 
 
 def find_files(inputs: Iterable[Path], suffixes: tuple[str, ...]) -> Iterator[tuple[Path, Path]]:

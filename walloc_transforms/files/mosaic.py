@@ -1,10 +1,10 @@
 """Latents as ordinary image files: integer latent channels tiled into the planes of a Pillow image.
 
 The layout is the reference's. With P planes and ``P * n**2`` channels, channel ``p * n**2 + i * n + j`` is the tile in
-row i and column j of plane p; codes of b bits are stored as ``code + 2**(b - 1)``. Channels that are missing to the
-next ``P * n**2`` are filled with code 0.
+row i and column j of plane p. A code of b bits is stored as ``code + 2**(b - 1)``. Fewer channels are filled up with
+code 0.
 
-An image does not tell how many of its channels are real, so :func:`save_mosaic` notes it in the file, as Exif data that
+The pixels do not tell how many channels are real. :func:`save_mosaic` notes the number in the file, as Exif data that
 other readers ignore.
 """
 
@@ -26,7 +26,7 @@ from ..safe import write_atomically
 __all__ = ["latents_to_pil", "pil_to_latents", "save_mosaic"]
 
 _PLANES = {"L": 1, "RGB": 3, "CMYK": 4}
-# The pairs of a mode and a format that stay lossless: for others Pillow converts the image to RGB and says nothing.
+# The pairs of a mode and a format that are lossless. Others, Pillow converts to RGB without a word.
 _LOSSLESS: dict[tuple[str, str], dict[str, Any]] = {
     ("L", ".png"): {},
     ("RGB", ".png"): {},
@@ -39,13 +39,13 @@ _NOTE_PATTERN = re.compile(r"walloc latents: (\d{1,9}) channels of ([2-8]) bits 
 
 
 def latents_to_pil(latents: Tensor, mode: str = "RGB", *, bits: int = 8) -> list[Image.Image]:
-    """Tile rounded latents into images.
+    """Tile rounded latents into images, losslessly.
 
     Args:
         latents: ``(N, D, h, w)`` or ``(D, h, w)``, of any dtype, integers from ``-2**(bits - 1)`` to
             ``2**(bits - 1) - 1``.
         mode: ``"L"``, ``"RGB"`` or ``"CMYK"``: 1, 3 or 4 planes.
-        bits: Of a code, from 2 to 8: ``codec.config.latent_bits``.
+        bits: Bits of a code, from 2 to 8: ``codec.config.latent_bits``.
 
     Returns:
         One image of ``(n * h, n * w)`` pixels for each of the N. Save it with :func:`save_mosaic`.
@@ -115,7 +115,7 @@ def pil_to_latents(images: Sequence[Image.Image], channels: int | None = None, *
     Args:
         images: Images of one size and mode.
         channels: Latent channels D. Default: what the images say. Files of other writers do not say it.
-        bits: Of a code. Default: what the images say, or 8.
+        bits: Bits of a code. Default: what the images say, or 8.
 
     Returns:
         Int8 latents ``(N, D, h, w)``.
@@ -171,7 +171,7 @@ def _read_note(image: Image.Image) -> tuple[int, int] | None:
 
 
 def _grid(channels: int, mode: str) -> tuple[int, int]:
-    """Planes, and tiles along each side of one, that hold so many channels."""
+    """Return the number of planes, and of tiles along each side of a plane, that hold the channels."""
     if mode not in _PLANES:
         raise ValueError(f"mode must be one of {', '.join(_PLANES)}, got {mode!r}")
     if channels < 1:

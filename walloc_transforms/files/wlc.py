@@ -110,11 +110,10 @@ def load_latents(file: str | os.PathLike[str], *, channels: int | None = None) -
         ImportError: Its coder needs a package that is not installed.
 
     Example:
-        >>> import pathlib, tempfile, torch, walloc_transforms as wt
-        >>> file = pathlib.Path(tempfile.mkdtemp()) / "image.wlc"
+        >>> import torch, walloc_transforms as wt
         >>> latents = wt.functional.encode_image(torch.rand(3, 60, 90), "rgb_16x", quantize=True)
-        >>> _ = wt.save_latents(file, latents, "rgb_16x")
-        >>> stored = wt.load_latents(file)
+        >>> length = wt.save_latents("image.wlc", latents, "rgb_16x")
+        >>> stored = wt.load_latents("image.wlc")
         >>> stored.codec, stored.size, stored.latents.dtype
         ('rgb_16x', (60, 90), torch.int8)
     """

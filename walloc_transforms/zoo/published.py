@@ -1,17 +1,17 @@
-"""The checkpoints of the reference implementation (``.pth``), read as codecs.
+"""Read checkpoints of the reference implementation (``.pth``) as codecs.
 
-Names of their tensors, and what becomes of them:
+Their tensors:
 
     wt.*, iwt.*                         taps of the wavelet: compared with ours
     encoder.0.weight, .bias             a linear encoder
     encoder.0.conv_in.*, .conv1.*, ...  an encoder network (autoencoder_kl, oobleck)
-    encoders.i.*, decoders.i.*          linear stages, each coding what the ones before it left
-    decoder.1.*                         the decoder, linear or a network, after the companding, which is decoder.0
+    encoders.i.*, decoders.i.*          linear stages; each codes the error of the ones before it
+    decoder.1.*                         the decoder, linear or a network; decoder.0 is the companding
     decoder.0.*                         the decoder of a codec before version 1.0, which clips instead of companding
     post.*                              a filter on the decoded waveform
 
-The geometry is that of the tensors. What they do not tell, the number of bits above all, is taken from the JSON file
-beside the checkpoint, from the configuration pickled in it, or from the name of a known file.
+Their shapes tell the geometry. The rest, above all the number of bits, comes from the JSON file beside the checkpoint,
+from the configuration pickled in it, or from the name of a known file.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from .checkpoints import InertRecord, LazyTensor, read_checkpoint
 
 __all__ = ["read_published"]
 
-# Bits of the published files whose name does not tell them; "nf8" in a name does.
+# Bits of the published files that do not tell them by "nf8" in their name.
 _BITS = {
     "RGB_16x": 8,
     "RGB_4x": 8,
@@ -46,7 +46,7 @@ _KNOWN = re.compile(r"(encoder\.0|encoders\.\d+|decoder\.[01]|decoders\.\d+|post
 
 
 def read_published(file: str | os.PathLike[str], settings: str | os.PathLike[str] | None = None) -> Codec:
-    """Read a checkpoint of the reference implementation; of its decoder, if that is a network, only the shapes.
+    """Read a checkpoint of the reference implementation. A decoder network is read when something is decoded.
 
     Args:
         file: The ``.pth`` file.
@@ -92,7 +92,7 @@ class _Part(NamedTuple):
         return self.tensors[name].shape[axis]
 
     def width(self, hidden: str) -> int:
-        """Hidden channels: those of the tensor called ``hidden`` in an Oobleck network."""
+        """Return the number of hidden channels; in an Oobleck network, that of the tensor ``hidden``."""
         names = {"linear": "", "autoencoder_kl": "conv_in.weight", "oobleck": hidden}
         return 0 if self.kind == "linear" else self.size(names[self.kind], 0)
 
@@ -207,7 +207,7 @@ def _read_fields(content: Mapping[str, Any], settings: Path) -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    """Show a value of a stranger, which may be containers that share and nest without end."""
+    """Show a value from a file in a message: containers may share and nest without end, so only their type."""
     return repr(value)[:100] if isinstance(value, str | int | float | None) else f"a {type(value).__name__}"
 
 
@@ -226,7 +226,7 @@ def _check_wavelet(state: Mapping[str, LazyTensor], config: CodecConfig) -> None
 
 
 def _convert(parts: _Parts) -> tuple[dict[str, Tensor], "_NetworkSource | None"]:
-    """Rename the tensors to ours, and leave a decoder network to be read later."""
+    """Give the tensors our names; a decoder network is left in the file."""
     tensors: dict[str, Tensor] = {}
     source, decoders = None, []
     if parts.encoders[0].kind != "linear":
@@ -242,7 +242,7 @@ def _convert(parts: _Parts) -> tuple[dict[str, Tensor], "_NetworkSource | None"]
         tensors["weight"] = torch.cat([weight for weight, _ in encoders])
         tensors["bias"] = torch.cat([bias for _, bias in encoders])
         if len(encoders) > 1:
-            # A stage sees what is left by the decoders before it, biases included: put these into its own bias.
+            # A stage encodes the error of the stages before it, biases included: put these into its own bias.
             before = torch.stack([bias for _, bias in decoders]).cumsum(0)
             taken = [weight @ bias for (weight, _), bias in zip(encoders[1:], before, strict=False)]
             tensors["bias"] -= torch.cat([torch.zeros(len(encoders[0][1])), *taken])
@@ -258,7 +258,7 @@ def _linear(part: _Part) -> tuple[Tensor, Tensor]:
 
 @dataclasses.dataclass(frozen=True)
 class _NetworkSource:
-    """A decoder network still in its checkpoint."""
+    """A decoder network that has not been read yet; a call reads it from its checkpoint."""
 
     network: _Part
     post: dict[str, LazyTensor]
@@ -269,7 +269,7 @@ class _NetworkSource:
 
 
 def _network(part: _Part) -> dict[str, Tensor]:
-    """Read the tensors of a network, and multiply out its weight normalization: ``g * v / |v|`` per output."""
+    """Read the tensors of a network, with weight normalization multiplied out: ``g * v / |v|`` per output."""
     state = {name: value.read() for name, value in part.tensors.items()}
     for name in [name for name in state if name.endswith("weight_v")]:
         v, g = state.pop(name), state.pop(name.removesuffix("_v") + "_g", None)

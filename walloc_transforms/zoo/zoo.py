@@ -171,7 +171,7 @@ def _download(repo: str, variant: str | None, revision: str | None) -> Codec:
         for part, file in codec.sources.items():
             if isinstance(file, TensorFile):
                 codec.sources[part] = _HubFile(repo, revision, file)
-        codec.config = dataclasses.replace(codec.config, name=repo)  # by which latents can name it
+        codec.config = dataclasses.replace(codec.config, name=repo)  # latents keep this name
         return codec
     from .published import read_published
 
@@ -181,7 +181,7 @@ def _download(repo: str, variant: str | None, revision: str | None) -> Codec:
     except ConnectionError as error:
         if not _is_absent(error.__cause__):
             raise
-        settings = checkpoint.with_suffix(".json")  # older checkpoints have none; the reader says what is missing then
+        settings = checkpoint.with_suffix(".json")  # older checkpoints have none, and the reader says what is missing
     codec = read_published(checkpoint, settings)
     codec.config = dataclasses.replace(codec.config, name=f"{repo}:{variant}", source=f"{variant}.pth of {repo}")
     return codec
@@ -217,7 +217,7 @@ def fetch(repo: str, file: str, revision: str | None) -> Path:
 
 @dataclass(frozen=True)
 class _HubFile:
-    """A decoder network or refiner of a repository, downloaded when it is needed."""
+    """A decoder network or refiner of a repository; a call downloads and reads it."""
 
     repo: str
     revision: str | None
