@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from .stems import WallocPatchEmbed as WallocPatchEmbed
     from .stems import WallocStem as WallocStem
     from .stems import fit_stem as fit_stem
-    from .stems import load_pretrained as load_pretrained
+    from .stems import load_model as load_model
     from .stems import replace_stem as replace_stem
-    from .stems import save_pretrained as save_pretrained
+    from .stems import save_model as save_model
     from .transforms import WallocDecode as WallocDecode
     from .transforms import WallocEncode as WallocEncode
     from .zoo import CodecInfo as CodecInfo
@@ -52,9 +52,9 @@ _PUBLIC = {
         "WallocPatchEmbed",
         "WallocStem",
         "fit_stem",
-        "load_pretrained",
+        "load_model",
         "replace_stem",
-        "save_pretrained",
+        "save_model",
     ],
     "transforms": ["WallocDecode", "WallocEncode"],
     "wavelets": [],

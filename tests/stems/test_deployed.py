@@ -29,7 +29,7 @@ def make(name: str, **options: Any) -> Any:
 
 
 def images(batch: int = 2) -> torch.Tensor:
-    return torch.rand(batch, 3, 64, 64) - 0.5
+    return torch.rand(batch, 3, 64, 64)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -109,7 +109,7 @@ def test_trainable_codec() -> None:
 def test_strides_below_the_codecs(stride: int, layout: Any) -> None:
     """Every latent becomes a block of cells: channel c * r**2 + i * r + j of the projection is row i, column j."""
     codec = stem_codec()
-    stem = wt.WallocStem(codec, 5, stride=stride, layout=layout)
+    stem = wt.WallocStem(codec, 5, stride=stride, output_fmt=layout)
     x, r = images()[:, :, :, :48], 8 // stride
     y = stem(x)
     z = nn.functional.conv2d(codec.normalize(codec.encode(x)), stem.proj.weight, stem.proj.bias)
@@ -162,7 +162,7 @@ def test_timms_loader(tmp_path: Path) -> None:
         seen = 0
         for x, labels in loader:
             assert x.shape[1:] == (3, 64, 64)
-            assert -0.5 <= float(x.min()) < float(x.max()) <= 0.5
+            assert 0 <= float(x.min()) < float(x.max()) <= 1
             loss = nn.functional.cross_entropy(model.train(training)(x), labels)
             assert torch.isfinite(loss)
             seen += len(labels)

@@ -13,10 +13,11 @@ from timm.models import FeatureListNet, get_model_input_config, group_parameters
 from timm.models.resnet import BasicBlock, ResNet
 from timm.optim import param_groups_layer_decay  # pyright: ignore[reportPrivateImportUsage]
 from torch import Tensor, nn
+from torchvision.models import resnet18
 
 from tests.helpers import pixels, stem_codec
 from walloc_transforms.codec import Codec, CodecConfig
-from walloc_transforms.stems.replace import StemInfo, WallocStem, replace_stem
+from walloc_transforms.stems import StemInfo, WallocStem, replace_stem
 
 SMALL_VIT = {"depth": 2, "embed_dim": 48, "num_classes": 7}
 SMALL_RESNET = {"layers": (1, 1, 1, 1), "channels": (16, 24, 32, 40), "num_classes": 7}
@@ -107,7 +108,7 @@ def test_metadata(codec: Codec, name: str) -> None:
         assert model.in_chans == shape[0]
         assert model.pretrained_cfg["first_conv"] is None
         data = resolve_model_data_config(model)
-        assert (data["input_size"], data["mean"], data["std"]) == ((3, side, side), (0.5,) * 3, (1.0,) * 3)
+        assert (data["input_size"], data["mean"], data["std"]) == ((3, side, side), (0.0,) * 3, (1.0,) * 3)
         assert get_model_input_config(model)["input_size"] == (shape[0], side, side)
         assert get_model_input_config(model)["first_conv"] is None
         x = torch.zeros(1, *shape)
@@ -240,14 +241,14 @@ def test_timm_transforms_yield_the_range_of_the_codec(codec: Codec) -> None:
     transform: Any = create_transform(**resolve_model_data_config(model))
     black, white = (transform(Image.new("RGB", (500, 600), value)) for value in ("black", "white"))
     assert black.shape == (3, 448, 448)
-    assert (black.unique().tolist(), white.unique().tolist()) == ([-0.5], [0.5])
+    assert (black.unique().tolist(), white.unique().tolist()) == ([0.0], [1.0])
     assert model.pretrained_cfg["test_input_size"] == (3, 576, 576)
     block: Any = BasicBlock
     direct: Any = ResNet(block, **SMALL_RESNET)  # without any metadata
     assert resolve_model_data_config(replace_stem(direct, codec)) | {"crop_pct": 0} == {
         "input_size": (3, 448, 448),
         "interpolation": "bicubic",
-        "mean": (0.5,) * 3,
+        "mean": (0.0,) * 3,
         "std": (1.0,) * 3,
         "crop_pct": 0,
         "crop_mode": "center",
@@ -346,8 +347,10 @@ def test_replace_refuses(codec: Codec) -> None:
             ValueError, match=rf"{type(model).__name__} are not supported: .*{reason}.*supported are ViT"
         ):
             replace_stem(model, codec)
-    with pytest.raises(ValueError, match=r"models of class Linear are not supported; supported are ViT"):
+    with pytest.raises(ValueError, match=r"torch\.nn\.modules\.linear\.Linear is not a timm model; supported are ViT"):
         replace_stem(nn.Linear(2, 2), codec)
+    with pytest.raises(ValueError, match=r"torchvision\.models\.resnet\.ResNet is not a timm model; supported are ViT"):
+        replace_stem(resnet18(), codec)
     hybrid = timm.create_model("vit_tiny_r_s16_p8_224", depth=1)
     with pytest.raises(ValueError, match="has a HybridEmbed of its own"):
         replace_stem(hybrid, codec)

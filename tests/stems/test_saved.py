@@ -14,7 +14,8 @@ from torch import nn
 
 import walloc_transforms as wt
 from tests.helpers import make_codec, stem_codec
-from walloc_transforms.stems.layers import find_stem, swap_stem
+from walloc_transforms.stems import plan_replacement, put_stem
+from walloc_transforms.stems.layers import find_stem
 
 ARGS: dict[str, Any] = {"layers": (1, 1, 1, 1), "channels": (16, 24, 32, 40)}
 
@@ -26,7 +27,7 @@ def make(**options: Any) -> Any:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    wt.save_pretrained(make(), tmp_path / "model", model_args=ARGS)
+    wt.save_model(make(), tmp_path / "model", model_args=ARGS)
     return tmp_path / "model"
 
 
@@ -35,10 +36,10 @@ def folder(tmp_path: Path) -> Path:
 def test_there_and_back(tmp_path: Path, kind: Any, match: Any) -> None:
     model = make(input=kind, match=match)
     x = torch.rand(2, *model.walloc.input_shape)
-    wt.save_pretrained(model, tmp_path, model_args=ARGS)
+    wt.save_model(model, tmp_path, model_args=ARGS)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     random = torch.get_rng_state()
-    again = wt.load_pretrained(tmp_path)
+    again = wt.load_model(tmp_path)
     assert torch.equal(torch.get_rng_state(), random)
     assert torch.equal(again(x), model(x))
     assert again.walloc == model.walloc
@@ -48,11 +49,12 @@ def test_there_and_back(tmp_path: Path, kind: Any, match: Any) -> None:
 
 
 def test_options_of_the_stem(tmp_path: Path) -> None:
-    model = make(input="latents")
-    stem = find_stem(model)
-    swap_stem(model, wt.WallocStem(stem.codec, stem.out_channels, stride=4, input="latents", neighbors=1, expand=True))
-    wt.save_pretrained(model, tmp_path, model_args=ARGS)
-    again = wt.load_pretrained(tmp_path)
+    codec, model = stem_codec(), timm.create_model("resnet18", **ARGS).eval()
+    plan = plan_replacement(model, codec, "resolution")
+    options: dict[str, Any] = {"stride": plan.stride, "input": "latents", "neighbors": 1, "expand": True}
+    put_stem(model, plan, wt.WallocStem(codec, plan.channels, **options))
+    wt.save_model(model, tmp_path, model_args=ARGS)
+    again = wt.load_model(tmp_path)
     x = torch.randn(1, *model.walloc.input_shape) * 20
     assert torch.equal(again(x), model(x))
     assert find_stem(again).proj.kernel_size == (3, 3)
@@ -60,9 +62,9 @@ def test_options_of_the_stem(tmp_path: Path) -> None:
 
 def test_half_precision(tmp_path: Path) -> None:
     model = make().to(torch.bfloat16)
-    wt.save_pretrained(model, tmp_path, model_args=ARGS)
-    again = wt.load_pretrained(tmp_path)
-    x = torch.rand(1, 3, 64, 64) - 0.5
+    wt.save_model(model, tmp_path, model_args=ARGS)
+    again = wt.load_model(tmp_path)
+    x = torch.rand(1, 3, 64, 64)
     assert torch.equal(again(x), model(x))
     assert again.fc.weight.dtype == torch.bfloat16
     assert find_stem(again).codec.weight.dtype == torch.float32
@@ -74,9 +76,9 @@ def test_codec_with_a_network_decoder(tmp_path: Path) -> None:
     codec.load_decoder()
     model = wt.replace_stem(timm.create_model("resnet18", **ARGS), codec).eval()
     assert find_stem(model).codec.decoder is None  # the model does not carry it along
-    wt.save_pretrained(model, tmp_path, model_args=ARGS)
-    x = torch.rand(1, 3, 64, 64) - 0.5
-    assert torch.equal(wt.load_pretrained(tmp_path)(x), model(x))
+    wt.save_model(model, tmp_path, model_args=ARGS)
+    x = torch.rand(1, 3, 64, 64)
+    assert torch.equal(wt.load_model(tmp_path)(x), model(x))
 
 
 def test_repository(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,8 +89,8 @@ def test_repository(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return str(folder / file)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    x = torch.rand(1, 3, 64, 64) - 0.5
-    assert torch.equal(wt.load_pretrained("owner/name", revision="v1")(x), wt.load_pretrained(folder)(x))
+    x = torch.rand(1, 3, 64, 64)
+    assert torch.equal(wt.load_model("owner/name", revision="v1")(x), wt.load_model(folder)(x))
     assert asked == [("owner/name", "config.json", "v1"), ("owner/name", "model.safetensors", "v1")]
 
 
@@ -102,15 +104,15 @@ def test_repository(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_wrong_arguments(tmp_path: Path, model_args: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        wt.save_pretrained(make(), tmp_path, model_args=model_args)
+        wt.save_model(make(), tmp_path, model_args=model_args)
     assert not any(tmp_path.iterdir())
 
 
 def test_other_models(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has 0 WaLLoC stems, expected one"):
-        wt.save_pretrained(timm.create_model("resnet18"), tmp_path)
+        wt.save_model(timm.create_model("resnet18"), tmp_path)
     with pytest.raises(ValueError, match=r"was not made by timm\.create_model and replace_stem"):
-        wt.save_pretrained(nn.Sequential(wt.WallocStem("rgb_16x", 4, stride=8)), tmp_path)
+        wt.save_model(nn.Sequential(wt.WallocStem("rgb_16x", 4, stride=8)), tmp_path)
 
 
 def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
@@ -123,7 +125,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     ("change", "match"),
     [
         (lambda f: f.update(format="x"), "does not describe a model"),
-        (lambda f: f.update(version=2), "of version 2: this release reads version 1"),
+        (lambda f: f.update(version=3), "of version 3: this release reads versions 1 and 2"),
         (lambda f: f.pop("codec"), "expected the fields"),
         (lambda f: f.update(more=1), "expected the fields"),
         (lambda f: f.update(sha256="0" * 64), "is damaged or belongs to another config"),
@@ -144,21 +146,21 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 def test_damaged_config(folder: Path, change: Callable[[dict[str, Any]], Any], match: str) -> None:
     edit(folder, change)
     with pytest.raises(ValueError, match=match):
-        wt.load_pretrained(folder)
+        wt.load_model(folder)
 
 
 def test_damaged_files(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no folder of a model: it has no config\.json"):
-        wt.load_pretrained(tmp_path)
+        wt.load_model(tmp_path)
     weights = folder / "model.safetensors"
     content = weights.read_bytes()
     weights.write_bytes(content[:-1])
     with pytest.raises(ValueError, match="is damaged"):
-        wt.load_pretrained(folder)
+        wt.load_model(folder)
     weights.unlink()
     with pytest.raises(FileNotFoundError, match=r"it has no model\.safetensors"):
-        wt.load_pretrained(folder)
+        wt.load_model(folder)
     (folder / "config.json").write_text("{")
     weights.write_bytes(safetensors.torch.save({}))
     with pytest.raises(ValueError, match="is no JSON file"):
-        wt.load_pretrained(folder)
+        wt.load_model(folder)

@@ -5,13 +5,13 @@ import timm
 import torch
 from torch import nn
 
-from walloc_transforms.stems.tracing import count_macs, output_shapes, trace_units
+from walloc_transforms.stems.tracing import Trace
 
 
 def test_units_of_a_resnet() -> None:
     model = timm.create_model("resnet18d")
     stem = ("conv1", "bn1", "act1", "maxpool")
-    units = trace_units(model, (3, 64, 64), stem)
+    units = Trace(model, (3, 64, 64)).units(stem)
     assert [unit.path for unit in units[:9]] == [*[f"conv1.{i}" for i in range(7)], "bn1", "act1"]
     assert units[9] == ("maxpool", (64, 16, 16))
     # Blocks are units as a whole: what is in them only looks like a chain, as a residual is added in place.
@@ -37,22 +37,22 @@ def test_units(name: str, expected: list[str]) -> None:
     model: Any = timm.create_model(name)
     side = model.pretrained_cfg["input_size"][-1]
     stem = ("patch_embed",) if "vit_tiny" in name else ("stem",)
-    assert [unit.path for unit in trace_units(model, (3, side, side), stem)][: len(expected)] == expected
+    assert [unit.path for unit in Trace(model, (3, side, side)).units(stem)][: len(expected)] == expected
 
 
 def test_parallel_parts_are_one_unit() -> None:
     model = timm.create_model("hgnetv2_b0")  # two branches in its stem
-    assert trace_units(model, (3, 64, 64), ("stem",))[0] == ("stem", (16, 16, 16))
+    assert Trace(model, (3, 64, 64)).units(("stem",))[0] == ("stem", (16, 16, 16))
 
 
 def test_macs_against_hand_count() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.Flatten(), nn.Linear(8 * 4 * 6, 5))
-    assert count_macs(model, (3, 4, 6)) == 3 * 8 * 9 * 24 + 192 * 5
+    assert Trace(model, (3, 4, 6)).macs == 3 * 8 * 9 * 24 + 192 * 5
 
 
 def test_output_shapes() -> None:
     model = nn.Sequential(nn.Conv2d(3, 8, 3, stride=2), nn.ReLU())
-    assert output_shapes(model, (3, 9, 11)) == {"0": (8, 4, 5), "1": (8, 4, 5)}
+    assert Trace(model, (3, 9, 11)).shapes == {"0": (8, 4, 5), "1": (8, 4, 5)}
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -61,8 +61,7 @@ def test_nothing_is_changed(training: bool) -> None:
     model.layer1.eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     modes = [module.training for module in model.modules()]
-    trace_units(model, (3, 64, 64), ("conv1",))
-    count_macs(model, (3, 64, 64))
+    Trace(model, (3, 64, 64)).units(("conv1",))
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())

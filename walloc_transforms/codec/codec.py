@@ -120,7 +120,7 @@ class Codec(nn.Module):
         self._synthesis_path = FoldedPath(self._decoder_parts, self._fold_synthesis)
         self._refined_path = FoldedPath(self._refiner_parts, self._fold_refined)
         self._fingerprint: tuple[Any, str] = (None, "")
-        self.register_load_state_dict_post_hook(_forget)
+        self.register_load_state_dict_post_hook(_refresh)
 
     @property
     def backend(self) -> Backend:
@@ -131,7 +131,7 @@ class Codec(nn.Module):
     def backend(self, backend: Backend) -> None:
         self._backend = backend
         for path in (self._analysis_path, self._synthesis_path, self._refined_path):
-            path.forget()
+            path.refresh()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Codec":
         """Follow the model to other devices, but stay in float32: bfloat16 flips a third of the rounded latents."""
@@ -538,9 +538,9 @@ def _limit(signal: Tensor, limits: tuple[float, float]) -> Tensor:
     return signal if limits == (-math.inf, math.inf) else signal.clamp(*limits)
 
 
-def _forget(codec: nn.Module, _: Any) -> None:
+def _refresh(codec: nn.Module, _: Any) -> None:
     """Fold and hash anew after weights were loaded."""
     assert isinstance(codec, Codec)
     for path in (codec._analysis_path, codec._synthesis_path, codec._refined_path):
-        path.forget()
+        path.refresh()
     codec._fingerprint = (None, "")

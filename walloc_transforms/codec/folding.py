@@ -47,9 +47,14 @@ class FoldedPath(nn.Module):
         _update(self._key)
         return self.folded
 
-    def forget(self) -> None:
-        """Fold again at the next use: writes to inference tensors leave no trace."""
+    def refresh(self) -> None:
+        """Fold again now if it was folded before: after a load, whose writes to inference tensors leave no trace.
+
+        An export that comes next could not fold, and would take kernels of the weights before.
+        """
         self.stamp = None
+        if self.folded is not None:
+            self.current()
 
 
 def stamp_of(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:

@@ -2,12 +2,11 @@
 
     model = fit_stem(timm.create_model("convnext_tiny", pretrained=True), "rgb_4x", images)
 
-Latents determine the pixels up to the codec's error, and, their companding undone, linearly. A stem that is linear too,
-as the patches of a ViT or a ConvNeXt, is then a linear function of the latents in and around a cell, plus an error; the
-best one in the mean square is found from a few hundred images, in closed form.
+Latents determine the pixels up to the codec's error, and, with their companding undone, linearly. A stem that is linear
+too, as the patches of a ViT or a ConvNeXt, is then a linear function of the latents in a cell and around it, plus an
+error. The best one in the mean square is found from a few hundred images, in closed form.
 """
 
-import copy
 import dataclasses
 import os
 from collections.abc import Iterable, Sized
@@ -22,8 +21,9 @@ from tqdm import tqdm
 
 from ..signals import as_tensor, to_float
 from ..zoo import CodecLike
-from .layers import Input, WallocStem, check_choice, find_stem, load_image_codec, swap_stem
-from .replace import _PLANS, Family, Match, _look, _Old, _Plan, count_stem, find_family, replace_stem
+from .families import Match, Plan
+from .layers import Input, WallocStem, check_choice, load_image_codec
+from .replace import plan_replacement, put_stem
 
 __all__ = ["StemFit", "fit_stem"]
 
@@ -81,8 +81,8 @@ def fit_stem(
             One pass is made; memory does not grow with their number.
         input: As for ``replace_stem``: the fit is the same for both.
         match: As for ``replace_stem``.
-        neighbors: How many latents around its own a cell looks at, to every side. Filters of stem and wavelet reach
-            across the borders of cells.
+        neighbors: Cells of the codec around its own that a cell of the stem reads, to every side. Filters of stem and
+            wavelet reach across the borders of cells.
         ridge: Penalty on the squared weights, relative to the mean variance of the regressors times the cells.
         progress: Show a progress bar.
 
@@ -94,77 +94,79 @@ def fit_stem(
             of channels, not in [0, 1], or with NaN or infinite values; ``ridge=0`` where the images do not determine
             the stem; ``neighbors`` or ``ridge`` is negative.
         TypeError: An image is neither a tensor nor PIL's, or of an unsupported dtype.
+
+    Example:
+        >>> import timm, torch, walloc_transforms as wt
+        >>> images = [torch.rand(3, 64, 64) for _ in range(3)]
+        >>> model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=1)
+        >>> model = wt.fit_stem(model, "rgb_16x", images, neighbors=0, progress=False)
+        >>> model.walloc_fit.images, model.walloc_fit.cells, model.walloc_fit.regressors
+        (3, 48, 48)
     """
     check_choice("input", input, get_args(Input))
-    check_choice("match", match, get_args(Match))
     if neighbors < 0 or not ridge >= 0:
         raise ValueError(f"neighbors and ridge must not be negative, got {neighbors} and {ridge}")
-    if hasattr(model, "walloc"):
+    codec = load_image_codec(codec)
+    plan = plan_replacement(model, codec, match)
+    if plan.look.input_shape[0] != codec.config.signal_channels:
         raise ValueError(
-            f"the stem of this {type(model).__name__} is replaced already, so there is nothing to fit a "
-            f"new one to: {model.walloc}"
-        )
-    family, codec = find_family(model), load_image_codec(codec)
-    old = _look(model, family)
-    plan = _PLANS[match](model, family, old, codec.config.stride)
-    channels = codec.config.signal_channels
-    if old.input_shape[0] != channels:
-        raise ValueError(
-            f"the model reads images of {old.input_shape[0]} channels, codec {codec.config.name!r} those "
-            f"of {channels}: expected as many"
+            f"the model reads images of {plan.look.input_shape[0]} channels, codec {codec.config.name!r} those "
+            f"of {codec.config.signal_channels}: expected the same number"
         )
     like = next(model.parameters())
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are not used
-        stem = WallocStem(codec, plan.channels, stride=plan.stride, neighbors=neighbors, expand=True)
-    stem.to(like.device)
-    teacher = _Teacher(model, family, old, plan).to(like.device)
-    equations = _Equations()
-    total = len(images) if isinstance(images, Sized) else None
-    disable = not progress or os.environ.get("RANK", "0") != "0"
-    with torch.autocast(like.device.type, enabled=False):
-        for i, image in enumerate(tqdm(images, desc="fit stem", total=total, unit="image", disable=disable)):
-            x = _prepare(image, channels, plan.image_size, i).to(like.device)
-            targets = F.pixel_unshuffle(teacher(x), stem.shuffle)
-            regressors = _regressors(stem, x)
-            if targets[0, 0].numel() != regressors.shape[1]:
-                raise ValueError(
-                    f"the old stem gives {targets.shape[-2]}x{targets.shape[-1]} cells for images of "
-                    f"{old.image_size[0]}x{old.image_size[1]} pixels, the new one not: the model was made "
-                    "for a size that its strides do not divide"
-                )
-            equations.add(regressors, targets[0].flatten(1))
-    if equations.images == 0:
-        raise ValueError("there are no images to fit a stem to")
+        stem = WallocStem(
+            codec, plan.channels, stride=plan.stride, neighbors=neighbors, expand=True, device=like.device
+        )
+
+    equations = _gather(stem, Teacher(model, plan).to(like.device), plan, images, progress)
     weight, bias, residual = equations.solve(ridge)
-    stem.proj.weight.copy_(weight.view_as(stem.proj.weight))
     assert stem.proj.bias is not None
+    stem.proj.weight.copy_(weight.view_as(stem.proj.weight))
     stem.proj.bias.copy_(bias)
 
-    with torch.random.fork_rng(devices=[]):
-        replace_stem(model, codec, input=input, match=match)
-    stem.layout = find_stem(model).layout
-    swap_stem(model, stem.to(like.dtype).train(model.training))
-    stem.requires_grad_(True).codec.requires_grad_(False)
-    stem.input = input
-    count_stem(model)
+    stem.input, stem.output_fmt = input, plan.family.output_fmt
+    put_stem(model, plan, stem)
     fit = StemFit(residual, equations.images, equations.cells, len(equations.sum_x))
     setattr(model, "walloc_fit", fit)  # noqa: B010 (type checkers allow no plain values on a module)
     return model
 
 
-class _Teacher(nn.Module):
-    """A copy of what is dropped, in float32: from pictures in [0, 1] to what the new stem shall give."""
+def _gather(
+    stem: WallocStem, teacher: nn.Module, plan: Plan, images: Iterable[Tensor | Image.Image], progress: bool
+) -> "Equations":
+    """Take up the equations of all images: what the stem's projection reads, and what the teacher gives."""
+    equations, device = Equations(), stem.proj.weight.device
+    total = len(images) if isinstance(images, Sized) else None
+    disable = not progress or os.environ.get("RANK", "0") != "0"
+    with torch.autocast(device.type, enabled=False):
+        for i, image in enumerate(tqdm(images, desc="fit stem", total=total, unit="image", disable=disable)):
+            x = prepare_image(image, stem.codec.config.signal_channels, plan.image_size, i).to(device)
+            targets = F.pixel_unshuffle(teacher(x), stem.shuffle)
+            regressors = _regressors(stem, x)
+            if targets[0, 0].numel() != regressors.shape[1]:
+                height, width = plan.look.image_size
+                raise ValueError(
+                    f"the old stem gives {targets.shape[-2]}x{targets.shape[-1]} cells for images of "
+                    f"{height}x{width} pixels, the new one not: the model was made for a size that its strides do not "
+                    "divide"
+                )
+            equations.add(regressors, targets[0].flatten(1))
+    if equations.images == 0:
+        raise ValueError("there are no images to fit a stem to")
+    return equations
+
+
+class Teacher(nn.Module):
+    """What the new stem shall imitate, in float32: from pictures in [0, 1] to ``(N, C, rows, columns)``."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: Any, family: Family, old: _Old, plan: _Plan) -> None:
+    def __init__(self, model: Any, plan: Plan) -> None:
         super().__init__()
-        paths = ["patch_embed.proj"]
-        self.size, self.channels_last = old.image_size, False
-        if family.kind == "convolutions" or plan.dropped:
-            paths, self.channels_last = [plan.path, *plan.dropped], old.channels_last
-        self.dropped = copy.deepcopy(nn.Sequential(*map(model.get_submodule, paths))).requires_grad_(False)
+        self.size = plan.look.image_size
+        self.taught = plan.family.teacher(model, plan).requires_grad_(False)
         data = resolve_model_data_config(model)
         self.register_buffer("mean", torch.tensor(data["mean"]).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(data["std"]).view(-1, 1, 1))
@@ -173,11 +175,10 @@ class _Teacher(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if tuple(x.shape[-2:]) != tuple(self.size):
             x = F.interpolate(x, self.size, mode="bicubic", antialias=True)
-        x = self.dropped((x - self.mean) / self.std)
-        return x.permute(0, 3, 1, 2) if self.channels_last else x
+        return self.taught((x - self.mean) / self.std)
 
 
-def _prepare(image: Tensor | Image.Image, channels: int, size: tuple[int, int], index: int) -> Tensor:
+def prepare_image(image: Tensor | Image.Image, channels: int, size: tuple[int, int], index: int) -> Tensor:
     """Bring an image to ``(1, C, *size)`` as float in [0, 1]."""
     x = to_float(as_tensor(image, channels), "image")
     if x.ndim != 3 or x.shape[0] != channels or min(x.shape) == 0:
@@ -219,7 +220,7 @@ class _Solution(NamedTuple):
     residual: float
 
 
-class _Equations:
+class Equations:
     """Normal equations of a linear regression with a bias, in float64, in memory that does not grow."""
 
     def __init__(self) -> None:

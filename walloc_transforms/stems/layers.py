@@ -1,7 +1,7 @@
 """The layers that ``replace_stem`` puts into models: ``WallocStem``, and what makes a patch embedding of one."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,22 +11,22 @@ from timm.layers.hybrid_embed import HybridEmbed
 from torch import Tensor, nn
 
 from ..codec import Codec, slope
+from ..latents import check_latents
 from ..zoo import CodecLike, load_codec
 
 __all__ = [
     "Input",
-    "Layout",
+    "OutputFormat",
     "WallocPatchEmbed",
     "WallocStem",
     "WallocTokens",
     "check_choice",
     "find_stem",
     "load_image_codec",
-    "swap_stem",
 ]
 
 Input = Literal["pixels", "latents"]
-Layout = Literal["NCHW", "NHWC", "NLC"]
+OutputFormat = Literal["NCHW", "NHWC", "NLC"]
 
 
 class WallocStem(nn.Module):
@@ -35,32 +35,41 @@ class WallocStem(nn.Module):
         latents -> normalize -> convolution                  stride of the stem >= that of the codec
         latents -> normalize -> 1x1 convolution -> pixel shuffle                 below it
 
-    Every channel of the latents is brought to zero mean and unit variance by the statistics kept with the codec; then
-    one convolution whose kernel is its stride projects. Below the codec's stride every latent becomes several cells.
-    The codec is a copy, frozen, in float32, and does not know ``train()`` from ``eval()``; only ``proj`` is trained
-    (``trainable_codec=True`` unfreezes the projection of the codec too), in the dtype of the model around it.
+    Every channel of the latents is brought to zero mean and unit variance by the statistics kept with the codec. Then
+    one convolution whose kernel is its stride projects. Below the codec's stride every cell becomes several. The codec
+    is a copy, frozen, in float32, and ``train()`` changes nothing in it. Only ``proj`` is trained, in the dtype of the
+    model around it; ``trainable_codec=True`` unfreezes the projection of the codec too.
 
     Args:
         codec: An image codec, or what ``load_codec`` takes.
         out_channels: Channels of the output.
         stride: Pixels per output cell along each side: a multiple or a divisor of the codec's stride.
         input: ``"pixels"`` ``(N, C, H, W)``: float in [0, 1], uint8 or uint16, encoded inside and without gradient.
-            ``"latents"`` ``(N, D, h, w)``: float or int8 as the codec encodes them, not normalized.
-        layout: Of the output, ``"NCHW"``, ``"NHWC"`` or ``"NLC"`` (tokens, row by row).
+            ``"latents"`` ``(N, D, h, w)``: float or int8 as the codec encodes them, not normalized. ``wt.Latents`` of
+            another codec are refused; a plain tensor is believed.
+        output_fmt: ``"NCHW"``, ``"NHWC"`` or ``"NLC"`` (tokens, row by row).
         bias: Whether the projection has one.
         trainable_codec: Whether the codec's projection is trained as well, through the latents of ``"pixels"``.
-        neighbors: How many latents around its own a cell looks at as well, to every side.
+        neighbors: Cells of the codec around its own that an output cell reads as well, to every side.
         expand: Whether the companding is undone before normalizing, which makes the stem linear in the pixels: see
             ``fit_stem``.
+        device: Of the stem.
+        dtype: Of the projection.
 
     Attributes:
         codec: The codec.
         proj: The projection, a ``Conv2d``.
 
     Raises:
-        ValueError: Unknown or audio codec, a stride, input or layout other than above. On call: an input of another
-            shape, or whose latents do not fill the last cell.
+        ValueError: Unknown or audio codec, a stride, input or format other than above. On call: an input of another
+            shape or out of range, or whose latents do not fill the last cell.
         TypeError: On call: an input of another dtype.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> stem = wt.WallocStem("rgb_16x", 64, stride=16)
+        >>> stem(torch.rand(2, 3, 224, 224)).shape
+        torch.Size([2, 64, 14, 14])
     """
 
     def __init__(
@@ -70,17 +79,19 @@ class WallocStem(nn.Module):
         *,
         stride: int,
         input: Input = "pixels",
-        layout: Layout = "NCHW",
+        output_fmt: OutputFormat = "NCHW",
         bias: bool = True,
         trainable_codec: bool = False,
         neighbors: int = 0,
         expand: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         codec = load_image_codec(codec)
         codec.check_statistics()
         check_choice("input", input, get_args(Input))
-        check_choice("layout", layout, get_args(Layout))
+        check_choice("output_fmt", output_fmt, get_args(OutputFormat))
         c = codec.config
         if stride < 1 or (stride % c.stride and c.stride % stride):
             raise ValueError(
@@ -89,18 +100,19 @@ class WallocStem(nn.Module):
         if trainable_codec and (input == "latents" or c.encoder != "linear"):
             raise ValueError("trainable_codec needs pixels as input and a codec with a linear encoder")
         # A copy: moving or unfreezing the model must not reach a transform that uses the same codec.
-        self.codec = copy.deepcopy(codec).requires_grad_(False)
+        self.codec = copy.deepcopy(codec).requires_grad_(False).to(device)
         if c.decoder != "linear":
             self.codec.decoder = None  # a network as large as the model, which nothing here needs
         if trainable_codec:
             self.codec.weight.requires_grad_(True)
             self.codec.bias.requires_grad_(True)
-        self.stride, self.input, self.layout, self.out_channels = stride, input, layout, out_channels
+        self.stride, self.out_channels = stride, out_channels
+        self.input: Input = input
+        self.output_fmt: OutputFormat = output_fmt
         self.trainable_codec, self.neighbors, self.expand = trainable_codec, neighbors, expand
         cells, self.shuffle = max(1, stride // c.stride), max(1, c.stride // stride)
-        self.proj = nn.Conv2d(
-            c.channels, out_channels * self.shuffle**2, cells + 2 * neighbors, cells, neighbors, bias=bias
-        )
+        kernel, channels = cells + 2 * neighbors, out_channels * self.shuffle**2
+        self.proj = nn.Conv2d(c.channels, channels, kernel, cells, neighbors, bias=bias, device=device, dtype=dtype)
 
     @property
     def in_channels(self) -> int:
@@ -121,7 +133,7 @@ class WallocStem(nn.Module):
         return height, width
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map pixels ``(N, C, H, W)`` or latents ``(N, D, h, w)`` to cells, in ``layout``."""
+        """Map pixels ``(N, C, H, W)`` or latents ``(N, D, h, w)`` to cells, in ``output_fmt``."""
         latents, cells = self._latents(x), self.proj.stride[0]
         if any(side % cells for side in latents.shape[-2:]):
             raise ValueError(
@@ -135,7 +147,7 @@ class WallocStem(nn.Module):
             latents = self.codec.expand(latents) * slope(self.codec.config.latent_bits)
         x = self.proj(self.codec.normalize(latents).to(self.proj.weight.dtype))
         x = nn.functional.pixel_shuffle(x, self.shuffle) if self.shuffle > 1 else x
-        return nchw_to(x, Format(self.layout))
+        return nchw_to(x, Format(self.output_fmt))
 
     def _latents(self, x: Tensor) -> Tensor:
         c, pixels = self.codec.config, self.input == "pixels"
@@ -149,46 +161,109 @@ class WallocStem(nn.Module):
                 f"{'for' if pixels else 'of'} codec {c.name!r}, a batch of four dimensions; "
                 f"got {got}{hint}"
             )
-        integer = torch.uint8 if pixels else torch.int8
-        if not x.is_floating_point() and x.dtype != integer:
-            raise TypeError(f"this stem reads {self.input} as float or {integer}, got {x.dtype}")
+        integers = (torch.uint8, torch.uint16) if pixels else (torch.int8,)
+        if not x.is_floating_point() and x.dtype not in integers:
+            expected = " or ".join(map(str, integers))
+            raise TypeError(f"this stem reads {self.input} as float or {expected}, got {x.dtype}")
         if not pixels:
-            return x
+            latents, normalized, _ = check_latents(x, self.codec)
+            if normalized:
+                raise ValueError("this stem normalizes latents itself, got normalized ones: encode without normalize")
+            return latents
         with torch.set_grad_enabled(self.trainable_codec and torch.is_grad_enabled()):
             return self.codec.encode(x)
 
     def extra_repr(self) -> str:
-        """Show input, stride and layout in ``repr``."""
-        return f"input={self.input!r}, stride={self.stride}, layout={self.layout!r}"
+        """Show input, stride and format in ``repr``."""
+        return f"input={self.input!r}, stride={self.stride}, output_fmt={self.output_fmt!r}"
 
 
 class WallocPatchEmbed(HybridEmbed):
-    """A ``WallocStem`` with the sizes timm's transformers ask a patch embedding for; ``img_size`` is in pixels always.
+    """A :class:`WallocStem` as a patch embedding of timm's transformers, in place of ``timm.layers.PatchEmbed``.
+
+    The arguments are those of ``PatchEmbed``, so that a model can be made with it. ``img_size`` is in pixels always,
+    also where the model reads latents.
 
     Args:
-        stem: The stem, of layout NCHW.
-        old: The patch embedding whose sizes and output it takes over.
-        norm: What follows.
-        img_size: ``(H, W)`` in pixels.
-        resizable: Whether ``set_input_size`` may be called.
+        img_size: Height and width in pixels.
+        patch_size: Pixels per token along each side: a multiple or a divisor of the codec's stride.
+        in_chans: Channels of the input, or of the image. Default: those of the input.
+        embed_dim: Channels of a token.
+        norm_layer: Makes the norm that follows, of ``embed_dim`` channels.
+        flatten: Give tokens ``(N, L, C)`` rather than ``(N, C, h, w)``.
+        output_fmt: ``"NCHW"``, ``"NHWC"``, ``"NLC"`` or ``"NCL"`` instead of what ``flatten`` says.
+        bias: Whether the projection has one.
+        strict_img_size: Whether images of another size are refused.
+        dynamic_img_pad: Must be False.
+        device: Of the embedding.
+        dtype: Of the projection.
+        codec: An image codec, or what ``load_codec`` takes.
+        input: ``"pixels"`` or ``"latents"``, as for ``WallocStem``.
+        stem: A stem to use instead of a new one.
+
+    Raises:
+        ValueError: As ``WallocStem``; sizes that do not fit each other; ``in_chans`` that are neither the codec's
+            signal channels nor those of the input; ``dynamic_img_pad``; or neither ``codec`` nor ``stem``.
+
+    Example:
+        >>> from functools import partial
+        >>> import torch, walloc_transforms as wt
+        >>> from timm.models import VisionTransformer
+        >>> embed = partial(wt.WallocPatchEmbed, codec="rgb_16x")
+        >>> model = VisionTransformer(img_size=64, embed_dim=48, depth=1, num_heads=3, num_classes=5, embed_layer=embed)
+        >>> model(torch.rand(2, 3, 64, 64)).shape
+        torch.Size([2, 5])
     """
 
     backbone: WallocStem
     img_size: tuple[int, int]
 
     def __init__(
-        self, stem: WallocStem, old: Any, norm: nn.Module, img_size: tuple[int, int], *, resizable: bool = True
+        self,
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        in_chans: int | None = None,
+        embed_dim: int = 768,
+        norm_layer: Callable[..., nn.Module] | None = None,
+        flatten: bool = True,
+        output_fmt: str | None = None,
+        bias: bool = True,
+        strict_img_size: bool = True,
+        dynamic_img_pad: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        codec: CodecLike | None = None,
+        input: Input = "pixels",
+        stem: WallocStem | None = None,
     ) -> None:
+        rows, columns = patch_size if isinstance(patch_size, tuple) else (patch_size, patch_size)
+        if rows != columns:
+            raise ValueError(f"a WaLLoC stem has square patches, got patch_size={patch_size}")
+        if dynamic_img_pad:
+            raise ValueError("a WaLLoC stem does not pad images: dynamic_img_pad must be False")
+        if stem is None:
+            if codec is None:
+                raise ValueError("expected a codec, such as codec='rgb_16x', or a stem")
+            stem = WallocStem(codec, embed_dim, stride=rows, input=input, bias=bias, device=device, dtype=dtype)
+        if in_chans not in (None, stem.in_channels, stem.codec.config.signal_channels):
+            raise ValueError(
+                f"in_chans must be {stem.in_channels}, the channels of the {stem.input} that the stem reads, "
+                f"got {in_chans}"
+            )
         super().__init__(
             stem,
             img_size,
             in_chans=stem.in_channels,
             embed_dim=stem.out_channels,
             proj=False,
-            output_fmt=None if old.flatten else old.output_fmt.value,
-            strict_img_size=old.strict_img_size,
+            flatten=flatten,
+            output_fmt=output_fmt,
+            strict_img_size=strict_img_size,
         )
-        self.norm, self.resizable = norm, resizable
+        self.norm = nn.Identity() if norm_layer is None else norm_layer(embed_dim)
+        self.resizable = True
+        """Whether ``set_input_size`` may be called."""
 
     def _init_backbone(self, img_size: Any = 224, patch_size: Any = 1, *_: Any, **__: Any) -> tuple[Any, ...]:
         """Compute what timm finds out by a forward pass, which latents would break and meta tensors too."""
@@ -260,15 +335,6 @@ def find_stem(model: nn.Module) -> WallocStem:
     if len(stems) != 1:
         raise ValueError(f"this {type(model).__name__} has {len(stems)} WaLLoC stems, expected one: call replace_stem")
     return stems[0]
-
-
-def swap_stem(model: nn.Module, new: WallocStem) -> None:
-    """Put another stem where the model's stands."""
-    old = find_stem(model)
-    for parent in model.modules():
-        for name, child in parent.named_children():
-            if child is old:
-                setattr(parent, name, new)
 
 
 def load_image_codec(codec: CodecLike) -> Codec:

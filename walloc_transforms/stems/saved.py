@@ -1,7 +1,7 @@
 """Save a timm model whose stem was replaced, and load it again, in one call each.
 
-save_pretrained(model, "my_model")
-model = load_pretrained("my_model")        # or a Hugging Face repository of these two files
+save_model(model, "my_model")
+model = load_model("my_model")        # or a Hugging Face repository of these two files
 
 config.json          name of the backbone, the arguments it was made with, the codec, the options of the stem
 model.safetensors    all weights, those of the codec among them
@@ -23,16 +23,16 @@ from torch import Tensor, nn
 from ..codec import Codec, CodecConfig
 from ..safe import write_atomically
 from ..zoo import fetch
-from .layers import WallocStem, find_stem, swap_stem
-from .replace import count_stem, replace_stem
+from .layers import WallocStem, find_stem
+from .replace import plan_replacement, put_stem
 
-__all__ = ["load_pretrained", "save_pretrained"]
+__all__ = ["load_model", "save_model"]
 
-FORMAT, VERSION = "walloc_transforms.model", 1
+FORMAT, VERSION = "walloc_transforms.model", 2
 CONFIG_FILE, MODEL_FILE = "config.json", "model.safetensors"
 
 
-def save_pretrained(
+def save_model(
     model: nn.Module, folder: str | os.PathLike[str], *, model_args: Mapping[str, Any] | None = None
 ) -> None:
     """Write a model to a folder, each file atomically.
@@ -46,6 +46,14 @@ def save_pretrained(
     Raises:
         ValueError: The model has no WaLLoC stem or does not know its architecture, or ``model_args`` make another model
             than this one; the message names the first difference.
+
+    Example:
+        >>> import os, tempfile, timm, walloc_transforms as wt
+        >>> model = wt.replace_stem(timm.create_model("resnet18", num_classes=7), "rgb_16x")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     wt.save_model(model, folder)
+        ...     sorted(os.listdir(folder)), wt.load_model(folder).walloc == model.walloc
+        (['config.json', 'model.safetensors'], True)
     """
     stem = find_stem(model)
     info, name = getattr(model, "walloc", None), (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
@@ -85,8 +93,8 @@ def save_pretrained(
     write_atomically(folder / CONFIG_FILE, (json.dumps({**header, **fields}, indent=2) + "\n").encode())
 
 
-def load_pretrained(folder: str | os.PathLike[str], *, revision: str | None = None) -> Any:
-    """Load a model that :func:`save_pretrained` wrote; no pickle is read, and nothing else is downloaded.
+def load_model(folder: str | os.PathLike[str], *, revision: str | None = None) -> nn.Module:
+    """Load a model that :func:`save_model` wrote; no pickle is read, and nothing else is downloaded.
 
     Args:
         folder: The folder, or a Hugging Face repository ``"owner/name"``.
@@ -99,6 +107,13 @@ def load_pretrained(folder: str | os.PathLike[str], *, revision: str | None = No
         FileNotFoundError: The folder is not complete.
         ValueError: A file is damaged, of another format or version, or they do not belong together.
         ConnectionError: The repository could not be read.
+
+    Example:
+        >>> import tempfile, timm, walloc_transforms as wt
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     wt.save_model(wt.replace_stem(timm.create_model("resnet18", num_classes=7), "rgb_16x"), folder)
+        ...     type(wt.load_model(folder)).__name__
+        'ResNet'
     """
     path = Path(folder)
     if not path.is_dir() and isinstance(folder, str) and folder.count("/") == 1 and not folder.startswith((".", "/")):
@@ -132,11 +147,9 @@ def _build(fields: Mapping[str, Any]) -> Any:
     codec = Codec(CodecConfig(**fields["codec"]))
     with torch.random.fork_rng(devices=[]):
         model = timm.create_model(fields["architecture"], **fields["model_args"])
-        replace_stem(model, codec, input=fields["input"], match=fields["match"])
-        stem = find_stem(model)
-        place: dict[str, Any] = {"stride": stem.stride, "input": stem.input, "layout": stem.layout}
-        swap_stem(model, WallocStem(codec, stem.out_channels, **place, **fields["stem"]))
-    count_stem(model)
+        plan = plan_replacement(model, codec, fields["match"])
+        place: dict[str, Any] = {"stride": plan.stride, "output_fmt": plan.family.output_fmt, "input": fields["input"]}
+        put_stem(model, plan, WallocStem(codec, plan.channels, **place, **fields["stem"]))
     return model
 
 
@@ -147,8 +160,13 @@ def _read_config(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is no JSON file: {error}") from error
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise ValueError(f"{file} does not describe a model with a WaLLoC stem: expected format {FORMAT!r}")
+    if fields.get("version") == 1 and isinstance(fields.get("stem"), dict) and "neighbours" in fields["stem"]:
+        # Version 1 named one option otherwise. Its weights hold: a stem's projection reads latents, whatever range
+        # pixels had.
+        fields["stem"]["neighbors"] = fields["stem"].pop("neighbours")
+        fields["version"] = VERSION
     if fields.get("version") != VERSION:
-        raise ValueError(f"{file} is of version {fields.get('version')!r}: this release reads version {VERSION}")
+        raise ValueError(f"{file} is of version {fields.get('version')!r}: this release reads versions 1 and {VERSION}")
     kinds = {
         "sha256": str,
         "architecture": str,

@@ -1,4 +1,4 @@
-"""Find out how a model's first modules hang together, by one forward pass without data on the meta device.
+"""Find out how a model hangs together, by one forward pass without data on the meta device.
 
 A *unit* is a module that takes what the one before it gives, and nothing else: a convolution of a stem, a block of a
 stage. Units can be replaced one by one.
@@ -15,64 +15,70 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-__all__ = ["Unit", "count_macs", "output_shapes", "trace_units"]
+__all__ = ["Trace", "Unit"]
 
 
 class Unit(NamedTuple):
     """A module of the chain that begins at the model's input."""
 
     path: str
-    shape: tuple[int, ...]  # of its output
+    shape: tuple[int, ...]  # of its output, without the batch dimension
 
 
-def trace_units(model: nn.Module, shape: tuple[int, ...], stem: tuple[str, ...]) -> list[Unit]:
-    """List the units of a model from its input on, as far as they are a chain.
+class Trace:
+    """What one forward pass shows of a model, which is not changed: shapes, multiply-adds, and the chain of units.
 
     Args:
-        model: The model; nothing of it is changed.
+        model: The model; it is traced in evaluation mode.
         shape: ``(C, H, W)`` of one input.
-        stem: Paths of the modules of the stem, whose parts are units where they are a chain. Elsewhere the parts of
-            ``nn.Sequential`` and of stages are: what looks like a chain in a residual block is none.
-    """
-    seen = _record(model, shape)
-    units: list[str] = []
 
-    def parts(path: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
+    Attributes:
+        macs: Multiply-adds of convolutions and matrix products.
+        shapes: Shape of what every module gives, by its path, without the batch dimension.
+    """
+
+    def __init__(self, model: nn.Module, shape: tuple[int, ...]) -> None:
+        self._model = model
+        with FlopCounterMode(display=False) as counter:
+            self._seen = _record(model, shape)
+        self.macs = counter.get_total_flops() // 2
+        self.shapes = {path: tuple(out.shape[1:]) for path, (_, out) in self._seen.items()}
+
+    def units(self, stem: tuple[str, ...]) -> list[Unit]:
+        """List the units of the model from its input on, until they are a chain no more.
+
+        Args:
+            stem: Paths of the modules of the stem, whose parts are units where they are a chain. Elsewhere the parts of
+                ``nn.Sequential`` and of stages are units: what looks like a chain in a residual block is none.
+        """
+        units: list[str] = []
+        last: Any = None
+        for name, child in self._model.named_children():
+            for path, module in [(name, child)] if name in self._seen else self._parts(name, child, stem):
+                if units and self._seen[path][0] is not last:
+                    return self._with_shapes(units)
+                units += self._expand(path, module, stem)
+                last = self._seen[path][1]
+        return self._with_shapes(units)
+
+    def _with_shapes(self, units: list[str]) -> list[Unit]:
+        return [Unit(unit, self.shapes[unit]) for unit in units]
+
+    def _parts(self, path: str, module: nn.Module, stem: tuple[str, ...]) -> list[tuple[str, nn.Module]]:
         in_stem = any(path == root or path.startswith(f"{root}.") for root in stem)
         names = [name for name, _ in module.named_children()]
         stage = isinstance(module, (nn.Sequential, nn.ModuleList)) or "blocks" in names
         if not (in_stem or stage or (names and all(re.fullmatch(r"b\d+", name) for name in names))):
             return []
-        return [(f"{path}.{name}", child) for name, child in module.named_children() if f"{path}.{name}" in seen]
+        return [(f"{path}.{name}", child) for name, child in module.named_children() if f"{path}.{name}" in self._seen]
 
-    def expand(path: str, module: nn.Module) -> list[str]:
-        children = parts(path, module)
-        ends = [seen[child] for child, _ in children]
-        chain = bool(children) and ends[0][0] is seen[path][0] and ends[-1][1] is seen[path][1]
+    def _expand(self, path: str, module: nn.Module, stem: tuple[str, ...]) -> list[str]:
+        children = self._parts(path, module, stem)
+        ends = [self._seen[child] for child, _ in children]
+        chain = bool(children) and ends[0][0] is self._seen[path][0] and ends[-1][1] is self._seen[path][1]
         if not chain or any(b[0] is not a[1] for a, b in itertools.pairwise(ends)):
             return [path]
-        return [unit for child in children for unit in expand(*child)]
-
-    last: Any = None
-    for name, child in model.named_children():
-        for path, module in [(name, child)] if name in seen else parts(name, child):
-            if units and seen[path][0] is not last:
-                return [Unit(unit, tuple(seen[unit][1].shape[1:])) for unit in units]
-            units += expand(path, module)
-            last = seen[path][1]
-    return [Unit(unit, tuple(seen[unit][1].shape[1:])) for unit in units]
-
-
-def output_shapes(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """Shapes of what every module gives, by its path, without the batch dimension."""
-    return {path: tuple(out.shape[1:]) for path, (_, out) in _record(model, shape).items()}
-
-
-def count_macs(model: nn.Module, shape: tuple[int, ...]) -> int:
-    """Multiply-adds of one forward pass, of convolutions and matrix products."""
-    with FlopCounterMode(display=False) as counter:
-        _run(model, shape)
-    return counter.get_total_flops() // 2
+        return [unit for child in children for unit in self._expand(*child, stem)]
 
 
 def _record(model: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[Tensor, Tensor]]:
