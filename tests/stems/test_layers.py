@@ -1,16 +1,20 @@
-"""``WallocStem`` by itself; ``test_stems.py`` puts it into models."""
+"""``WallocStem`` by itself; ``test_replace.py`` puts it into models."""
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
 
+import walloc_transforms as wt
 from tests.helpers import pixels, stem_codec
 from walloc_transforms.codec import Codec, CodecConfig
-from walloc_transforms.stems.replace import WallocStem
+from walloc_transforms.stems import WallocPatchEmbed, WallocStem
 
 INPUTS = ["pixels", "latents"]
 
@@ -145,3 +149,83 @@ def test_stem_inputs_are_checked(codec: Codec) -> None:
         from_pixels(torch.zeros(1, 3, 16, 16, dtype=torch.int8))
     with pytest.raises(TypeError, match=r"latents as float or torch.int8, got torch.uint8"):
         from_latents(torch.zeros(1, 12, 4, 4, dtype=torch.uint8))
+
+
+EMBED_LAYERS: dict[str, Callable[..., nn.Module]] = {
+    "vit": lambda embed, **options: VisionTransformer(
+        img_size=64, embed_dim=48, depth=2, num_heads=3, num_classes=5, embed_layer=embed, **options
+    ),
+    "vit on any size": lambda embed, **options: VisionTransformer(
+        img_size=64,
+        embed_dim=48,
+        depth=2,
+        num_heads=3,
+        num_classes=5,
+        embed_layer=embed,
+        dynamic_img_size=True,
+        **options,
+    ),
+    "swin": lambda embed, **options: SwinTransformer(
+        img_size=64,
+        patch_size=4,
+        window_size=4,
+        embed_dim=24,
+        depths=(1, 1),
+        num_heads=(2, 2),
+        num_classes=5,
+        embed_layer=embed,
+        **options,
+    ),
+}
+
+
+# timm resamples Swin's positions by means that torch deprecates
+@pytest.mark.filterwarnings("ignore:torch.searchsorted", "ignore:Using a non-tuple sequence")
+@pytest.mark.parametrize("kind", ["pixels", "latents"])
+@pytest.mark.parametrize("make", EMBED_LAYERS.values(), ids=EMBED_LAYERS)
+def test_timm_makes_models_with_the_patch_embedding(codec: Codec, make: Callable[..., Any], kind: Any) -> None:
+    model = make(partial(WallocPatchEmbed, codec=codec, input=kind))
+    assert isinstance(model.patch_embed, WallocPatchEmbed)
+    x = pixels(64) if kind == "pixels" else codec.encode(pixels(64))
+    logits = model.train()(x)
+    assert logits.shape == (2, 5)
+    logits.square().sum().backward()
+    assert all(p.grad is not None for name, p in model.named_parameters() if "codec" not in name)
+    again = make(partial(WallocPatchEmbed, codec=codec, input=kind))
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again.eval()(x), model.eval()(x))
+    assert len(model.forward_intermediates(x, intermediates_only=True)) == 2
+    larger = pixels(128) if kind == "pixels" else codec.encode(pixels(128))
+    model.set_input_size(img_size=128)
+    assert model(larger).shape == (2, 5)
+
+
+def test_patch_embedding_refuses(codec: Codec) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({}, "expected a codec"),
+        ({"codec": codec, "patch_size": (16, 8)}, "square patches"),
+        ({"codec": codec, "dynamic_img_pad": True}, "dynamic_img_pad must be False"),
+        ({"codec": codec, "in_chans": 4}, "in_chans must be 3, the channels of the pixels that the stem reads, got 4"),
+        ({"codec": codec, "img_size": 60}, "multiples of 16 pixels"),
+        ({"codec": codec, "patch_size": 12}, "multiple or a divisor of 8"),
+    ]
+    for options, match in cases:
+        with pytest.raises(ValueError, match=match):
+            WallocPatchEmbed(**options)
+
+
+def test_device_and_dtype_are_those_of_the_projection(codec: Codec) -> None:
+    stem = WallocStem(codec, 5, stride=16, device="meta", dtype=torch.bfloat16)
+    assert (stem.proj.weight.device.type, stem.proj.weight.dtype) == ("meta", torch.bfloat16)
+    assert (stem.codec.weight.device.type, stem.codec.weight.dtype) == ("meta", torch.float32)
+    assert codec.weight.device.type == "cpu"
+
+
+def test_latents_of_another_codec_or_normalized_ones(codec: Codec) -> None:
+    stem, x = WallocStem("rgb_16x", 5, stride=8, input="latents"), pixels(64)
+    plain = wt.load_codec("rgb_16x").encode(x)
+    assert torch.equal(stem(wt.functional.encode_image(x, "rgb_16x")), stem(plain))
+    with pytest.raises(ValueError, match=r"encoded by codec 'test'.*not by 'rgb_16x'"):
+        stem(wt.functional.encode_image(x, codec))
+    with pytest.raises(ValueError, match="normalizes latents itself"):
+        stem(wt.functional.encode_image(x, "rgb_16x", normalize=True))

@@ -39,7 +39,7 @@ def test_there_and_back(tmp_path: Path, kind: Any, match: Any) -> None:
     wt.save_model(model, tmp_path, model_args=ARGS)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
     random = torch.get_rng_state()
-    again = wt.load_model(tmp_path)
+    again: Any = wt.load_model(tmp_path)
     assert torch.equal(torch.get_rng_state(), random)
     assert torch.equal(again(x), model(x))
     assert again.walloc == model.walloc
@@ -49,12 +49,13 @@ def test_there_and_back(tmp_path: Path, kind: Any, match: Any) -> None:
 
 
 def test_options_of_the_stem(tmp_path: Path) -> None:
-    codec, model = stem_codec(), timm.create_model("resnet18", **ARGS).eval()
+    model: Any = timm.create_model("resnet18", **ARGS).eval()
+    codec = stem_codec()
     plan = plan_replacement(model, codec, "resolution")
     options: dict[str, Any] = {"stride": plan.stride, "input": "latents", "neighbors": 1, "expand": True}
     put_stem(model, plan, wt.WallocStem(codec, plan.channels, **options))
     wt.save_model(model, tmp_path, model_args=ARGS)
-    again = wt.load_model(tmp_path)
+    again: Any = wt.load_model(tmp_path)
     x = torch.randn(1, *model.walloc.input_shape) * 20
     assert torch.equal(again(x), model(x))
     assert find_stem(again).proj.kernel_size == (3, 3)
@@ -63,7 +64,7 @@ def test_options_of_the_stem(tmp_path: Path) -> None:
 def test_half_precision(tmp_path: Path) -> None:
     model = make().to(torch.bfloat16)
     wt.save_model(model, tmp_path, model_args=ARGS)
-    again = wt.load_model(tmp_path)
+    again: Any = wt.load_model(tmp_path)
     x = torch.rand(1, 3, 64, 64)
     assert torch.equal(again(x), model(x))
     assert again.fc.weight.dtype == torch.bfloat16
@@ -164,3 +165,21 @@ def test_damaged_files(folder: Path, tmp_path: Path) -> None:
     weights.write_bytes(safetensors.torch.save({}))
     with pytest.raises(ValueError, match="is no JSON file"):
         wt.load_model(folder)
+
+
+def test_version_1_named_an_option_otherwise(tmp_path: Path) -> None:
+    model = wt.fit_stem(
+        timm.create_model("resnet18", **ARGS).eval(),
+        stem_codec(),
+        [torch.rand(3, 64, 64)] * 2,
+        neighbors=1,
+        progress=False,
+    )
+    wt.save_model(model, tmp_path, model_args=ARGS)
+    config = tmp_path / "config.json"
+    fields = json.loads(config.read_text())
+    fields["version"] = 1
+    fields["stem"]["neighbours"] = fields["stem"].pop("neighbors")
+    config.write_text(json.dumps(fields))
+    x = torch.rand(1, 3, 64, 64)
+    assert torch.equal(wt.load_model(tmp_path)(x), model(x))
