@@ -119,7 +119,7 @@ def test_an_array_is_no_image() -> None:
 
 def test_pixel_transforms_leave_latents_alone() -> None:
     latents = wt.WallocEncode("rgb_16x")(photograph())
-    for transform in (v2.Resize((4, 4)), v2.ColorJitter(0.5), v2.GaussianBlur(3), v2.RandomRotation(30)):
+    for transform in (v2.Resize((4, 4)), v2.ColorJitter(0.5), v2.GaussianBlur(3), v2.RandomRotation((0.0, 30.0))):
         try:
             after = transform(latents)
         except (TypeError, ValueError, NotImplementedError):
