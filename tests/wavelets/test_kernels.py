@@ -130,8 +130,9 @@ def test_lifting_backwards_undoes_it(stride: int, shape: tuple[int, int, int]) -
     forwards = lifted(x)
     assert (stride == 1) is bool((forwards == x).all())
     terms = 16 * stride  # a composed filter has about eight taps per sample of a cell, forwards and backwards
-    assert_close_float32(lifted(forwards, inverse=True), x, terms=terms)
-    assert_close_float32(lifted(lifted(x, inverse=True)), x, terms=terms)
+    # In between, values grow: the factors that bring packets to scale are left out.
+    assert_close_float32(lifted(forwards, inverse=True), x, terms=terms, factor=4)
+    assert_close_float32(lifted(lifted(x, inverse=True)), x, terms=terms, factor=4)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
