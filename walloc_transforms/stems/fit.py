@@ -40,6 +40,14 @@ class StemFit:
         images: Number of images.
         cells: Number of equations for each output channel: cells of all images.
         regressors: Number of unknowns for each output channel, bias not counted.
+
+    Example:
+        >>> import timm, torch, walloc_transforms as wt
+        >>> model = timm.create_model("vit_tiny_patch16_224", img_size=64, depth=1)
+        >>> model = wt.fit_stem(model, "rgb_16x", [torch.rand(3, 64, 64)] * 2, neighbors=0, progress=False)
+        >>> fit = model.walloc_fit
+        >>> fit.images, fit.cells, fit.regressors, 0 <= fit.residual < 1
+        (2, 32, 48, True)
     """
 
     residual: float
