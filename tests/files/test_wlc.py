@@ -17,9 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from walloc_transforms.files import wlc as container
+from walloc_transforms.files import LatentFile, load_latents, read_header, wlc, write_latents
 from walloc_transforms.files.coders import CODERS
-from walloc_transforms.files.wlc import LatentFile, load_latents, read_header, write_latents
 
 FINGERPRINT = "0123456789abcdef" * 4
 PACKAGES = {"jpegls": "imagecodecs", "ans": "constriction"}
@@ -303,7 +302,7 @@ def test_flat_latents_are_padded(coder: str, tmp_path: Path) -> None:
 
 def test_cap_on_codes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = written(tmp_path)
-    monkeypatch.setattr(container, "MAX_CODES", 59)
+    monkeypatch.setattr(wlc, "MAX_CODES", 59)
     with pytest.raises(ValueError, match=r"more than 59 codes \(walloc_transforms.files.wlc.MAX_CODES\)"):
         read_bytes(tmp_path, content)
     with pytest.raises(ValueError, match="more than 59 codes"):
@@ -358,7 +357,7 @@ FUZZ = settings(deadline=None, suppress_health_check=[HealthCheck.function_scope
 @settings(FUZZ, max_examples=200)
 @given(content=st.binary(max_size=200), magic=st.booleans(), crc=st.booleans())
 def test_random_bytes(content: bytes, magic: bool, crc: bool, tmp_path: Path) -> None:
-    content = (container.MAGIC + b"\1" if magic else b"") + content
+    content = (wlc.MAGIC + b"\1" if magic else b"") + content
     try_to_read(tmp_path, with_crc(content) if crc else content, None)
 
 

@@ -3,8 +3,16 @@
 from .coders import CODERS, get_coder
 from .media import IMAGE_SUFFIXES, READ_ERRORS, SOUND_SUFFIXES, find_files, read_signal, write_signal
 from .mosaic import latents_to_pil, pil_to_latents, save_mosaic
-from .stored import save_latents, stored_codec
-from .wlc import DEFAULT_CODER, LatentFile, LatentHeader, load_latents, read_header, write_latents
+from .stored import (
+    DEFAULT_CODER,
+    LatentFile,
+    load_latents,
+    read_header,
+    save_latents,
+    stored_codec,
+    write_latents,
+)
+from .wlc import LatentHeader
 
 __all__ = [
     "CODERS",

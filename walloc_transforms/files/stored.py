@@ -1,17 +1,51 @@
-"""Rounded latents in ``.wlc`` files together with their codec; ``wlc.py`` is the format, and knows no codec."""
+"""Rounded latents in ``.wlc`` files, together with their codec; ``wlc.py`` has the format of the files."""
 
+import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..codec import Codec, CodecConfig, check_sample_rate
 from ..latents import check_latents
+from ..safe import write_atomically
 from ..zoo import CodecLike, load_codec
-from .wlc import DEFAULT_CODER, LatentFile, write_latents
+from .wlc import LatentHeader, largest_file, pack, parse, unpack
 
-__all__ = ["save_latents", "stored_codec"]
+__all__ = [
+    "DEFAULT_CODER",
+    "LatentFile",
+    "load_latents",
+    "read_header",
+    "save_latents",
+    "stored_codec",
+    "write_latents",
+]
+
+DEFAULT_CODER = "zlib"
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentFile(LatentHeader):
+    """What :func:`load_latents` gives: the header of a ``.wlc`` file, and the latents.
+
+    Attributes:
+        latents: ``(channels, h, w)`` or ``(channels, t)``, int8 or int16; all of ``shape``, unless fewer channels were
+            asked for.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> latents = wt.functional.encode_image(torch.rand(3, 60, 90), "rgb_16x", quantize=True, dtype=torch.int8)
+        >>> length = wt.save_latents("image.wlc", latents, "rgb_16x")
+        >>> stored = wt.load_latents("image.wlc", channels=3)
+        >>> stored.codec, stored.size, stored.shape, tuple(stored.latents.shape)
+        ('rgb_16x', (60, 90), (12, 8, 12), (3, 8, 12))
+    """
+
+    latents: Tensor
 
 
 def save_latents(
@@ -88,6 +122,35 @@ def _as_integers(latents: Tensor, config: CodecConfig) -> Tensor:
     return codes
 
 
+def load_latents(file: str | os.PathLike[str], *, channels: int | None = None) -> LatentFile:
+    """Read the latents of a ``.wlc`` file. Everything in the file is checked before it is used.
+
+    Args:
+        file: The file.
+        channels: Number of channels to read, from the first on. Streams of later channels are not decoded. Default:
+            all.
+
+    Returns:
+        The latents with the name of their codec, the size of the signal and what else is stored.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, no ``.wlc`` file, of another version or by an unknown coder, or has fewer
+            channels.
+        ImportError: Its coder needs a package that is not installed.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> latents = wt.functional.encode_image(torch.rand(3, 60, 90), "rgb_16x", quantize=True)
+        >>> length = wt.save_latents("image.wlc", latents, "rgb_16x")
+        >>> stored = wt.load_latents("image.wlc")
+        >>> stored.codec, stored.size, stored.latents.dtype
+        ('rgb_16x', (60, 90), torch.int8)
+    """
+    header, codes = unpack(_read(Path(file)), str(file), channels)
+    return LatentFile(**vars(header), latents=torch.from_numpy(codes))
+
+
 def stored_codec(stored: LatentFile, codec: CodecLike | None = None) -> Codec:
     """Load the codec of stored latents.
 
@@ -120,3 +183,75 @@ def stored_codec(stored: LatentFile, codec: CodecLike | None = None) -> Codec:
             f"that of codec {loaded.config.name!r}, {loaded.fingerprint()[:12]}..."
         )
     return loaded.prefix(len(stored.latents))
+
+
+def read_header(file: str | os.PathLike[str]) -> LatentHeader:
+    """Read the header of a ``.wlc`` file. The whole file is checked against its CRC, but no latents are decoded.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is damaged, no ``.wlc`` file, of another version or by an unknown coder.
+    """
+    return parse(_read(Path(file)), str(file))[0]
+
+
+def _read(file: Path) -> bytes:
+    size = file.stat().st_size
+    if size > largest_file():
+        raise ValueError(f"{file} has {size} bytes: a latent file has at most {largest_file()}")
+    return file.read_bytes()
+
+
+def write_latents(
+    file: str | os.PathLike[str],
+    latents: Tensor,
+    *,
+    codec: str,
+    fingerprint: str,
+    size: Iterable[int],
+    sample_rate: int | None = None,
+    coder: str = DEFAULT_CODER,
+) -> int:
+    """Write a ``.wlc`` file, atomically; ``save_latents`` does so for a given codec.
+
+    Args:
+        file: The file; an existing one is replaced.
+        latents: ``(D, h, w)`` or ``(D, t)``, int8 or int16; or of another real dtype with integers from -128 to 127,
+            which become int8.
+        codec: Name of the codec, up to 255 bytes in UTF-8.
+        fingerprint: SHA-256 of the encoder, 64 hexadecimal digits.
+        size: ``(H, W)`` or ``(T,)`` of the signal.
+        sample_rate: Samples per second of a waveform, in Hz.
+        coder: Name of a coder; see ``coders.py``.
+
+    Returns:
+        The number of bytes written.
+
+    Raises:
+        TypeError: ``latents`` is no tensor of real numbers.
+        ValueError: An argument is out of range, or the coder cannot hold the latents.
+        ImportError: The coder needs a package that is not installed.
+    """
+    codes = _as_codes(latents)
+    content = pack(codes, codec=codec, fingerprint=fingerprint, size=tuple(size), sample_rate=sample_rate, coder=coder)
+    write_atomically(Path(file), content)
+    return len(content)
+
+
+def _as_codes(latents: Tensor) -> np.ndarray:
+    if not isinstance(latents, Tensor):
+        raise TypeError(f"expected a tensor of latents, got {type(latents).__name__}")
+    if latents.dtype is torch.bool or latents.is_complex() or latents.is_quantized:
+        raise TypeError(f"expected latents of an integer or float dtype, got {latents.dtype}")
+    if latents.ndim not in (2, 3) or not latents.numel():
+        raise ValueError(f"expected latents of shape (D, h, w) or (D, t), no side zero, got {tuple(latents.shape)}")
+    latents = latents.detach().cpu()
+    if latents.dtype not in (torch.int8, torch.int16):
+        small = latents.to(torch.int8)
+        if not torch.equal(small.to(latents.dtype), latents):
+            raise ValueError(
+                f"expected rounded latents, integers from -128 to 127 (encode with quantize) or int16, "
+                f"got other values as {latents.dtype}"
+            )
+        latents = small
+    return latents.numpy()

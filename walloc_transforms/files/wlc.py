@@ -21,24 +21,18 @@ most ``MAX_CODES``.
 """
 
 import dataclasses
-import os
 import struct
 import zlib
-from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from ..safe import write_atomically
 from .coders import CODERS, Coder, get_coder
 
-__all__ = ["DEFAULT_CODER", "LatentFile", "LatentHeader", "load_latents", "read_header", "write_latents"]
+__all__ = ["LatentHeader", "largest_file", "pack", "parse", "unpack"]
 
 MAGIC = b"\x89WLC\r\n\x1a\n"
 VERSION = 1
-DEFAULT_CODER = "zlib"
 CODES_PER_BYTE = 2048  # deflate does not reach 1033, the other coders have no limit of their own
 MAX_CODES = 2**28  # like Pillow's MAX_IMAGE_PIXELS: 1.4 gigapixels at DR 16. Set it to read more.
 
@@ -72,53 +66,59 @@ class LatentHeader:
     stream_lengths: tuple[int, ...]
 
 
-@dataclasses.dataclass(frozen=True)
-class LatentFile(LatentHeader):
-    """What :func:`load_latents` gives: the header of a ``.wlc`` file, and the latents.
-
-    Attributes:
-        latents: ``(channels, h, w)`` or ``(channels, t)``, int8 or int16; all of ``shape``, unless fewer channels were
-            asked for.
-
-    Example:
-        >>> import torch, walloc_transforms as wt
-        >>> latents = wt.functional.encode_image(torch.rand(3, 60, 90), "rgb_16x", quantize=True, dtype=torch.int8)
-        >>> length = wt.save_latents("image.wlc", latents, "rgb_16x")
-        >>> stored = wt.load_latents("image.wlc", channels=3)
-        >>> stored.codec, stored.size, stored.shape, tuple(stored.latents.shape)
-        ('rgb_16x', (60, 90), (12, 8, 12), (3, 8, 12))
-    """
-
-    latents: Tensor
-
-
-def load_latents(file: str | os.PathLike[str], *, channels: int | None = None) -> LatentFile:
-    """Read the latents of a ``.wlc`` file. Everything in the file is checked before it is used.
+def pack(
+    codes: np.ndarray, *, codec: str, fingerprint: str, size: tuple[int, ...], sample_rate: int | None, coder: str
+) -> bytes:
+    """Make the content of a file.
 
     Args:
-        file: The file.
-        channels: Number of channels to read, from the first on. Streams of later channels are not decoded. Default:
-            all.
-
-    Returns:
-        The latents with the name of their codec, the size of the signal and what else is stored.
+        codes: ``(D, h, w)`` or ``(D, t)``, int8 or int16.
+        codec: Name of the codec, up to 255 bytes in UTF-8.
+        fingerprint: SHA-256 of the encoder, 64 hexadecimal digits.
+        size: ``(H, W)`` or ``(T,)`` of the signal.
+        sample_rate: Samples per second of a waveform, in Hz.
+        coder: Name of a coder; see ``coders.py``.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, no ``.wlc`` file, of another version or by an unknown coder, or has fewer
-            channels.
-        ImportError: Its coder needs a package that is not installed.
-
-    Example:
-        >>> import torch, walloc_transforms as wt
-        >>> latents = wt.functional.encode_image(torch.rand(3, 60, 90), "rgb_16x", quantize=True)
-        >>> length = wt.save_latents("image.wlc", latents, "rgb_16x")
-        >>> stored = wt.load_latents("image.wlc")
-        >>> stored.codec, stored.size, stored.latents.dtype
-        ('rgb_16x', (60, 90), torch.int8)
+        ValueError: An argument is out of range, or the coder cannot hold the codes.
+        ImportError: The coder needs a package that is not installed.
     """
-    content = _read(Path(file))
-    header, start = _parse(content, str(file))
+    chosen, name = get_coder(coder), codec.encode()
+    if not 1 <= len(name) <= 255:
+        raise ValueError(f"codec must have from 1 to 255 bytes in UTF-8, got {len(name)}")
+    if len(fingerprint) != 64 or not set(fingerprint) <= set("0123456789abcdefABCDEF"):
+        raise ValueError(f"fingerprint must be 64 hexadecimal digits, got {fingerprint!r}")
+    if not all(isinstance(n, int) for n in (*size, sample_rate or 0)):
+        raise ValueError(f"size and sample_rate must be integers, got {size} and {sample_rate!r}")
+    if sample_rate is not None and sample_rate < 1:
+        raise ValueError(f"sample_rate must be positive, got {sample_rate}")
+    _check_geometry(tuple(codes.shape), size, sample_rate or 0)
+    streams = chosen.encode(np.ascontiguousarray(codes.reshape(_shape3(codes.shape))))
+    head = MAGIC + bytes([VERSION, chosen.number, codes.itemsize, codes.ndim - 1])
+    head += b"".join(map(_varint, (*codes.shape, *size, sample_rate or 0)))
+    head += bytes([len(name)]) + name + bytes.fromhex(fingerprint) + b"".join(_varint(len(s)) for s in streams)
+    payload = b"".join(streams)
+    content = head + payload + bytes(_padding(codes.size, len(payload)))
+    content += struct.pack("<I", zlib.crc32(content))
+    return content
+
+
+def unpack(content: bytes, file: str, channels: int | None = None) -> tuple[LatentHeader, np.ndarray]:
+    """Check the content of a file, and decode its first channels.
+
+    Args:
+        content: The content.
+        file: Name of the file, for messages.
+        channels: Number of channels to decode. Default: all.
+
+    Returns:
+        The header, and the codes ``(channels, h, w)`` or ``(channels, t)``.
+
+    Raises:
+        ValueError: It is damaged, no ``.wlc`` file, of another version or by an unknown coder, or has fewer channels.
+        ImportError: Its coder needs a package that is not installed.
+    """
+    header, start = parse(content, file)
     coder, dtype = CODERS[header.coder], np.dtype(str(header.dtype).removeprefix("torch."))
     channels = header.shape[0] if channels is None else channels
     if not 1 <= channels <= header.shape[0]:
@@ -132,94 +132,30 @@ def load_latents(file: str | os.PathLike[str], *, channels: int | None = None) -
         codes = coder.decode(streams, shape, dtype, channels)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
-    latents = torch.from_numpy(np.ascontiguousarray(codes)).view(channels, *header.shape[1:])
-    return LatentFile(**vars(header), latents=latents)
+    return header, np.ascontiguousarray(codes).reshape(channels, *header.shape[1:])
 
 
-def read_header(file: str | os.PathLike[str]) -> LatentHeader:
-    """Read the header of a ``.wlc`` file. The whole file is checked against its CRC, but no latents are decoded.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, no ``.wlc`` file, of another version or by an unknown coder.
-    """
-    return _parse(_read(Path(file)), str(file))[0]
-
-
-def write_latents(
-    file: str | os.PathLike[str],
-    latents: Tensor,
-    *,
-    codec: str,
-    fingerprint: str,
-    size: Iterable[int],
-    sample_rate: int | None = None,
-    coder: str = DEFAULT_CODER,
-) -> int:
-    """Write a ``.wlc`` file, atomically; ``save_latents`` does so for a given codec.
-
-    Args:
-        file: The file; an existing one is replaced.
-        latents: ``(D, h, w)`` or ``(D, t)``, int8 or int16; or of another real dtype with integers from -128 to 127,
-            which become int8.
-        codec: Name of the codec, up to 255 bytes in UTF-8.
-        fingerprint: SHA-256 of the encoder, 64 hexadecimal digits.
-        size: ``(H, W)`` or ``(T,)`` of the signal.
-        sample_rate: Samples per second of a waveform, in Hz.
-        coder: Name of a coder; see ``coders.py``.
-
-    Returns:
-        The number of bytes written.
+def parse(content: bytes, file: str) -> tuple[LatentHeader, int]:
+    """Check everything but the streams, and return the header and where the streams start.
 
     Raises:
-        TypeError: ``latents`` is no tensor of real numbers.
-        ValueError: An argument is out of range, or the coder cannot hold the latents.
-        ImportError: The coder needs a package that is not installed.
+        ValueError: It is damaged, no ``.wlc`` file, of another version or by an unknown coder.
     """
-    chosen, codes = get_coder(coder), _codes(latents)
-    dims, size = codes.ndim - 1, tuple(size)
-    name = codec.encode()
-    if not 1 <= len(name) <= 255:
-        raise ValueError(f"codec must have from 1 to 255 bytes in UTF-8, got {len(name)}")
-    if len(fingerprint) != 64 or not set(fingerprint) <= set("0123456789abcdefABCDEF"):
-        raise ValueError(f"fingerprint must be 64 hexadecimal digits, got {fingerprint!r}")
-    if not all(isinstance(n, int) for n in (*size, sample_rate or 0)):
-        raise ValueError(f"size and sample_rate must be integers, got {size} and {sample_rate!r}")
-    if sample_rate is not None and sample_rate < 1:
-        raise ValueError(f"sample_rate must be positive, got {sample_rate}")
-    _check_geometry(tuple(codes.shape), size, sample_rate or 0)
-    streams = chosen.encode(_planes(codes))
-    head = MAGIC + bytes([VERSION, chosen.number, codes.itemsize, dims])
-    head += b"".join(map(_varint, (*codes.shape, *size, sample_rate or 0)))
-    head += bytes([len(name)]) + name + bytes.fromhex(fingerprint) + b"".join(_varint(len(s)) for s in streams)
-    payload = b"".join(streams)
-    content = head + payload + bytes(_padding(codes.size, len(payload)))
-    content += struct.pack("<I", zlib.crc32(content))
-    write_atomically(Path(file), content)
-    return len(content)
+    if content[: len(MAGIC)] != MAGIC:
+        raise ValueError(f"{file} is no latent file: it starts with {content[: len(MAGIC)].hex() or 'nothing'}")
+    if len(content) > 8 and content[8] != VERSION:
+        raise ValueError(f"{file} is of version {content[8]}: this release reads version {VERSION}")
+    if len(content) < 16 or zlib.crc32(content[:-4]) != int.from_bytes(content[-4:], "little"):
+        raise ValueError(f"{file} is damaged or cut off: its CRC-32 is another")
+    try:
+        return _parse_checked(content[:-4])
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
 
 
-def _codes(latents: Tensor) -> np.ndarray:
-    if not isinstance(latents, Tensor):
-        raise TypeError(f"expected a tensor of latents, got {type(latents).__name__}")
-    if latents.dtype is torch.bool or latents.is_complex() or latents.is_quantized:
-        raise TypeError(f"expected latents of an integer or float dtype, got {latents.dtype}")
-    if latents.ndim not in (2, 3) or not latents.numel():
-        raise ValueError(f"expected latents of shape (D, h, w) or (D, t), no side zero, got {tuple(latents.shape)}")
-    latents = latents.detach().cpu()
-    if latents.dtype not in (torch.int8, torch.int16):
-        small = latents.to(torch.int8)
-        if not torch.equal(small.to(latents.dtype), latents):
-            raise ValueError(
-                f"expected rounded latents, integers from -128 to 127 (encode with quantize) or int16, "
-                f"got other values as {latents.dtype}"
-            )
-        latents = small
-    return latents.numpy()
-
-
-def _planes(codes: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(codes.reshape(_shape3(codes.shape)))
+def largest_file() -> int:
+    """Return how many bytes a file may have."""
+    return 2 * MAX_CODES + 2**20
 
 
 def _shape3(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -290,27 +226,6 @@ class _Cursor:
                     break
                 return value
         raise ValueError("a number in its header is above 2**32 - 1 or longer than it need be")
-
-
-def _read(file: Path) -> bytes:
-    size, most = file.stat().st_size, 2 * MAX_CODES + 2**20
-    if size > most:
-        raise ValueError(f"{file} has {size} bytes: a latent file has at most {most}")
-    return file.read_bytes()
-
-
-def _parse(content: bytes, file: str) -> tuple[LatentHeader, int]:
-    """Check everything but the streams, and return the header and where the streams start."""
-    if content[: len(MAGIC)] != MAGIC:
-        raise ValueError(f"{file} is no latent file: it starts with {content[: len(MAGIC)].hex() or 'nothing'}")
-    if len(content) > 8 and content[8] != VERSION:
-        raise ValueError(f"{file} is of version {content[8]}: this release reads version {VERSION}")
-    if len(content) < 16 or zlib.crc32(content[:-4]) != int.from_bytes(content[-4:], "little"):
-        raise ValueError(f"{file} is damaged or cut off: its CRC-32 is another")
-    try:
-        return _parse_checked(content[:-4])
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
 
 
 def _parse_checked(content: bytes) -> tuple[LatentHeader, int]:
