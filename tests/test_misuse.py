@@ -81,6 +81,7 @@ def test_normalized_latents() -> None:
     normalized = wt.WallocEncode("rgb_16x", normalize=True)(photograph())
     image = wt.WallocDecode("rgb_16x")(normalized)  # Latents know that they are normalized
     torch.testing.assert_close(image, wt.WallocDecode("rgb_16x")(wt.WallocEncode("rgb_16x")(photograph())))
+    torch.testing.assert_close(image, wt.load_codec("rgb_16x").decode(normalized))
     plain = normalized.as_subclass(Tensor)
     torch.testing.assert_close(wt.WallocDecode("rgb_16x", normalized=True)(plain), image)
     with pytest.raises(ValueError, match="normalized"):
@@ -94,6 +95,7 @@ def test_latents_of_another_codec(tmp_path: Path) -> None:
     for call in (
         lambda: wt.WallocDecode("rgb_16x_joint")(latents),
         lambda: wt.functional.decode_image(latents, "rgb_16x_joint"),
+        lambda: wt.load_codec("rgb_16x_joint").decode(latents),
         lambda: wt.functional.decode_image(latents, wt.load_codec("rgb_4x", channels=12)),
         lambda: wt.save_latents(tmp_path / "a.wlc", latents, "rgb_16x_joint", size=(64, 96)),
     ):

@@ -34,7 +34,7 @@ from .decoders import LinearDecoder, NetworkDecoder
 from .folder import check_state, read_codec, write_codec
 from .folding import FoldedPath, stamp_of
 from .networks import build_decoder, build_network
-from .ranges import OutOfRange, RangeCheck, can_look_at, range_error
+from .ranges import OutOfRange, RangeCheck, can_look_at, check_values, range_error
 from .refiner import Refiner, build_refiner, refiner_state
 from .state import PrefixOfRefiner, fingerprint, prefix_config, prefix_state
 
@@ -169,7 +169,7 @@ class Codec(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             x = x.reshape(math.prod(batch), *x.shape[-c.dims - 1 :])
             try:
-                latents = self._encode(x if x.dtype != torch.uint16 else x.to(torch.float32), scale, shift, rounding)
+                latents = self._encode(x, scale, shift, rounding)
             except OutOfRange:
                 raise range_error(x, c.modality, f"codec {c.name!r}") from None
             if c.pad and self.encoder is None:  # an Oobleck encoder adds its own
@@ -180,6 +180,7 @@ class Codec(nn.Module):
 
     def _encode(self, x: Tensor, scale: float, shift: float, rounding: Rounding) -> Tensor:
         looks = can_look_at(x)
+        x = x.to(torch.float32) if x.dtype == torch.uint16 else x  # few operations know uint16
         path = None if self._trains(self._encoder_parts()) else self._analysis_path.current()
         if path is not None:
             check = RangeCheck(path, self.config) if looks else None
@@ -191,8 +192,8 @@ class Codec(nn.Module):
 
             z = path(x, scale, shift, finish)
         else:
-            if looks and not bool(torch.isfinite(x).all()):
-                raise OutOfRange
+            if looks:
+                check_values(x, self.config.modality, f"codec {self.config.name!r}")
             z = self._project(self.analysis(x.to(torch.float32) * scale + shift))
             z = self._compand(z) if self.config.stages == 1 else z
         return round_latents(z, rounding) if self.config.stages == 1 else self._encode_stages(z, rounding)
@@ -241,7 +242,8 @@ class Codec(nn.Module):
         Args:
             latents: ``(..., D, h, w)`` or ``(..., D, t)`` as :meth:`encode` gives them: float, int8 or int16.
             size: ``(H, W)``, or T of a waveform, to cut off what encoding added. Default: keep it.
-            normalized: Whether the latents went through :meth:`normalize`, which is undone then.
+            normalized: Whether the latents went through :meth:`normalize`, which is undone then. ``wt.Latents`` know it
+                themselves.
             decoder: ``"refiner"``, for codecs that have one: slower than the linear decoder, and nearer to the signal.
                 Default: the decoder that ``config.decoder`` names, which may be named here too.
             clamp: Limit the signal to its range, which decoding overshoots at edges. Clamping stops gradients there.
@@ -254,13 +256,22 @@ class Codec(nn.Module):
             Float32 images ``(..., C, H, W)`` in [0, 1], or waveforms ``(..., C, T)`` in [-1, 1].
 
         Raises:
-            ValueError: Wrong shape, ``size`` does not belong to these latents, ``tile`` does not fit, the codec has no
-                such decoder, ``normalized`` with a codec that came without statistics, or NaN or infinite values (on
-                the CPU and outside ``torch.compile``).
+            ValueError: Wrong shape, ``wt.Latents`` of another codec, ``size`` does not belong to these latents,
+                ``tile`` does not fit, the codec has no such decoder, ``normalized`` with a codec that came without
+                statistics, or NaN or infinite values (on the CPU and outside ``torch.compile``).
             TypeError: Not a tensor, or neither float nor int8 nor int16.
             ImportError: The decoder is a network, and diffusers is not installed.
         """
         c = self.config
+        made_by = getattr(latents, "fingerprint", None)  # of wt.Latents, which live in a room above
+        if made_by is not None and not torch.compiler.is_compiling():
+            if made_by != self.fingerprint():
+                raise ValueError(
+                    f"these latents were encoded by codec {getattr(latents, 'codec', None)!r} (fingerprint "
+                    f"{made_by[:8]}), not by {c.name!r} of {c.channels} channels ({self.fingerprint()[:8]})"
+                )
+            normalized = normalized or getattr(latents, "normalized", False)
+            latents = latents.as_subclass(Tensor)
         batch = self._check_shape(latents, c.channels, "latents")
         if latents.shape[-1] <= 2 * c.pad:
             raise ValueError(

@@ -2,8 +2,10 @@
 
 The projection of a signal in range is bounded, channel by channel, by the absolute sum of the channel's folded filter.
 Floats in 0..255, normalized pixels and PCM as floats go far beyond. To look at the projection costs less than to look
-at the signal, which has 4 to 20 times as many values. Resampling overshoots and peaks are clipped later, so a margin is
-left: images may leave [0, 1] by an eighth, waveforms may reach twice full scale.
+at the signal, which has 4 to 20 times as many values. Where there is no folded filter, the signal is looked at.
+
+Resampling overshoots, and peaks are clipped later, so a margin is left. Waveforms may reach twice full scale. Images
+may leave [0, 1] by an eighth in all the pixels around a cell together, by a quarter in a single one.
 """
 
 from typing import Any
@@ -17,7 +19,8 @@ from .config import CodecConfig
 
 __all__ = ["OutOfRange", "RangeCheck", "can_look_at", "check_values", "range_error"]
 
-_MARGIN = {"image": 1.25, "audio": 2.0}  # times half the range, around its middle
+_MARGIN = {"image": 1.25, "audio": 2.0}  # of projections: times half the range, around its middle
+_PIXEL_MARGIN = 1.5  # of single pixels
 
 
 class OutOfRange(ValueError):
@@ -77,9 +80,9 @@ def check_values(x: Tensor, modality: Modality, who: str) -> None:
     """
     if not can_look_at(x) or not x.numel():
         return
-    middle, half = (0.5, 0.5) if modality == "image" else (0.0, 1.0)
+    middle, half = (0.5, 0.5 * _PIXEL_MARGIN) if modality == "image" else (0.0, _MARGIN["audio"])
     low, high = torch.aminmax(x.detach())
-    if not bool((low >= middle - half * _MARGIN[modality]) & (high <= middle + half * _MARGIN[modality])):
+    if not bool((low >= middle - half) & (high <= middle + half)):
         raise range_error(x, modality, who)
 
 
