@@ -12,7 +12,7 @@ from .codec import Codec, check_sample_rate
 from .files import latents_to_pil, pil_to_latents, save_mosaic
 from .latents import Latents, check_latents, wrap_latents
 from .signals import FLOATS, as_tensor
-from .zoo import CodecLike, embedded_names, load_codec
+from .zoo import CodecLike, available_codecs, load_codec
 
 __all__ = [
     "decode_image",
@@ -223,7 +223,7 @@ _embedded = lru_cache(load_codec)  # calls by name, one per image, do not read t
 
 def _load(codec: CodecLike, modality: str) -> Codec:
     if not isinstance(codec, Codec):
-        codec = _embedded(codec) if codec in embedded_names() else load_codec(codec)
+        codec = _embedded(codec) if codec in available_codecs() else load_codec(codec)
     if codec.config.modality != modality:
         raise ValueError(f"expected an {modality} codec, got {codec.config.name!r} ({codec.config.modality})")
     return codec

@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from .codec import Codec, check_flips, flip
-from .zoo import embedded_names, load_codec
+from .zoo import available_codecs, load_codec
 
 __all__ = ["CheckedLatents", "Latents", "as_plain", "check_latents", "codec_of", "wrap_latents"]
 
@@ -229,7 +229,7 @@ def codec_of(latents: Latents) -> Codec:
     known = _CODECS.get(latents.fingerprint)
     if known is not None and known.fingerprint() == latents.fingerprint:  # it may have been trained since
         return known
-    if latents.codec in embedded_names():
+    if latents.codec in available_codecs():
         channels = latents.shape[-len(latents.signal_size) - 1]
         embedded = load_codec(latents.codec)
         if 1 <= channels < embedded.config.channels and embedded.config.is_linear:

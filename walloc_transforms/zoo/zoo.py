@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..codec import CONFIG_FILE, WEIGHTS_FILE, Codec, TensorFile, read_config
 
-__all__ = ["CodecInfo", "CodecLike", "available_codecs", "codec_info", "embedded_names", "fetch", "load_codec"]
+__all__ = ["CodecInfo", "CodecLike", "available_codecs", "codec_info", "fetch", "load_codec"]
 
 CodecLike = Codec | str | os.PathLike[str]
 
@@ -55,7 +55,7 @@ class CodecInfo:
 
 
 @lru_cache
-def embedded_names() -> tuple[str, ...]:
+def _embedded_names() -> tuple[str, ...]:
     """Return the names of the codecs that come with the package."""
     return tuple(sorted(file.parent.name for file in _EMBEDDED.glob(f"*/{CONFIG_FILE}")))
 
@@ -68,7 +68,7 @@ def available_codecs() -> list[str]:
         >>> "rgb_16x" in wt.available_codecs()
         True
     """
-    return list(embedded_names())
+    return list(_embedded_names())
 
 
 def codec_info(codec: str | os.PathLike[str]) -> CodecInfo:
@@ -88,9 +88,9 @@ def codec_info(codec: str | os.PathLike[str]) -> CodecInfo:
         (12, 8, 16.0)
     """
     name = os.fspath(codec)
-    if name not in embedded_names() and not isinstance(codec, os.PathLike) and not os.path.isdir(name):
+    if name not in _embedded_names() and not isinstance(codec, os.PathLike) and not os.path.isdir(name):
         raise ValueError(f"unknown codec {name!r}: {_suggest(name)}; a folder would do too")
-    config = read_config(_EMBEDDED / name if name in embedded_names() else name)
+    config = read_config(_EMBEDDED / name if name in _embedded_names() else name)
     decoders = (config.decoder, "refiner") if config.refiner_width else (config.decoder,)
     fields = [field.name for field in dataclasses.fields(CodecInfo) if field.name != "decoders"]
     return CodecInfo(**{field: getattr(config, field) for field in fields}, decoders=decoders)
@@ -137,14 +137,14 @@ def load_codec(
 def _split(name: str) -> tuple[str | None, str | None]:
     """Split ``owner/name:variant`` into repository and variant; (None, None) if the name is no repository's."""
     match = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?::([\w.-]+))?", name)
-    if match is None or name in embedded_names() or name.endswith(".pth") or os.path.isdir(name):
+    if match is None or name in _embedded_names() or name.endswith(".pth") or os.path.isdir(name):
         return None, None
     return match[1], match[2]
 
 
 def _find(codec: str | os.PathLike[str]) -> Codec:
     name = os.fspath(codec)
-    if name in embedded_names():
+    if name in _embedded_names():
         return Codec.from_pretrained(_EMBEDDED / name)
     if name.endswith(".pth"):
         from .published import read_published  # few need it
@@ -158,9 +158,9 @@ def _find(codec: str | os.PathLike[str]) -> Codec:
 
 
 def _suggest(name: str) -> str:
-    close = difflib.get_close_matches(name, embedded_names(), n=1, cutoff=0.4)
+    close = difflib.get_close_matches(name, _embedded_names(), n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Embedded codecs are {', '.join(embedded_names())}"
+    return f"{hint}Embedded codecs are {', '.join(_embedded_names())}"
 
 
 def _download(repo: str, variant: str | None, revision: str | None) -> Codec:
@@ -211,7 +211,7 @@ def fetch(repo: str, file: str, revision: str | None) -> Path:
             hint = " A repository of .pth checkpoints needs variant='NAME'."
         raise ConnectionError(
             f"the hub did not give {file} of {repo!r} ({type(error).__name__}: {error}).{hint} "
-            f"Without a download there are {', '.join(embedded_names())}"
+            f"Without a download there are {', '.join(_embedded_names())}"
         ) from error
 
 
