@@ -25,6 +25,7 @@ from ..wavelets import (
     FoldedSynthesis,
     WaveletPacketAnalysis,
     WaveletPacketSynthesis,
+    check_backend,
     conv1x1,
     crop,
 )
@@ -129,6 +130,7 @@ class Codec(nn.Module):
 
     @backend.setter
     def backend(self, backend: Backend) -> None:
+        check_backend(backend, self.config.wavelet)
         self._backend = backend
         for path in (self._analysis_path, self._synthesis_path, self._refined_path):
             path.refresh()

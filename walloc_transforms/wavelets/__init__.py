@@ -3,7 +3,7 @@
 Linear algebra alone: nothing here knows a codec.
 """
 
-from .backends import Backend
+from .backends import Backend, check_backend
 from .filters import (
     FilterBank,
     analysis_bank,
@@ -27,6 +27,7 @@ __all__ = [
     "analysis_taps",
     "band_frequencies",
     "band_positions",
+    "check_backend",
     "check_size",
     "conv1x1",
     "crop",
