@@ -12,7 +12,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import tyro
@@ -27,7 +27,6 @@ from recipes.common.datasets import Features, Task, batches, cuts, in_memory, lo
 from recipes.common.macs import count_macs
 from recipes.common.ranks import Ranks
 from recipes.common.runs import Run, finished_or_new
-from recipes.common.tables import Record
 
 
 @dataclass
@@ -104,14 +103,14 @@ def check_size(image_size: int) -> None:
         raise ValueError(f"image_size must be a multiple of {STRIDE}, got {image_size}")
 
 
-def main(config: Config) -> Record:
+def main(config: Config) -> dict[str, Any]:
     """Train and write the result; a finished run with --resume is only read."""
     check_size(config.image_size)
     run = Run(config.output_dir, Ranks.start(), config.resume)
     return finished_or_new(run, config, lambda: train_and_score(config, run))
 
 
-def train_and_score(config: Config, run: Run) -> Record:
+def train_and_score(config: Config, run: Run) -> dict[str, Any]:
     """Train one network on one kind of input; returns its accuracy and what that cost."""
     show = run.ranks.first
     task = load_task(config.data, config.data_root, demo_crops=config.demo_crops, seed=config.seed)

@@ -34,11 +34,12 @@ from recipes.color.network import Colorizer, color, loss_of, macs_per_image
 from recipes.color.scores import SCORES, ColorOfBrightness, markdown, score
 from recipes.color.sheet import draw_sheet
 from recipes.common.arms import STRIDE
+from recipes.common.comparison import check_comparison, compare, first_runs
 from recipes.common.datasets import batches
-from recipes.common.loop import load_checkpoint, train_steps
+from recipes.common.loop import train_steps
 from recipes.common.quality import Networks, load_networks
 from recipes.common.ranks import Ranks, save_config
-from recipes.common.runs import Run, check_comparison, compare, first_runs
+from recipes.common.runs import Run, load_checkpoint
 from recipes.common.tables import Record, as_csv, mean_known, mean_over_seeds
 from walloc_transforms.safe import write_atomically
 

@@ -25,8 +25,8 @@ from recipes import classification, colorization, source_separation
 from recipes.color.data import load_photographs
 from recipes.colorization import Settings as ColorizationSettings
 from recipes.common.arms import ARMS, STRIDE, make_arm
+from recipes.common.comparison import compare
 from recipes.common.ranks import Ranks, save_config
-from recipes.common.runs import compare
 from recipes.common.tables import Record, group, mean_and_sd
 from recipes.scaling.report import Part, caption, csv_of, draw, markdown, markdown_published
 from recipes.separation.front_ends import HOP

@@ -20,9 +20,10 @@ import torch
 import tyro
 from torch import Tensor
 
-from recipes.common.loop import load_checkpoint, train_steps
+from recipes.common.comparison import check_comparison, compare, first_runs
+from recipes.common.loop import train_steps
 from recipes.common.ranks import Ranks, save_config
-from recipes.common.runs import Run, check_comparison, compare, first_runs
+from recipes.common.runs import Run, load_checkpoint
 from recipes.common.tables import Record, as_csv
 from recipes.separation.front_ends import ARMS, HOP, UNIT, make_front_end
 from recipes.separation.network import NetworkSize, Separator, macs_per_second

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from recipes.common.datasets import IGNORE, batches, iterate
-from recipes.common.loop import load_checkpoint, lr_factor, save_checkpoint, write_log
 from recipes.common.ranks import Ranks
-from recipes.common.runs import Run
-from recipes.common.tables import Record
+from recipes.common.runs import Run, lr_factor
 
 
 @dataclass
@@ -37,7 +35,9 @@ class Schedule:
     seed: int
 
 
-def train_classifier(model: nn.Module, train_set: Any, validation_set: Any, schedule: Schedule, run: Run) -> Record:
+def train_classifier(
+    model: nn.Module, train_set: Any, validation_set: Any, schedule: Schedule, run: Run
+) -> dict[str, Any]:
     """Train a classifier, with ``metrics.jsonl`` and ``checkpoint.pt`` in the run's folder after every epoch.
 
     Args:
@@ -54,7 +54,7 @@ def train_classifier(model: nn.Module, train_set: Any, validation_set: Any, sche
     Raises:
         ValueError: There are fewer training images than processes, or no validation image can be read.
     """
-    s, ranks, checkpoint = schedule, run.ranks, run.folder / "checkpoint.pt"
+    s, ranks = schedule, run.ranks
     model.to(ranks.device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's annotations
     parallel = DistributedDataParallel(model) if ranks.world > 1 else model
@@ -66,9 +66,9 @@ def train_classifier(model: nn.Module, train_set: Any, validation_set: Any, sche
     steps = s.epochs * max(1, usable // own_batch)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, steps))
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-    log: list[Record] = []
-    if run.resume and checkpoint.is_file():
-        log = load_checkpoint(checkpoint, parts, ranks.device)["log"]
+    log: list[dict[str, Any]] = []
+    if state := run.load(parts):
+        log = state["log"]
     for epoch in range(len(log), s.epochs):
         seed = s.seed * 10007 + epoch
         order = torch.randperm(len(train_set), generator=torch.Generator().manual_seed(seed))
@@ -93,14 +93,14 @@ def train_classifier(model: nn.Module, train_set: Any, validation_set: Any, sche
         record = {"epoch": epoch + 1, "train_loss": loss_sum / max(1, seen), **validation, "step_rate": step_rate}
         record["unreadable"] += int(given - seen)
         log.append(record)
-        if ranks.first:
-            write_log(run.folder, log)
-            save_checkpoint(checkpoint, parts, log=log)
+        run.save(parts, log)
     return log[-1]
 
 
 @torch.no_grad()
-def evaluate_classifier(model: nn.Module, dataset: Any, batch_size: int, *, workers: int, ranks: Ranks) -> Record:
+def evaluate_classifier(
+    model: nn.Module, dataset: Any, batch_size: int, *, workers: int, ranks: Ranks
+) -> dict[str, Any]:
     """Measure ``validation_loss`` and ``accuracy`` (percent) on a dataset, every image once.
 
     Images that cannot be read are left out and counted as ``unreadable``.

@@ -1,12 +1,8 @@
 """Train for a number of steps, resumable at checkpoints: the loop of every recipe on endless random crops."""
 
-import json
-import math
-import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -15,9 +11,8 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from recipes.common.runs import Run
+from recipes.common.runs import Run, lr_factor
 from recipes.common.tables import Record
-from walloc_transforms.safe import write_atomically
 
 _LOG_EVERY = 20  # steps
 
@@ -61,7 +56,7 @@ def train_steps(
         The last record: ``step``, ``loss`` (mean since the record before), ``step_rate`` (per second, without reading
         batches; here the median over all records) and the last figures of ``validate``.
     """
-    ranks, checkpoint = run.ranks, run.folder / "checkpoint.pt"
+    ranks = run.ranks
     model.train()
     average = AveragedModel(model, avg_fn=_moving_average(ema)) if ema else None
     if average is not None:
@@ -73,8 +68,7 @@ def train_steps(
     parts |= {} if average is None else {"average": average}
     trained = [p for p in model.parameters() if p.requires_grad]
     first, log = 0, []
-    if run.resume and checkpoint.is_file():
-        state = load_checkpoint(checkpoint, parts, ranks.device)
+    if state := run.load(parts):
         first, log = state["step"], state["log"]
     sums, seconds = torch.zeros(2, dtype=torch.float64), 0.0
     bar = tqdm(
@@ -110,8 +104,7 @@ def train_steps(
             if validate is not None:
                 log[-1] |= validate(model if average is None else average.module)
                 model.train()
-            write_log(run.folder, log)
-            save_checkpoint(checkpoint, parts, step=done, log=log)
+            run.save(parts, log, step=done)
     if average is not None:
         with torch.no_grad():
             for parameter, mean in zip(model.parameters(), average.module.parameters(), strict=True):
@@ -126,31 +119,3 @@ def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Any], Tensor]:
         return mean.lerp(parameter, 1 - min(decay, int(done) / (int(done) + 10)))
 
     return average
-
-
-def lr_factor(step: int, steps: int) -> float:
-    """Learning rate of a step as a fraction of the peak: linear warm-up over the first tenth, then half a cosine."""
-    warmup = max(1, steps // 10)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))
-
-
-def save_checkpoint(file: Path, parts: dict[str, Any], **facts: Any) -> None:
-    """Save the states of a model, an optimizer and so on, by name, with further facts; never half a file."""
-    partial = file.with_suffix(".partial")
-    torch.save({**{name: part.state_dict() for name, part in parts.items()}, **facts}, partial)
-    os.replace(partial, file)
-
-
-def load_checkpoint(file: Path, parts: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Restore the states that :func:`save_checkpoint` saved; returns all that the file holds."""
-    state = torch.load(file, map_location=device, weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
-    return state
-
-
-def write_log(folder: Path, log: Sequence[Record]) -> None:
-    """Write a record per line to ``metrics.jsonl``."""
-    write_atomically(folder / "metrics.jsonl", "".join(json.dumps(record) + "\n" for record in log).encode())

@@ -1,22 +1,16 @@
-"""One training run in its folder, and the loop over arms and seeds of a comparison.
+"""One training run: its folder, its log, its checkpoints and its result."""
 
-    runs = compare(config, ranks, train_and_score, headline)
-
-calls ``train_and_score(arm, seed, run)`` for every arm with every seed. What it returns goes to ``result.json`` in the
-run's folder, from which a finished run is read when the comparison is resumed.
-"""
-
-import dataclasses
 import json
-from collections.abc import Callable, Sequence
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any
 
-from tqdm import tqdm
+import torch
 
 from recipes.common.ranks import Ranks, save_config
-from recipes.common.tables import Record
 from walloc_transforms.safe import write_atomically
 
 
@@ -36,57 +30,43 @@ class Run:
     resume: bool
     name: str = "train"
 
+    @property
+    def checkpoint(self) -> Path:
+        """The file of the checkpoint."""
+        return self.folder / "checkpoint.pt"
 
-class Comparison(Protocol):
-    """The settings of a comparison: a dataclass with these fields and any others."""
+    def load(self, parts: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Restore a model, an optimizer and so on from the checkpoint of a run that is resumed.
 
-    arms: tuple[str, ...]
-    seeds: int
-    resume: bool
-    output_dir: Path
+        Returns:
+            All that the checkpoint holds; None where there is none, or the run is not resumed.
+        """
+        if not (self.resume and self.checkpoint.is_file()):
+            return None
+        return load_checkpoint(self.checkpoint, parts, self.ranks.device)
+
+    def save(self, parts: Mapping[str, Any], log: Sequence[Mapping[str, Any]], **facts: Any) -> None:
+        """Write the log, a record per line, and a checkpoint of models, optimizers and so on; the first process does.
+
+        Args:
+            parts: What has a ``state_dict``, by name.
+            log: The records so far; the checkpoint holds them too.
+            facts: What else the checkpoint is to hold.
+        """
+        if self.ranks.first:
+            text = "".join(json.dumps(record) + "\n" for record in log)
+            write_atomically(self.folder / "metrics.jsonl", text.encode())
+            partial = self.checkpoint.with_suffix(".partial")
+            torch.save({**{name: part.state_dict() for name, part in parts.items()}, "log": log, **facts}, partial)
+            os.replace(partial, self.checkpoint)
 
 
-def check_comparison(config: Any, at_least_one: Sequence[str]) -> None:
-    """Raise a ValueError for a comparison of nothing, or for a setting of these below 1."""
-    if config.seeds < 1 or not config.arms:
-        raise ValueError("there is nothing to run: expected at least one arm and one seed")
-    for name in at_least_one:
-        if getattr(config, name) < 1:
-            raise ValueError(f"{name} must be at least 1, got {getattr(config, name)}")
-
-
-def compare(
-    config: Comparison,
-    ranks: Ranks,
-    train_and_score: Callable[[str, int, Run], Record],
-    headline: Callable[[Record], str],
-    config_of: Callable[[str, int, Path], Any] | None = None,
-) -> list[Record]:
-    """Train and score every arm with every seed.
-
-    Args:
-        config: The settings, a dataclass.
-        ranks: This process among others.
-        train_and_score: Does one run, for an arm and a seed; gives what JSON can hold.
-        headline: Says in a few words what came out.
-        config_of: Makes the settings that are kept with a run, from its arm, seed and folder. Default: those of the
-            comparison, with this arm alone.
-
-    Returns:
-        What ``train_and_score`` gave, with ``arm`` and ``seed``, seed by seed.
-    """
-    results: list[Record] = []
-    jobs = [(seed, arm) for seed in range(config.seeds) for arm in config.arms]
-    bar = tqdm(jobs, desc="runs", unit="run", leave=False, disable=not ranks.first)
-    for seed, arm in bar:
-        run = Run(config.output_dir / f"{arm}_seed{seed}", ranks, config.resume, f"{arm}, seed {seed}")
-        bar.set_postfix_str(run.name)
-        own = config_of(arm, seed, run.folder) if config_of else dataclasses.replace(cast(Any, config), arms=(arm,))
-        result = finished_or_new(run, own, lambda arm=arm, seed=seed, run=run: train_and_score(arm, seed, run))
-        results.append({"arm": arm, "seed": seed, **result})
-        if ranks.first:
-            tqdm.write(f"{run.name}: {headline(result)}")
-    return results
+def load_checkpoint(file: Path, parts: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """Restore models, optimizers and so on, by name, from a checkpoint; returns all that it holds."""
+    state = torch.load(file, map_location=device, weights_only=True)
+    for name, part in parts.items():
+        part.load_state_dict(state[name])
+    return state
 
 
 def finished_or_new(run: Run, config: Any, work: Callable[[], Any]) -> Any:
@@ -111,6 +91,9 @@ def finished_or_new(run: Run, config: Any, work: Callable[[], Any]) -> Any:
     return result
 
 
-def first_runs(results: Sequence[Record], names: Sequence[str]) -> dict[str, Record]:
-    """Take some figures from the first run of every arm: those that do not depend on the seed."""
-    return {r["arm"]: {name: r[name] for name in names} for r in reversed(results)}
+def lr_factor(step: int, steps: int) -> float:
+    """Learning rate of a step as a fraction of the peak: linear warm-up over the first tenth, then half a cosine."""
+    warmup = max(1, steps // 10)
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warmup) / max(1, steps - warmup))))

@@ -45,6 +45,7 @@ def tiny(folder: Path, **options: Any) -> benchmark.Config:
     return benchmark.Config(**{**settings, **options})
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("same_process")
 def test_every_part_is_measured_and_reported(tmp_path: Path) -> None:
     text = benchmark.main(tiny(tmp_path))
@@ -90,6 +91,7 @@ def test_every_part_is_measured_and_reported(tmp_path: Path) -> None:
         assert min(figure.size) > 300
 
 
+@pytest.mark.slow
 def test_one_part_alone(tmp_path: Path) -> None:
     threads = torch.get_num_threads()
     text = benchmark.main(tiny(tmp_path, parts=("audio",), threads=(2,)))
@@ -227,6 +229,7 @@ def rise_of_64_mb() -> tuple[int, int]:
     return timing.memory_rise(lambda: torch.ones(16, 1 << 20).sum()), timing.max_rss()
 
 
+@pytest.mark.slow
 def test_memory_rise_is_that_of_the_call() -> None:
     """In a process of its own, as in the benchmark: what others have freed here could serve the call without a rise."""
     rise, most = timing.in_fresh_process(rise_of_64_mb)

@@ -20,9 +20,8 @@ from torch import Tensor
 import walloc_transforms as wt
 from recipes import source_separation
 from recipes.common.demo_music import demo_track
-from recipes.common.loop import lr_factor
 from recipes.common.ranks import Ranks
-from recipes.common.runs import Run
+from recipes.common.runs import Run, lr_factor
 from recipes.common.tables import as_csv
 from recipes.separation.front_ends import ARMS, HOP, Latents, Resampled, make_front_end
 from recipes.separation.network import NetworkSize, Separator, TransformerTrunk, macs_per_second

@@ -173,6 +173,7 @@ def run(codec: wt.Codec, signals: list[Tensor], folder: Path, resume: bool = Fal
     )
 
 
+@pytest.mark.slow
 def test_a_refiner_learns_and_leaves_the_rest_as_it_was(images: list[Tensor], codec: wt.Codec, tmp_path: Path) -> None:
     torch.manual_seed(123)
     trained, record = run(codec, images, tmp_path / "a", steps=150, lr=5e-3, ema=0.9, crop=10)
@@ -188,6 +189,7 @@ def test_a_refiner_learns_and_leaves_the_rest_as_it_was(images: list[Tensor], co
     torch.testing.assert_close(again.load_refiner().head, trained.load_refiner().head, atol=1e-4, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_prefixes_must_be_trained(images: list[Tensor], codec: wt.Codec, tmp_path: Path) -> None:
     psnr = {}
     for share in (0.0, 1.0):
@@ -197,6 +199,7 @@ def test_prefixes_must_be_trained(images: list[Tensor], codec: wt.Codec, tmp_pat
     assert psnr[1.0][1] > psnr[0.0][1]
 
 
+@pytest.mark.slow
 def test_projection_learns_with_noise(images: list[Tensor], codec: wt.Codec, tmp_path: Path) -> None:
     """From a turned and bent start, where the latents of the closed form are not."""
     bent = wt.Codec(codec.config)
@@ -470,6 +473,7 @@ def test_what_cannot_be_trained(tmp_path: Path, codec: wt.Codec) -> None:
     assert not (tmp_path / "x").exists()
 
 
+@pytest.mark.slow
 def test_two_processes(tmp_path: Path) -> None:
     """torchrun on gloo trains nearly the same codec as one process on the same batches."""
     data = save_discs(tmp_path / "photos", 3)

@@ -8,8 +8,9 @@ import pytest
 import torch
 import yaml
 
+from recipes.common.comparison import check_comparison, compare, first_runs
 from recipes.common.ranks import Ranks
-from recipes.common.runs import Run, check_comparison, compare, first_runs
+from recipes.common.runs import Run
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 

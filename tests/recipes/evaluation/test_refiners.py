@@ -214,6 +214,7 @@ def test_a_refiner_has_figures_of_its_own_for_prefixes_of_images(
     )
 
 
+@pytest.mark.slow
 def test_refiners_of_image_codecs_in_tables_and_figures(
     image_codec: wt.Codec, tmp_path: Path, drawn: dict[str, Figure]
 ) -> None:
