@@ -53,6 +53,8 @@ def assert_close_float32(actual: Any, expected: Any, *, terms: int, factor: floa
     assert_close(actual, expected, rtol=tolerance, atol=tolerance * rms)
 
 
+PRODUCTS = 12 * 192  # in one packet or sample of the codecs that the tests make, about
+
 LIMIT, SCALE = 127.499, 127 / 1.85  # of 8-bit companding
 
 
