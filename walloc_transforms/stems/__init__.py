@@ -2,7 +2,8 @@
 
 from .families import FAMILIES, Family, Look, Match, Plan
 from .fit import StemFit, fit_stem
-from .layers import WallocPatchEmbed, WallocStem
+from .layers import WallocStem
+from .patch_embed import WallocPatchEmbed
 from .replace import StemInfo, plan_replacement, put_stem, replace_stem
 from .saved import load_model, save_model
 

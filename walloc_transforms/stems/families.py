@@ -18,7 +18,8 @@ from timm.layers.patch_embed import PatchEmbed
 from timm.models import get_model_input_config
 from torch import Tensor, nn
 
-from .layers import OutputFormat, WallocPatchEmbed, WallocStem, WallocTokens
+from .layers import OutputFormat, WallocStem
+from .patch_embed import WallocPatchEmbed, WallocTokens
 from .tracing import Trace, Unit
 
 __all__ = ["FAMILIES", "ConvStem", "Family", "HieraStem", "Look", "Match", "PatchStem", "Plan", "find_family"]

@@ -1,13 +1,11 @@
-"""The layers that ``replace_stem`` puts into models: ``WallocStem``, and what makes a patch embedding of one."""
+"""``WallocStem``: codec, normalization and a linear projection, as the first layer of an image network."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import torch
 from timm.layers.format import Format, nchw_to
-from timm.layers.helpers import to_2tuple
-from timm.layers.hybrid_embed import HybridEmbed
 from torch import Tensor, nn
 
 from ..codec import Codec, slope
@@ -17,9 +15,7 @@ from ..zoo import CodecLike, load_codec
 __all__ = [
     "Input",
     "OutputFormat",
-    "WallocPatchEmbed",
     "WallocStem",
-    "WallocTokens",
     "check_choice",
     "find_stem",
     "load_image_codec",
@@ -176,153 +172,6 @@ class WallocStem(nn.Module):
     def extra_repr(self) -> str:
         """Show input, stride and format in ``repr``."""
         return f"input={self.input!r}, stride={self.stride}, output_fmt={self.output_fmt!r}"
-
-
-class WallocPatchEmbed(HybridEmbed):
-    """A :class:`WallocStem` as a patch embedding of timm's transformers, in place of ``timm.layers.PatchEmbed``.
-
-    The arguments are those of ``PatchEmbed``, so that a model can be made with it. ``img_size`` is in pixels always,
-    also where the model reads latents.
-
-    Args:
-        img_size: Height and width in pixels.
-        patch_size: Pixels per token along each side: a multiple or a divisor of the codec's stride.
-        in_chans: Channels of the input, or of the image. Default: those of the input.
-        embed_dim: Channels of a token.
-        norm_layer: Makes the norm that follows, of ``embed_dim`` channels.
-        flatten: Give tokens ``(N, L, C)`` rather than ``(N, C, h, w)``.
-        output_fmt: ``"NCHW"``, ``"NHWC"``, ``"NLC"`` or ``"NCL"`` instead of what ``flatten`` says.
-        bias: Whether the projection has one.
-        strict_img_size: Whether images of another size are refused.
-        dynamic_img_pad: Must be False.
-        device: Of the embedding.
-        dtype: Of the projection.
-        codec: An image codec, or what ``load_codec`` takes.
-        input: ``"pixels"`` or ``"latents"``, as for ``WallocStem``.
-        stem: A stem to use instead of a new one.
-
-    Raises:
-        ValueError: As ``WallocStem``; sizes that do not fit each other; ``in_chans`` that are neither the codec's
-            signal channels nor those of the input; ``dynamic_img_pad``; or neither ``codec`` nor ``stem``.
-
-    Example:
-        >>> from functools import partial
-        >>> import torch, walloc_transforms as wt
-        >>> from timm.models import VisionTransformer
-        >>> embed = partial(wt.WallocPatchEmbed, codec="rgb_16x")
-        >>> model = VisionTransformer(img_size=64, embed_dim=48, depth=1, num_heads=3, num_classes=5, embed_layer=embed)
-        >>> model(torch.rand(2, 3, 64, 64)).shape
-        torch.Size([2, 5])
-    """
-
-    backbone: WallocStem
-    img_size: tuple[int, int]
-
-    def __init__(
-        self,
-        img_size: int | tuple[int, int] = 224,
-        patch_size: int | tuple[int, int] = 16,
-        in_chans: int | None = None,
-        embed_dim: int = 768,
-        norm_layer: Callable[..., nn.Module] | None = None,
-        flatten: bool = True,
-        output_fmt: str | None = None,
-        bias: bool = True,
-        strict_img_size: bool = True,
-        dynamic_img_pad: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        *,
-        codec: CodecLike | None = None,
-        input: Input = "pixels",
-        stem: WallocStem | None = None,
-    ) -> None:
-        rows, columns = patch_size if isinstance(patch_size, tuple) else (patch_size, patch_size)
-        if rows != columns:
-            raise ValueError(f"a WaLLoC stem has square patches, got patch_size={patch_size}")
-        if dynamic_img_pad:
-            raise ValueError("a WaLLoC stem does not pad images: dynamic_img_pad must be False")
-        if stem is None:
-            if codec is None:
-                raise ValueError("expected a codec, such as codec='rgb_16x', or a stem")
-            stem = WallocStem(codec, embed_dim, stride=rows, input=input, bias=bias, device=device, dtype=dtype)
-        if in_chans not in (None, stem.in_channels, stem.codec.config.signal_channels):
-            raise ValueError(
-                f"in_chans must be {stem.in_channels}, the channels of the {stem.input} that the stem reads, "
-                f"got {in_chans}"
-            )
-        super().__init__(
-            stem,
-            img_size,
-            in_chans=stem.in_channels,
-            embed_dim=stem.out_channels,
-            proj=False,
-            flatten=flatten,
-            output_fmt=output_fmt,
-            strict_img_size=strict_img_size,
-        )
-        self.norm = nn.Identity() if norm_layer is None else norm_layer(embed_dim)
-        self.resizable = True
-        """Whether ``set_input_size`` may be called."""
-
-    def _init_backbone(self, img_size: Any = 224, patch_size: Any = 1, *_: Any, **__: Any) -> tuple[Any, ...]:
-        """Compute what timm finds out by a forward pass, which latents would break and meta tensors too."""
-        stem, img_size = self.backbone, to_2tuple(img_size)
-        if any(side % stem.stride for side in img_size):
-            raise ValueError(f"img_size must be multiples of {stem.stride} pixels, got {tuple(img_size)}")
-        grid = stem.grid_size(stem.input_size(img_size))
-        ratio = (stem.stride, stem.stride)
-        return tuple(img_size), to_2tuple(patch_size), grid, ratio, stem.out_channels, grid, grid[0] * grid[1]
-
-    def set_input_size(self, img_size: Any = None, patch_size: Any = None, *_: Any, **__: Any) -> None:
-        """Expect images of ``img_size`` pixels from now on (if the stem reads latents: those of such images)."""
-        if not self.resizable:
-            raise ValueError("this model is entered after its first stages: its size is fixed, create it for another")
-        if patch_size is not None:
-            raise ValueError(
-                f"the patch size of a WaLLoC stem is fixed at {self.backbone.stride} pixels, "
-                f"got patch_size={patch_size}"
-            )
-        super().set_input_size(img_size)
-
-    def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:
-        """Grid for the sides of the tensor that the model was given: pixels or latents."""
-        return self.backbone.grid_size(img_size)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map pixels or latents to tokens."""
-        expected = self.backbone.input_size(self.img_size)
-        if self.strict_img_size and x.ndim == 4 and x.shape[1] == self.in_chans and x.shape[2:] != expected:
-            raise ValueError(
-                f"this model reads {self.backbone.input} of {expected[0]}x{expected[1]} (images of "
-                f"{self.img_size[0]}x{self.img_size[1]} pixels), got {x.shape[2]}x{x.shape[3]}: "
-                "call set_input_size, in pixels, for other sizes"
-            )
-        return self.norm(super().forward(x))
-
-
-class WallocTokens(nn.Module):
-    """A ``WallocStem`` in place of Hiera's patch embedding.
-
-    Args:
-        stem: The stem, of layout NLC.
-        img_size: ``(H, W)`` in pixels that the model reads, no other.
-    """
-
-    def __init__(self, stem: WallocStem, img_size: tuple[int, int]) -> None:
-        super().__init__()
-        self.backbone, self.img_size = stem, img_size
-
-    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Map pixels or latents to tokens; masked training is not supported."""
-        if mask is not None:
-            raise ValueError("a WaLLoC stem does not take the mask of masked training")
-        expected = self.backbone.input_size(self.img_size)
-        if x.ndim == 4 and x.shape[1] == self.backbone.in_channels and tuple(x.shape[2:]) != expected:
-            raise ValueError(
-                f"this model reads {self.backbone.input} of {expected[0]}x{expected[1]}, got {x.shape[2]}x{x.shape[3]}"
-            )
-        return self.backbone(x)
 
 
 def find_stem(model: nn.Module) -> WallocStem:
