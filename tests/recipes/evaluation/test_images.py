@@ -139,6 +139,7 @@ def random_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torchvision.models.VGG16_Weights, "get_state_dict", get_state_dict)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("random_vgg")
 def test_networks_get_the_range_that_they_expect() -> None:
     torch.manual_seed(3)
@@ -461,6 +462,7 @@ def rows_of(file: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(source))
 
 
+@pytest.mark.slow
 def test_evaluate_codec(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
