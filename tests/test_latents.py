@@ -155,6 +155,7 @@ def test_workers_flip_and_hand_over(start: str) -> None:
         torch.testing.assert_close(torch.Tensor(worker), torch.Tensor(main), atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_compiled_encoding_gives_plain_tensors(backend: str) -> None:
     torch._dynamo.reset()

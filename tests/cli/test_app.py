@@ -318,6 +318,7 @@ def test_import(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read(tmp_path / "b.png").shape == (64, 80, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

@@ -106,6 +106,7 @@ def test_copies_encode_alike_and_apart(make: Callable[[Codec], Codec], requires_
         assert not torch.allclose(copied.encode(x), latents)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(17, 24), (100,)])
 @pytest.mark.parametrize("plain", [False, True], ids=["folded", "plain"])
 def test_compiles_whole(size: tuple[int, ...], plain: bool) -> None:
@@ -120,6 +121,7 @@ def test_compiles_whole(size: tuple[int, ...], plain: bool) -> None:
     assert_close(compiled(latents, size=size), decoded, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_compiles_to_machine_code(frozen: Codec) -> None:
     x = torch.randint(0, 256, (2, 3, 16, 24), dtype=torch.uint8)
     latents = frozen.encode(x)

@@ -50,6 +50,7 @@ def memory_rises(codec: Codec, x: Tensor) -> dict[str, int]:
     return rises
 
 
+@pytest.mark.slow
 @needs_numba
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak of a process cannot be reset")
 def test_large_signals_take_little_memory() -> None:

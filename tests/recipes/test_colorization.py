@@ -505,6 +505,7 @@ def test_resumed_training_is_bit_equal(arm: str, photographs: list[Photograph], 
     assert torch.equal(untouched.head.weight, whole.head.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("arm", "loss"), [*((arm, "values") for arm in COLOR_ARMS), ("walloc_16x", "pixels")])
 def test_training_colors(arm: str, loss: str, tmp_path: Path) -> None:
     """A world where bright is orange and dark is blue is learned at once."""

@@ -32,6 +32,7 @@ def images(batch: int = 2) -> torch.Tensor:
     return torch.rand(batch, 3, 64, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("name", NAMES)
 def test_export(name: str) -> None:
@@ -47,6 +48,7 @@ def test_export(name: str) -> None:
     assert not torch.allclose(model(x), expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("called", [True, False])
 def test_export_follows_loaded_weights(called: bool) -> None:
@@ -60,6 +62,7 @@ def test_export_follows_loaded_weights(called: bool) -> None:
     torch.testing.assert_close(program(x), other(x), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", NAMES)
 def test_onnx(name: str, tmp_path: Path) -> None:

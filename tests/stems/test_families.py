@@ -192,6 +192,7 @@ def check_features(model: Any, x: Tensor, side: int) -> None:
 WINDOWS = ["swin_tiny_patch4_window7_224", "swinv2_tiny_window8_256", "maxvit_nano_rw_256", "coatnet_nano_rw_224"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*searchsorted:UserWarning", "ignore:Using a non-tuple sequence:UserWarning")
 @pytest.mark.parametrize("name", PLAIN + WINDOWS)
 @pytest.mark.parametrize("kind", ["pixels", "latents"])
@@ -212,6 +213,7 @@ def test_models_entered_late_keep_their_size(codec: Codec, name: str) -> None:
         model.set_input_size((512, 512))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "regnety_002", "fastvit_t8", "convnext_atto"])
 @pytest.mark.parametrize("match", ["grid", "entry", "resolution"])
 def test_dynamic_and_rectangular_sizes(codec: Codec, name: str, match: Any) -> None:
@@ -220,6 +222,7 @@ def test_dynamic_and_rectangular_sizes(codec: Codec, name: str, match: Any) -> N
         assert model(torch.rand(1, 3, *size)).shape == (1, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "swin_tiny_patch4_window7_224", "maxvit_nano_rw_256"])
 @pytest.mark.parametrize("match", ["grid", "entry"])
 def test_grad_checkpointing_and_classifier(codec: Codec, name: str, match: Any) -> None:
@@ -235,6 +238,7 @@ def test_grad_checkpointing_and_classifier(codec: Codec, name: str, match: Any) 
     assert model(x).shape == (2, model.num_features)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "regnety_002", "fastvit_t8", "eca_nfnet_l0"])
 @pytest.mark.parametrize("match", ["grid", "entry", "resolution"])
 def test_features_only(codec: Codec, name: str, match: Any) -> None:

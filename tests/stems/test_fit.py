@@ -214,6 +214,7 @@ def test_target_is_the_first_convolution(name: str, first: str) -> None:
     assert_close_float32(teacher(x), model.get_submodule(first)(small), terms=PRODUCTS, factor=8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "match", "most"),
     [

@@ -225,6 +225,7 @@ def test_half_precision_models(codec: Codec, name: str) -> None:
     assert model(x).dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ONE_EACH)
 def test_compiles_to_one_graph(codec: Codec, name: str) -> None:
     for kind in INPUTS:

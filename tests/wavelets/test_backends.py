@@ -188,6 +188,7 @@ for numba in ("disabled", "missing"):
 """
 
 
+@pytest.mark.slow
 @needs_numba
 @BUILD
 def test_pickled_after_it_lifted_for_a_process_that_cannot(build: Callable, channels: int) -> None:

@@ -191,6 +191,7 @@ def test_eight_bits_are_rounded_not_truncated() -> None:
     assert errors[0] / errors[1] == pytest.approx(4, rel=0.1)  # 6 dB of what 8 bits allow
 
 
+@pytest.mark.slow
 def test_the_result_is_rounded(photo: Photo, fine: wt.Codec) -> None:
     ((_, _, decoded),), latents = measure(photo, fine, MOSAIC)
     exact = wt.functional.decode_image(latents, fine, size=photo.size) * 255

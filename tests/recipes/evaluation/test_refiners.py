@@ -276,6 +276,7 @@ def test_refiners_of_image_codecs_in_tables_and_figures(
 # music
 
 
+@pytest.mark.slow
 def test_a_refiner_decodes_the_same_sound_file(
     piece: Piece, sound_codec: wt.Codec, tmp_path: Path, passes: list[str]
 ) -> None:
