@@ -65,7 +65,7 @@ class Config:
     fit_images: int = 300
     """Training images that stems are fitted to."""
     neighbors: int = 1
-    """How many latents around its own a cell of a fitted stem looks at, to every side."""
+    """Cells of the codec around its own that a cell of a fitted stem reads, to every side."""
     epochs: int = 10
     """Of training on pixels."""
     tuning_epochs: int = 1

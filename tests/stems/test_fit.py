@@ -252,6 +252,7 @@ def test_families_and_matches(name: str, match: Any, most: float) -> None:
     assert not any(p.requires_grad for p in stem.codec.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vit16", "swin", "hiera", "resnet", "convnext"])
 @torch.no_grad()
 def test_trunk_gives_what_it_gave(name: str) -> None:

@@ -52,7 +52,9 @@ def test_stem_inputs_agree(codec: Codec) -> None:
     levels = torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8)
     x = levels / 255
     assert torch.equal(from_pixels(x), from_latents(codec.encode(x)))
-    torch.testing.assert_close(from_pixels(levels), from_pixels(x), rtol=1e-4, atol=1e-4)
+    fine = (levels.to(torch.int32) * 257).to(torch.uint16)
+    for integers in (levels, fine):
+        torch.testing.assert_close(from_pixels(integers), from_pixels(x), rtol=1e-4, atol=1e-4)
     codes = codec.encode(x, rounding="round").to(torch.int8)
     assert torch.equal(from_latents(codes), from_latents(codes.float()))
     assert from_latents(codes[:0]).shape == (0, 5, 2, 3)
@@ -219,6 +221,9 @@ def test_device_and_dtype_are_those_of_the_projection(codec: Codec) -> None:
     assert (stem.proj.weight.device.type, stem.proj.weight.dtype) == ("meta", torch.bfloat16)
     assert (stem.codec.weight.device.type, stem.codec.weight.dtype) == ("meta", torch.float32)
     assert codec.weight.device.type == "cpu"
+    embed = WallocPatchEmbed(codec=codec, norm_layer=nn.LayerNorm, device="meta", dtype=torch.bfloat16)
+    assert isinstance(embed.norm, nn.LayerNorm)
+    assert (embed.norm.weight.device.type, embed.norm.weight.dtype) == ("meta", torch.bfloat16)
 
 
 def test_latents_of_another_codec_or_normalized_ones(codec: Codec) -> None:

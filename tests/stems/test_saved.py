@@ -71,6 +71,7 @@ def test_half_precision(tmp_path: Path) -> None:
     assert find_stem(again).codec.weight.dtype == torch.float32
 
 
+@pytest.mark.slow
 def test_codec_with_a_network_decoder(tmp_path: Path) -> None:
     pytest.importorskip("diffusers")
     codec = make_codec(12, decoder="autoencoder_kl", decoder_width=32)
@@ -167,19 +168,13 @@ def test_damaged_files(folder: Path, tmp_path: Path) -> None:
         wt.load_model(folder)
 
 
-def test_version_1_named_an_option_otherwise(tmp_path: Path) -> None:
-    model = wt.fit_stem(
-        timm.create_model("resnet18", **ARGS).eval(),
-        stem_codec(),
-        [torch.rand(3, 64, 64)] * 2,
-        neighbors=1,
-        progress=False,
-    )
-    wt.save_model(model, tmp_path, model_args=ARGS)
-    config = tmp_path / "config.json"
-    fields = json.loads(config.read_text())
-    fields["version"] = 1
-    fields["stem"]["neighbours"] = fields["stem"].pop("neighbors")
-    config.write_text(json.dumps(fields))
-    x = torch.rand(1, 3, 64, 64)
-    assert torch.equal(wt.load_model(tmp_path)(x), model(x))
+def test_folders_of_version_1() -> None:
+    """Version 1 read pixels in [-0.5, 0.5] and spelled an option ``neighbours``; it wrote the folder and the logits."""
+    folder = Path(__file__).parents[1] / "golden/model_v1"
+    assert "neighbours" in json.loads((folder / "config.json").read_text())["stem"]
+    model = wt.load_model(folder)
+    levels = (torch.arange(3 * 64 * 64).view(1, 3, 64, 64) * 37 % 256).to(torch.uint8)
+    expected = torch.tensor([[-0.2068555, 0.1527384, 0.3092616]])
+    with torch.no_grad():
+        for x in (levels, levels / 255):
+            torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-4 * float(expected.abs().max()))

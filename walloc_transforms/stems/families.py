@@ -211,13 +211,10 @@ class PatchStem(Family):
         return super().teacher(model, plan) if plan.dropped else copy.deepcopy(model.patch_embed.proj)
 
 
-class HieraStem(Family):
-    """Hiera's patch embedding, a strided convolution that gives tokens."""
+class HieraStem(PatchStem):
+    """Hiera's own patch embedding, a strided convolution that gives tokens."""
 
     output_fmt: OutputFormat = "NLC"
-
-    def __init__(self, models: str) -> None:
-        super().__init__(models, "patch_embed")
 
     def look(self, model: Any) -> Look:
         """Read the sizes of the patch embedding."""
@@ -229,18 +226,9 @@ class HieraStem(Family):
         macs = Trace(model, shape := (projection.in_channels, *size)).macs
         return Look(size, shape, macs, [], 1, strides[0], projection.bias is not None, channels_last=True)
 
-    def replace_first(self, model: Any, look: Look, match: Match, stride: int, image_size: tuple[int, int]) -> Plan:
-        """Replace the patch embedding."""
-        channels = model.patch_embed.proj.out_channels
-        return Plan(self, look, match, "patch_embed", [], channels, stride, image_size)
-
     def module(self, model: Any, plan: Plan, stem: WallocStem) -> nn.Module:
         """Check the size of the input, which Hiera's positions are for."""
         return WallocTokens(stem, plan.image_size)
-
-    def teacher(self, model: Any, plan: Plan) -> nn.Module:
-        """Copy the convolution."""
-        return copy.deepcopy(model.patch_embed.proj)
 
 
 class _ChannelsFirst(nn.Module):
