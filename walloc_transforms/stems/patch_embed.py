@@ -25,7 +25,7 @@ class WallocPatchEmbed(HybridEmbed):
         patch_size: Pixels per token along each side: a multiple or a divisor of the codec's stride.
         in_chans: Channels of the input, or of the image. Default: those of the input.
         embed_dim: Channels of a token.
-        norm_layer: Makes the norm that follows, of ``embed_dim`` channels.
+        norm_layer: Makes the norm that follows: ``norm_layer(embed_dim, device=device, dtype=dtype)``.
         flatten: Give tokens ``(N, L, C)`` rather than ``(N, C, h, w)``.
         output_fmt: ``"NCHW"``, ``"NHWC"``, ``"NLC"`` or ``"NCL"`` instead of what ``flatten`` says.
         bias: Whether the projection has one.
@@ -97,7 +97,7 @@ class WallocPatchEmbed(HybridEmbed):
             output_fmt=output_fmt,
             strict_img_size=strict_img_size,
         )
-        self.norm = nn.Identity() if norm_layer is None else norm_layer(embed_dim)
+        self.norm = nn.Identity() if norm_layer is None else norm_layer(embed_dim, device=device, dtype=dtype)
         self.resizable = True
         """Whether ``set_input_size`` may be called."""
 
@@ -141,7 +141,7 @@ class WallocTokens(nn.Module):
     """A ``WallocStem`` in place of Hiera's patch embedding.
 
     Args:
-        stem: The stem, of layout NLC.
+        stem: The stem, of output format NLC.
         img_size: ``(H, W)`` in pixels that the model reads, no other.
     """
 
