@@ -80,6 +80,7 @@ def test_seams_are_smooth() -> None:
     assert steps.max() <= 24 / 8 + 1e-4  # neighbors lie 24 apart and share 8
 
 
+@pytest.mark.slow
 def test_audio_is_cut_without_loss() -> None:
     config = CodecConfig("test", "audio", 2, 8, 4, decoder="oobleck", decoder_width=16, pad=1)
     decoder = build_decoder(config)

@@ -184,6 +184,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_folded_path_follows_the_weights(change: Callable[[Codec], object], compiled: bool) -> None:

@@ -185,6 +185,7 @@ def test_damaged(name: str, streams: list[bytes], match: str) -> None:
         coder(name).decode(streams, (1, 4, 4), np.dtype(np.int8), 1)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1), junk=st.binary(max_size=80), edits=st.integers(0, 4))
 @pytest.mark.parametrize(("name", "dtype"), CASES)

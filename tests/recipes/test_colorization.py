@@ -611,6 +611,7 @@ def test_recipe(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         colorization.main(config)
 
 
+@pytest.mark.slow
 def test_recipe_without_weights_for_lpips(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(colorization, "load_networks", lambda: Networks(missing={"lpips": "no connection"}))
     config = tiny(tmp_path / "out", data=str(photos), networks=True, arms=("dct_16x",), test_images=1, loss="pixels")

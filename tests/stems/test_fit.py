@@ -117,6 +117,7 @@ def test_a_linear_stem_is_reproduced(lossless: Codec, name: str, side: int, matc
     assert not torch.allclose(got[0], got[1], atol=1e-3 * float(expected.abs().max()))
 
 
+@pytest.mark.slow
 def test_grid_reads_the_reduced_picture(lossless: Codec) -> None:
     """Away from the border, where reducing is another filter, the stem of a twice as large picture is exact too."""
     model = make("swin").eval()

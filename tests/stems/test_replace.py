@@ -120,6 +120,7 @@ def test_metadata(codec: Codec, name: str) -> None:
     assert make(name).pretrained_cfg == original.pretrained_cfg
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_grid_of_the_trunk_is_kept(codec: Codec, name: str) -> None:
     original = make(name).eval()
@@ -133,6 +134,7 @@ def test_grid_of_the_trunk_is_kept(codec: Codec, name: str) -> None:
     assert [f.shape for f in one[later]] == [f.shape for f in two[later]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_names_and_weights_of_the_trunk_are_kept(codec: Codec, name: str) -> None:
     before, after = make(name).state_dict(), replaced(name, codec).state_dict()
@@ -149,6 +151,7 @@ def test_names_and_weights_of_the_trunk_are_kept(codec: Codec, name: str) -> Non
         assert "patch_embed.norm.weight" in trunk
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", INPUTS)
 @pytest.mark.parametrize("name", MODELS)
 def test_training_reaches_everything_but_the_codec(codec: Codec, name: str, kind: str) -> None:
@@ -167,6 +170,7 @@ def test_training_reaches_everything_but_the_codec(codec: Codec, name: str, kind
     assert all(torch.equal(v, before[k]) for k, v in stem.codec.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", INPUTS)
 @pytest.mark.parametrize("name", MODELS)
 def test_layer_decay_takes_the_stem_for_the_first_layer(codec: Codec, name: str, kind: str) -> None:
@@ -183,6 +187,7 @@ def test_layer_decay_takes_the_stem_for_the_first_layer(codec: Codec, name: str,
     assert not any(key.startswith(("layer", "stages", "blocks")) for key in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", INPUTS)
 @pytest.mark.parametrize("name", ONE_EACH)
 def test_copies(codec: Codec, name: str, kind: str) -> None:

@@ -19,6 +19,7 @@ def test_units_of_a_resnet() -> None:
     assert units[-1].path == "fc" or units[-1].path.startswith("global_pool")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "expected"),
     [

@@ -556,6 +556,7 @@ def test_images_too_small_for_ms_ssim_and_no_rivals(tmp_path: Path) -> None:
     assert table.count("| - | - | - |") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [

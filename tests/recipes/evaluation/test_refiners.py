@@ -191,6 +191,7 @@ def test_a_refiner_decodes_the_same_image_file(
     assert refined["decode_mps"] != linear["decode_mps"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("coder", [MOSAIC, "zlib"])
 def test_a_refiner_has_figures_of_its_own_for_prefixes_of_images(
     photo: Photo, image_codec: wt.Codec, tmp_path: Path, coder: str

@@ -131,6 +131,7 @@ def test_delay_of_opposite_channels_and_long_sounds() -> None:
     assert find_delay(sound, sound.roll(20, 1), excerpt=9000) == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
 def test_lossy_files_at_a_matched_rate(name: str) -> None:
     if why := FORMATS[name].missing():
