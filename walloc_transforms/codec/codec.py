@@ -35,7 +35,7 @@ from .decoders import LinearDecoder, NetworkDecoder
 from .folder import check_state, read_codec, write_codec
 from .folding import FoldedPath, stamp_of
 from .networks import build_decoder, build_network
-from .ranges import OutOfRange, RangeCheck, can_look_at, check_values, range_error
+from .ranges import OutOfRange, can_look_at, check_of, check_values, range_error
 from .refiner import Refiner, build_refiner, refiner_state
 from .state import PrefixOfRefiner, fingerprint, prefix_config, prefix_state
 
@@ -185,7 +185,7 @@ class Codec(nn.Module):
         x = x.to(torch.float32) if x.dtype == torch.uint16 else x  # few operations know uint16
         path = None if self._trains(self._encoder_parts()) else self._analysis_path.current()
         if path is not None:
-            check = RangeCheck(path, self.config) if looks else None
+            check = check_of(path, self.config) if looks else None
 
             def finish(z: Tensor, first_channel: int = 0) -> Tensor:
                 if check is not None:

@@ -8,6 +8,7 @@ Resampling overshoots, and peaks are clipped later, so a margin is left. Wavefor
 may leave [0, 1] by an eighth in all the pixels around a cell together, by a quarter in a single one.
 """
 
+import weakref
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from ..signals import Modality
 from .config import CodecConfig
 
-__all__ = ["OutOfRange", "RangeCheck", "can_look_at", "check_values", "range_error"]
+__all__ = ["OutOfRange", "RangeCheck", "can_look_at", "check_of", "check_values", "range_error"]
 
 _MARGIN = {"image": 1.25, "audio": 2.0}  # of projections: times half the range, around its middle
 _PIXEL_MARGIN = 1.5  # of single pixels
@@ -39,6 +40,7 @@ class RangeCheck:
         low, high = folded.projection_bounds()
         middle, half = (low + high) / 2, (high - low) / 2
         self.low, self.high = middle - half * _MARGIN[config.modality], middle + half * _MARGIN[config.modality]
+        self.lowest, self.highest = float(self.low.max()), float(self.high.min())
 
     def __call__(self, z: Tensor, first_channel: int = 0) -> None:
         """Look at ``(N, D', ...)``, channels from ``first_channel`` on.
@@ -49,11 +51,25 @@ class RangeCheck:
         if z.numel() == 0:
             return
         z = z.detach()
+        least, greatest = torch.aminmax(z)
+        if float(least) >= self.lowest and float(greatest) <= self.highest:
+            return  # all channels are within the narrowest bounds: one pass over memory told it
         axes = [0, *range(2, z.ndim)]
         own = slice(first_channel, first_channel + z.shape[1])
         inside = (z.amin(axes) >= self.low[own]) & (z.amax(axes) <= self.high[own])  # NaN compares as False
         if not bool(inside.all()):
             raise OutOfRange
+
+
+_CHECKS: "weakref.WeakKeyDictionary[Any, RangeCheck]" = weakref.WeakKeyDictionary()
+
+
+def check_of(folded: Any, config: CodecConfig) -> RangeCheck:
+    """Return the check of a folded analysis, which is made once."""
+    check = _CHECKS.get(folded)
+    if check is None:
+        check = _CHECKS[folded] = RangeCheck(folded, config)
+    return check
 
 
 def can_look_at(x: Tensor) -> bool:
