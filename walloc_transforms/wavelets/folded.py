@@ -106,7 +106,7 @@ class FoldedAnalysis(nn.Module):
 
         def work(part: Tensor, start: int, stop: int) -> Tensor:
             z = self.convolutions(part, start, stop, kernel, bias)
-            return finish(z, 0) if finish else z
+            return finish(z, 0) if finish is not None else z
 
         return in_chunks(x, self.stride, _chunk(self, x), work)
 
@@ -215,7 +215,7 @@ class FoldedSynthesis(nn.Module):
         kernel, offset = self.convolutions.first * scale, self.offset * scale + shift
 
         def work(part: Tensor, start: int, stop: int) -> Tensor:
-            signal = self.convolutions(part, start, stop, kernel, offset, prepare or _unchanged)
+            signal = self.convolutions(part, start, stop, kernel, offset, _unchanged if prepare is None else prepare)
             return signal if limits == (-math.inf, math.inf) else signal.clamp(*limits)
 
         values = -(-self.offset.numel() // z.shape[1])  # of the signal per value of a latent, rounded up

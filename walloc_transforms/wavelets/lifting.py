@@ -136,7 +136,7 @@ class LiftedAnalysis(_Lifting):
             self._load(x, memory, tile, planes)
             analyze(planes, weight, offset, latents)
             self._store(Planes(latents, grid, 1, 1, self.latents), tile, 0.0, _NO_LIMITS, out, out_memory)
-            if finish:
+            if finish is not None:
                 done = out[tile.first : tile.first + tile.signals].narrow(2, tile.start, tile.cells)
                 channels = max(1, _SERIAL * self.latents // done.numel())
                 for first in range(0, self.latents, channels):
@@ -190,7 +190,7 @@ class LiftedSynthesis(_Lifting):
             samples = _SCRATCH.planes("samples", grid, weight.shape[1] * self.height + SUMS)
             latents = _SCRATCH.planes("latents", grid, self.latents)
             self._load(z, memory, tile, Planes(latents, grid, 1, 1, self.latents))
-            if prepare:
+            if prepare is not None:
                 for part in torch.from_numpy(latents).split(_SERIAL):
                     part.copy_(prepare(part))
             planes = Planes(samples, grid, self.height, self.width, self.channels)
