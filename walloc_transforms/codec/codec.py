@@ -35,7 +35,7 @@ from .decoders import LinearDecoder, NetworkDecoder
 from .folder import check_state, read_codec, write_codec
 from .folding import FoldedPath, stamp_of
 from .networks import build_decoder, build_network
-from .ranges import OutOfRange, can_look_at, check_of, check_values, range_error
+from .ranges import OutOfRange, all_finite, can_look_at, check_of, check_values, range_error
 from .refiner import Refiner, build_refiner, refiner_state
 from .state import PrefixOfRefiner, fingerprint, prefix_config, prefix_state
 
@@ -282,7 +282,7 @@ class Codec(nn.Module):
             )
         if not latents.is_floating_point() and latents.dtype not in (torch.int8, torch.int16):
             raise TypeError(f"expected float, int8 or int16 latents, got {latents.dtype}")
-        if can_look_at(latents) and latents.numel() and not all(map(math.isfinite, torch.aminmax(latents.detach()))):
+        if can_look_at(latents) and not all_finite(latents):
             raise ValueError("the latents hold NaN or infinite values: expected finite ones")
         sides, kind = c.check_size(size), c.check_decoder(decoder)
         c.check_tile(tile, decoder)

@@ -8,6 +8,7 @@ Resampling overshoots, and peaks are clipped later, so a margin is left. Wavefor
 may leave [0, 1] by an eighth in all the pixels around a cell together, by a quarter in a single one.
 """
 
+import math
 import weakref
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from ..signals import Modality
 from .config import CodecConfig
 
-__all__ = ["OutOfRange", "RangeCheck", "can_look_at", "check_of", "check_values", "range_error"]
+__all__ = ["OutOfRange", "RangeCheck", "all_finite", "can_look_at", "check_of", "check_values", "range_error"]
 
 _MARGIN = {"image": 1.25, "audio": 2.0}  # of projections: times half the range, around its middle
 _PIXEL_MARGIN = 1.5  # of single pixels
@@ -81,6 +82,16 @@ def can_look_at(x: Tensor) -> bool:
         and not torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
         and not is_in_torch_dispatch_mode()  # fake tensors have no values
     )
+
+
+def all_finite(x: Tensor) -> bool:
+    """Whether no value is NaN or infinite.
+
+    Pieces are small enough that torch sums them on one thread: its others, once awake, get in the way of lifting's.
+    """
+    pieces = x.detach().reshape(-1).split(1 << 14)
+    # A sum is quick to look at; finite values may add up to infinity.
+    return all(math.isfinite(float(piece.sum())) or bool(piece.isfinite().all()) for piece in pieces)
 
 
 def check_values(x: Tensor, modality: Modality, who: str) -> None:
