@@ -482,7 +482,7 @@ def test_codecs_that_are_gone_or_changed() -> None:
 
 def test_images_beside_latents_are_flipped_too() -> None:
     image = Image.fromarray(data.astronaut()[:64, :64])
-    boxes = tv_tensors.BoundingBoxes([[8, 8, 16, 16]], format="XYXY", canvas_size=(64, 64))  # type: ignore
+    boxes = tv_tensors.BoundingBoxes([[8, 8, 16, 16]], format="XYXY", canvas_size=(64, 64))  # type: ignore[call-overload]  # its stubs want a tensor
     latents, flipped = v2.Compose([wt.WallocEncode("rgb_16x"), v2.RandomHorizontalFlip(1)])(image, boxes)
     assert type(latents) is wt.Latents
     assert torch.equal(flipped, torch.tensor([[48, 8, 56, 16]]))

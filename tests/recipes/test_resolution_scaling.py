@@ -322,7 +322,7 @@ def test_classification_alone(tmp_path: Path) -> None:
 def test_classification_alone_refuses_at_once(tmp_path: Path) -> None:
     for options in ({"arms": ("walloc_16x", "walloc_5x")}, {"seeds": 0}):
         with pytest.raises(ValueError, match=r"unknown arm 'walloc_5x'|at least one arm and one seed"):
-            resolution_scaling.main(Config(**options, output_dir=tmp_path / "x"))  # type: ignore
+            resolution_scaling.main(Config(**options, output_dir=tmp_path / "x"))  # type: ignore[arg-type]  # options of one type for all fields
     assert not (tmp_path / "x").exists()
 
 

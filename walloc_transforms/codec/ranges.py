@@ -2,7 +2,8 @@
 
 The projection of a signal in range is bounded, channel by channel, by the absolute sum of the channel's folded filter.
 Floats in 0..255, normalized pixels and PCM as floats go far beyond. To look at the projection costs less than to look
-at the signal, which has 4 to 20 times as many values. Where there is no folded filter, the signal is looked at.
+at the signal, which has 4 to 20 times as many values, and the first twelve channels tell: NaN reaches all channels, a
+wrong scale or offset the coarse ones. Where there is no folded filter, the signal is looked at.
 
 Resampling overshoots, and peaks are clipped later, so a margin is left. Waveforms may reach twice full scale. Images
 may leave [0, 1] by an eighth in all the pixels around a cell together, by a quarter in a single one.
