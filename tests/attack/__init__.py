@@ -1,0 +1,1 @@
+"""What strangers, crashes and wrong use can do to the package, made by code."""
