@@ -4,7 +4,8 @@ import ctypes
 import gc
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,15 +62,13 @@ def measured(function: Callable[..., Any], *args: Any, timeout: float = 60) -> C
 
 def _work(sender: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
     gc.collect()
-    _reset_peak()
-    before, start = _status("VmRSS"), time.perf_counter()
-    error, message = "", ""
-    try:
-        message = str(function(*args))
-    except Exception as raised:
-        error, message = type(raised).__name__, str(raised)
-    seconds = time.perf_counter() - start
-    sender.send(Cost(seconds, max(0.0, _status("VmHWM") - before), error, message))
+    start, error, message = time.perf_counter(), "", ""
+    with peak_growth() as growth:
+        try:
+            message = str(function(*args))
+        except Exception as raised:
+            error, message = type(raised).__name__, str(raised)
+    sender.send(Cost(time.perf_counter() - start, growth[0], error, message))
 
 
 def _reset_peak() -> None:
@@ -87,3 +86,18 @@ def _status(field: str) -> float:
     except OSError:
         return 0.0
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(field + ":")), 0.0)
+
+
+@contextmanager
+def peak_growth() -> Iterator[list[float]]:
+    """Measure by how many megabytes the resident memory of this process grows within the block, at its peak.
+
+    Yields:
+        A list that gets the number at the end.
+    """
+    _reset_peak()
+    before, growth = _status("VmRSS"), [0.0]
+    try:
+        yield growth
+    finally:
+        growth[0] = max(0.0, _status("VmHWM") - before)
