@@ -1,14 +1,26 @@
-"""Write files that are there whole or not at all, and check tensors before they are used."""
+"""Write files that are there whole or not at all, check tensors before they are used, and show what a file says."""
 
 import contextlib
 import os
-from collections.abc import Mapping
+import re
+import secrets
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
-__all__ = ["check_tensors", "write_atomically"]
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+__all__ = ["atomic_file", "check_tensors", "escaped", "remove_leftovers", "shown", "write_atomically"]
+
+_PARTIAL = re.compile(r"\.walloc-[0-9a-f]{16}\.partial")
+_ABANDONED = 86400  # seconds since the last change of a file that nobody writes any more, where files have no locks
 
 
 def check_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], what: str) -> None:
@@ -33,12 +45,123 @@ def check_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, .
             raise ValueError(f"{what}: {name} must hold finite float32 values")
 
 
-def write_atomically(file: Path, content: bytes) -> None:
-    """Write a file so that it is there whole or not at all: under a temporary name, then renamed."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
+def write_atomically(file: Path, content: bytes, *, durable: bool = False) -> None:
+    """Write a file so that it is there whole or not at all, whoever else writes or reads it.
+
+    Args:
+        file: The file; one that exists is replaced.
+        content: What it shall hold.
+        durable: Wait until the file is on the disk, so that a power failure does not lose it.
+    """
+    with atomic_file(file, durable=durable) as opened:
+        opened.write(content)
+
+
+@contextlib.contextmanager
+def atomic_file(file: Path, *, durable: bool = False) -> Iterator[BinaryIO]:
+    """Open a file that gets its name when the block ends without an error, and only then.
+
+    Until then it has a temporary name in the same folder, which no other writer uses, and is locked. The lock ends with
+    the process, so :func:`remove_leftovers` can tell what a killed process left.
+
+    Args:
+        file: The file; one that exists is replaced.
+        durable: Wait until the file is on the disk, so that a power failure does not lose it.
+
+    Yields:
+        The file, open for writing bytes.
+    """
+    partial, descriptor = _create_partial(file)
     try:
-        partial.write_bytes(content)
-        os.replace(partial, file)
-    finally:
+        with os.fdopen(descriptor, "wb") as opened:
+            yield opened
+            opened.flush()
+            if durable:
+                os.fsync(descriptor)
+            if fcntl:
+                os.replace(partial, file)  # under the lock
+        if not fcntl:
+            os.replace(partial, file)  # Windows renames no open file
+    except BaseException:
         with contextlib.suppress(FileNotFoundError):
             partial.unlink()
+        raise
+    if durable and fcntl:  # Windows opens no folder
+        folder = os.open(file.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _create_partial(file: Path) -> tuple[Path, int]:
+    """Create a file beside another one, under a name that nobody else has, and lock it."""
+    while True:
+        partial = file.with_name(f".walloc-{secrets.token_hex(8)}.partial")
+        try:
+            descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        except OSError as error:  # the user knows the other name
+            raise OSError(error.errno, error.strerror, str(file)) from error
+        if not fcntl:
+            return partial, descriptor
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(partial), os.fstat(descriptor)):
+                return partial, descriptor
+        os.close(descriptor)  # it was taken for a leftover before it was locked
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete the partial files that killed processes left in a folder, and none that is being written."""
+    for file in folder.glob(".walloc-*.partial"):
+        if _PARTIAL.fullmatch(file.name):
+            with contextlib.suppress(OSError):  # it may have got its final name just now, or be of another user
+                _remove_abandoned(file)
+
+
+def _remove_abandoned(file: Path) -> None:
+    old = time.time() - file.lstat().st_mtime > _ABANDONED
+    if not fcntl:
+        if old:
+            file.unlink()
+        return
+    descriptor = os.open(file, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if isinstance(error, BlockingIOError) or not old:
+                return
+        file.unlink()  # under the lock, so that nobody starts to write it
+    finally:
+        os.close(descriptor)
+
+
+def shown(value: Any, limit: int = 200) -> str:
+    r"""Show a value that came from a file, in a message or on a terminal, as one short line of printable characters.
+
+    Args:
+        value: A string, which is quoted and escaped, or a number. Of anything else only the type is shown: containers
+            may share and nest without end.
+        limit: The number of characters after which the line is cut.
+
+    Examples:
+        >>> print(shown("rgb_16x"), shown("\x1b[31mred"), shown(3.5), shown([1, 2]))
+        'rgb_16x' '\x1b[31mred' 3.5 a list
+        >>> shown("abcdefgh", limit=5)
+        "'abcd..."
+    """
+    if isinstance(value, str):
+        text = repr(str(value[: limit + 1]))
+    elif value is None or isinstance(value, float) or (isinstance(value, int) and value.bit_length() < 1024):
+        text = repr(value)
+    else:
+        name = type(value).__name__
+        text = f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+    return text if len(text) <= limit else f"{text[:limit]}..."
+
+
+def escaped(text: str) -> str:
+    """Escape what is not printable in a text, such as a file name, so that it is one line and moves no cursor."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
