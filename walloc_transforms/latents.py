@@ -14,7 +14,7 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
 from .codec import Codec, check_flips, flip
-from .zoo import available_codecs, load_codec
+from .zoo import find_embedded
 
 __all__ = ["CheckedLatents", "Latents", "as_plain", "check_latents", "codec_of", "wrap_latents"]
 
@@ -229,14 +229,11 @@ def codec_of(latents: Latents) -> Codec:
     known = _CODECS.get(latents.fingerprint)
     if known is not None and known.fingerprint() == latents.fingerprint:  # it may have been trained since
         return known
-    if latents.codec in available_codecs():
-        channels = latents.shape[-len(latents.signal_size) - 1]
-        embedded = load_codec(latents.codec)
-        if 1 <= channels < embedded.config.channels and embedded.config.is_linear:
-            embedded = embedded.prefix(channels)
-        if embedded.fingerprint() == latents.fingerprint:
-            _KEPT[latents.fingerprint] = _CODECS[latents.fingerprint] = embedded
-            return embedded
+    channels = latents.shape[-len(latents.signal_size) - 1]
+    embedded = find_embedded(latents.fingerprint, channels, latents.codec)
+    if embedded is not None:
+        _KEPT[latents.fingerprint] = _CODECS[latents.fingerprint] = embedded
+        return embedded
     raise ValueError(
         f"codec {latents.codec!r} (fingerprint {latents.fingerprint[:8]}) is not embedded, and has not encoded "
         "anything in this process that is still there: keep the WallocEncode, or flip before encoding"

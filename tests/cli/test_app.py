@@ -235,7 +235,7 @@ def test_fit_and_use(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     assert main(["decode", str(tmp_path / "a.wlc"), "-o", str(tmp_path / "a.png"), *own]) == 0
     capsys.readouterr()
     assert main(["decode", str(tmp_path / "a.wlc"), "-o", str(tmp_path / "b.png")]) == 1
-    assert "unknown codec 'mine'" in capsys.readouterr().err
+    assert "asks for codec 'mine'" in capsys.readouterr().err
     assert main(["decode", str(tmp_path / "a.wlc"), "-o", str(tmp_path / "b.png"), "--codec", "rgb_16x"]) == 1
     assert "were made by another encoder" in capsys.readouterr().err
     assert main(["info", str(tmp_path / "mine")]) == 0

@@ -1,5 +1,10 @@
 """Latents in files, with their codecs; the format itself is tested in test_wlc.py."""
 
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +13,7 @@ import torch
 
 import walloc_transforms as wt
 from tests.helpers import make_codec, signal
+from walloc_transforms.files import write_latents
 
 
 @pytest.mark.parametrize("name", ["rgb_16x", "rgb_4x"])
@@ -99,7 +105,7 @@ def test_another_codec(tmp_path: Path) -> None:
         wt.stored_codec(stored, "rgb_16x")
     with pytest.raises(ValueError, match="another encoder"):
         wt.stored_codec(stored, "rgb_4x")
-    with pytest.raises(ValueError, match="unknown codec 'random'"):
+    with pytest.raises(ValueError, match=r"no embedded codec .* asks for codec 'random', .* give the codec \(codec="):
         wt.stored_codec(stored)
 
 
@@ -119,3 +125,62 @@ def test_latents_know_their_codec_and_size(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="expected rounded latents, got normalized ones"):
         wt.save_latents(file, normalized, "rgb_16x")
     assert not file.exists()
+
+
+def test_the_name_of_the_codec_is_not_needed(tmp_path: Path) -> None:
+    codec = wt.load_codec("rgb_4x", channels=20)
+    write_latents(
+        tmp_path / "a.wlc", torch.zeros(20, 8, 10), codec="stereo_5x", fingerprint=codec.fingerprint(), size=(64, 80)
+    )
+    found = wt.stored_codec(wt.load_latents(tmp_path / "a.wlc", channels=9))
+    assert (found.config.name, found.fingerprint()) == ("rgb_4x", codec.prefix(9).fingerprint())
+
+
+def test_names_in_files_load_nothing(tmp_path: Path) -> None:
+    """Neither a hub that would give the codec, nor a folder or checkpoint that lies there, is touched."""
+    asked: list[str] = []
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_error(404)
+
+        do_HEAD = do_GET
+
+    codec = make_codec(12)
+    codec.save_pretrained(tmp_path / "folder")
+    (tmp_path / "x.pth").touch()
+    names = ["evil/tracker", "evil/tracker:RGB_16x", "folder", "./folder", str(tmp_path / "folder"), "x.pth", "\x1b[2J"]
+    for place, name in enumerate(names):
+        write_latents(
+            tmp_path / f"{place}.wlc",
+            torch.zeros(12, 8, 10),
+            codec=name,
+            fingerprint=codec.fingerprint(),
+            size=(64, 80),
+        )
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_OFFLINE"}
+        environment |= {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_TOKEN": "hf_secret"}
+        program = """if True:
+            import sys, walloc_transforms as wt
+            for name in sys.argv[1:]:
+                stored = wt.load_latents(f"{name}.wlc")
+                try:
+                    wt.stored_codec(stored)
+                except ValueError as error:
+                    print(error)
+            assert wt.stored_codec(stored, "folder").config.channels == 12  # named by the caller
+        """
+        command = [sys.executable, "-c", program, *map(str, range(len(names)))]
+        run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+        server.shutdown()
+        thread.join()
+    assert run.returncode == 0, run.stderr
+    messages = run.stdout.splitlines()
+    assert len(messages) == len(names), run.stdout
+    for message, name in zip(messages, names, strict=True):
+        assert message.startswith(f"no embedded codec made these latents: the file asks for codec {name!r}")
+    assert asked == []

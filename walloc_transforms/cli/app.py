@@ -174,7 +174,7 @@ def decode(
     Args:
         inputs: `.wlc` files, and folders of them.
         output: A folder, where images become .png and sound .wav; or for a single file the file.
-        codec: The codec. Default: the one that the file names.
+        codec: The codec. Default: the embedded one that made the file. Others must be named: a file may lie.
         decoder: `refiner`, for codecs that have one: slower than the linear decoder, and nearer to the original.
         tile: Decode images in tiles of this side in pixels, where the decoder is a network.
         force: Overwrite existing files.

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..codec import Codec, CodecConfig, check_sample_rate
 from ..latents import check_latents
 from ..safe import write_atomically
-from ..zoo import CodecLike, load_codec
+from ..zoo import CodecLike, find_embedded, load_codec
 from .wlc import LatentHeader, largest_file, pack, parse, unpack
 
 __all__ = [
@@ -26,6 +26,10 @@ __all__ = [
 ]
 
 DEFAULT_CODER = "zlib"
+
+
+def shown(value: str) -> str:
+    return repr(value)[:200]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -156,13 +160,14 @@ def stored_codec(stored: LatentFile, codec: CodecLike | None = None) -> Codec:
 
     Args:
         stored: What :func:`load_latents` gave.
-        codec: The codec, for codecs that are not found by their stored name, such as your own. Default: by name.
+        codec: The codec. Default: the embedded one whose fingerprint is stored. The stored name decides nothing, since
+            a stranger may have chosen it: folders, checkpoints and repositories of the hub must be named here.
 
     Returns:
         The codec, cut to the number of channels that were read.
 
     Raises:
-        ValueError: The encoder of this codec is not the one that made the latents.
+        ValueError: No embedded codec made the latents, or the encoder of the given codec did not.
 
     Example:
         >>> import torch, walloc_transforms as wt
@@ -173,7 +178,16 @@ def stored_codec(stored: LatentFile, codec: CodecLike | None = None) -> Codec:
         >>> tuple(image.shape)
         (3, 60, 90)
     """
-    loaded = load_codec(stored.codec if codec is None else codec)
+    if codec is None:
+        found = find_embedded(stored.fingerprint, stored.shape[0], stored.codec)
+        if found is None:
+            raise ValueError(
+                f"no embedded codec made these latents: the file asks for codec {shown(stored.codec)}, whose encoder "
+                f"has the SHA-256 {stored.fingerprint[:12]}...; give the codec (codec=, on the command line --codec) "
+                "if you trust it"
+            )
+        return found.prefix(len(stored.latents))
+    loaded = load_codec(codec)
     stored_channels = stored.shape[0]
     if stored_channels < loaded.config.channels:
         loaded = loaded.prefix(stored_channels)

@@ -1,5 +1,6 @@
 """Codecs by name: embedded ones, folders, published checkpoints, and repositories of the hub."""
 
+from .embedded import find_embedded
 from .zoo import CodecInfo, CodecLike, available_codecs, codec_info, fetch, load_codec
 
 __all__ = [
@@ -8,5 +9,6 @@ __all__ = [
     "available_codecs",
     "codec_info",
     "fetch",
+    "find_embedded",
     "load_codec",
 ]
