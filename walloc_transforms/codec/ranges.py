@@ -40,7 +40,7 @@ class RangeCheck:
     """
 
     def __init__(self, folded: Any, config: CodecConfig) -> None:
-        low, high = folded.projection_bounds()
+        low, high = folded.projection_bounds(_CHANNELS)
         middle, half = (low + high) / 2, (high - low) / 2
         self.low, self.high = middle - half * _MARGIN[config.modality], middle + half * _MARGIN[config.modality]
         self.lowest, self.highest = float(self.low.max()), float(self.high.min())

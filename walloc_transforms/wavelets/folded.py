@@ -17,7 +17,7 @@ from .backends import Backend, check_backend, lifting, missing, obstacle
 from .filters import analysis_bank, band_positions, synthesis_bank
 from .images import ImageAnalysis, ImageSynthesis
 from .packets import check_size, pad_to_multiple
-from .polyphase import Finish, Prepare, constant, to_phases
+from .polyphase import Finish, Prepare, by_bands, constant, to_phases
 from .waveforms import waveform_analysis, waveform_synthesis
 
 if TYPE_CHECKING:
@@ -65,7 +65,6 @@ class FoldedAnalysis(nn.Module):
         self.chunk: int | None = None
         self._weight, self._bias = (t.detach().to("cpu", copy=True) for t in (weight, bias))
         self._lifted: LiftedAnalysis | None = None
-        self._bounds: tuple[Tensor, Tensor] | None = None
         weight = self._weight.double()
         self.convolutions = (ImageAnalysis if dims == 2 else waveform_analysis)(weight, wavelet, levels)
         # Periodized filters see a constant as a constant, so a shift of the signal only moves the bias.
@@ -112,35 +111,32 @@ class FoldedAnalysis(nn.Module):
 
     @torch.inference_mode(False)
     @torch.no_grad()
-    def projection_bounds(self) -> tuple[Tensor, Tensor]:
+    def projection_bounds(self, channels: int | None = None) -> tuple[Tensor, Tensor]:
         """Bound the result for every signal in the codec's range, ``-0.5 <= scale * x + shift <= 0.5``.
 
         A latent is a sum of samples times the taps of a composed filter, so its distance from the bias is at most half
         the sum of their absolute values. Reflection and periodic continuation only choose which samples those are, so
-        the bounds hold for any size. They are computed at the first call, exactly but for a margin for rounding: a
-        thousandth of the distance.
+        the bounds hold for any size. They are exact but for a margin for rounding: a thousandth of the distance.
+
+        Args:
+            channels: How many channels to bound, from the first on. Default: all.
 
         Returns:
-            Lowest and highest value of each channel, each float32 ``(D,)`` on the CPU.
+            Lowest and highest value of each channel, each float32 ``(channels,)`` on the CPU.
         """
-        if self._bounds is None:
-            filters = torch.from_numpy(analysis_bank(self.wavelet, self.levels).filters)
-            positions = [torch.from_numpy(row) for row in band_positions(self.levels, self.dims)]
-            signals = self._weight.shape[1] // len(positions[0])
-            rows = max(1, (1 << 22) // (signals * filters.shape[1] ** self.dims))  # 32 MB of taps at a time
-            parts = (_response(part, filters, positions) for part in self._weight.double().split(rows))
-            bias = self._bias.double()
-            reach = 1.001 * 0.5 * torch.cat([part.abs().flatten(1).sum(1) for part in parts]) + 1e-6 * bias.abs()
-            self._bounds = (bias - reach).float(), (bias + reach).float()
-        return self._bounds
+        filters = torch.from_numpy(analysis_bank(self.wavelet, self.levels).filters)
+        bands = self._weight[:channels].double().unflatten(1, (-1, 2 ** (self.levels * self.dims)))
+        bands, signals = by_bands(bands, self.levels, self.dims), bands.shape[1]
+        rows = max(1, (1 << 22) // (signals * filters.shape[1] ** self.dims))  # 32 MB of taps at a time
+        parts = (_response(part, filters, self.dims) for part in bands.split(rows))
+        bias = self._bias[:channels].double()
+        reach = 1.001 * 0.5 * torch.cat([part.abs().flatten(1).sum(1) for part in parts]) + 1e-6 * bias.abs()
+        return (bias - reach).float(), (bias + reach).float()
 
 
-def _response(weight: Tensor, filters: Tensor, positions: list[Tensor]) -> Tensor:
+def _response(bands: Tensor, filters: Tensor, dims: int) -> Tensor:
     """Compose rows of the projection with the filters: the taps of each latent channel, ``(D, C, taps, ...)``."""
-    signals = weight.shape[1] // len(positions[0])
-    bands = weight.new_zeros(len(weight), signals, *[len(filters)] * len(positions))
-    bands[(slice(None), slice(None), *positions)] = weight.view(len(weight), signals, -1)
-    for _ in positions:  # each turn moves one axis behind the others and filters it
+    for _ in range(dims):  # each turn moves one axis behind the others and filters it
         bands = bands.movedim(2, -1) @ filters
     return bands
 
@@ -224,14 +220,11 @@ class FoldedSynthesis(nn.Module):
 
 def _constant_cell(bias: Tensor, wavelet: str, levels: int, dims: int) -> Tensor:
     """Synthesize packets that are the same in every cell: the signal repeats with the stride, ``(C, 2**J, ...)``."""
-    phases, _ = to_phases(synthesis_bank(wavelet, levels))
-    cell = bias.view(-1, 2 ** (dims * levels))
-    offset = cell.new_zeros(len(cell), *[2**levels] * dims)
-    for band, position in enumerate(band_positions(levels, dims).T):
-        sides = [phases[:, p].sum(-1) for p in position]
-        product = sides[0] if dims == 1 else torch.outer(*sides)
-        offset += cell[:, band].view(-1, *[1] * dims) * product
-    return offset
+    sums = to_phases(synthesis_bank(wavelet, levels))[0].sum(-1).T  # (bands, 2**J)
+    cell = by_bands(bias.view(-1, 2 ** (dims * levels)), levels, dims)
+    for _ in range(dims):
+        cell = cell.movedim(1, -1) @ sums
+    return cell
 
 
 def _unchanged(part: Tensor) -> Tensor:

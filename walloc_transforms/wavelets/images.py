@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .filters import analysis_bank, band_positions, synthesis_bank
+from .filters import analysis_bank, synthesis_bank
 from .packets import periodic, periodic_pad
-from .polyphase import Prepare, constant, to_phases
+from .polyphase import Prepare, by_bands, constant, to_phases
 
 __all__ = ["ImageAnalysis", "ImageSynthesis"]
 
@@ -55,18 +55,13 @@ class ImageAnalysis(nn.Module):
             grouped = _GROUPED_COST * self.signals * per_axis**2 * taps + weight.numel()
             fused = latents * self.signals * per_axis * taps <= grouped
         constant(self, "first", filters.repeat(self.signals, 1)[:, None, :, None])
-        vertical, horizontal = (torch.from_numpy(row) for row in band_positions(levels, 2))
+        bands = by_bands(weight.view(latents, self.signals, -1), levels, 2)  # (D, C, vertical, horizontal)
         if fused:
-            per_column = weight.new_zeros(latents, self.signals, per_axis, taps)
-            for band, (v, h) in enumerate(zip(vertical, horizontal, strict=True)):
-                per_column[:, :, v] += weight.view(latents, self.signals, -1)[:, :, band, None] * filters[h]
-            constant(self, "second", per_column.flatten(1, 2)[:, :, None])
+            constant(self, "second", (bands @ filters).flatten(1, 2)[:, :, None])
             constant(self, "project", None)
         else:
             constant(self, "second", filters.repeat(self.signals * per_axis, 1)[:, None, None, :])
-            order = torch.empty_like(vertical)  # the convolution's channel is c, v, h; the packet's is c, interleaved
-            order[vertical * per_axis + horizontal] = torch.arange(order.numel())
-            constant(self, "project", weight.view(latents, self.signals, -1)[:, :, order].flatten(1)[..., None, None])
+            constant(self, "project", bands.flatten(1)[..., None, None])
 
     def forward(self, x: Tensor, start: int, stop: int, kernel: Tensor, bias: Tensor) -> Tensor:
         """Compute some rows of cells.
@@ -117,10 +112,8 @@ class ImageSynthesis(nn.Module):
         self.stride = bank.stride
         per_axis, latents = len(bank.filters), weight.shape[1]
         self.signals = len(weight) // per_axis**2
-        weight = weight.view(self.signals, -1, latents)
-        rows = weight.new_zeros(self.stride, self.signals, per_axis, latents, phases.shape[-1])
-        for band, (v, h) in enumerate(band_positions(levels, 2).T):
-            rows[:, :, v] += weight[:, band, :, None] * phases[:, h, None, None, :]
+        bands = by_bands(weight.T.reshape(latents, self.signals, -1), levels, 2)
+        rows = torch.einsum("dcvh,rhi->rcvdi", bands, phases)
         constant(self, "first", rows.flatten(0, 2)[:, :, None])
         constant(self, "second", phases.repeat(self.signals, 1, 1)[..., None])
 

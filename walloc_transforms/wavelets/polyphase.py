@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .filters import FilterBank
+from .filters import FilterBank, band_positions
 
-__all__ = ["Finish", "Prepare", "constant", "merge", "split", "to_blocks", "to_phases"]
+__all__ = ["Finish", "Prepare", "by_bands", "constant", "merge", "split", "to_blocks", "to_phases"]
 
 Prepare = Callable[[Tensor], Tensor]
 """What is done to parts of the latents before they are decoded."""
@@ -20,6 +20,13 @@ def constant(module: nn.Module, name: str, value: Tensor | None) -> None:
     """Give a module a float32 tensor that follows it to other devices and is not saved."""
     value = None if value is None else value.to(torch.float32).contiguous()
     module.register_buffer(name, value, persistent=False)
+
+
+def by_bands(packets: Tensor, levels: int, dims: int) -> Tensor:
+    """Lay packets ``(..., 2**(dims * levels))`` out by their bands along each axis, ``(..., 2**levels, ...)``."""
+    bands = packets.new_empty(*packets.shape[:-1], *[2**levels] * dims)
+    bands[(..., *torch.from_numpy(band_positions(levels, dims)))] = packets
+    return bands
 
 
 def to_blocks(filters: Tensor, start: int, stride: int) -> tuple[Tensor, tuple[int, int]]:
@@ -65,8 +72,6 @@ def to_phases(bank: FilterBank) -> tuple[Tensor, tuple[int, int]]:
     filters, start, stride = torch.from_numpy(bank.filters), bank.start, bank.stride
     taps = filters.shape[1]
     left, right = (taps - 1 + start) // stride, (stride - 1 - start) // stride
-    phases = filters.new_zeros(stride, len(filters), left + 1 + right)
-    for t in range(taps):
-        cells, phase = divmod(start + t, stride)
-        phases[phase, :, left - cells] = filters[:, t]
-    return phases, (left, right)
+    whole = filters.new_zeros(len(filters), (left + 1 + right) * stride)
+    whole[:, right * stride + start :][:, :taps] = filters
+    return whole.unflatten(1, (-1, stride)).flip(1).permute(2, 0, 1).contiguous(), (left, right)

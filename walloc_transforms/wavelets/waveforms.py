@@ -145,9 +145,7 @@ class DenseSynthesis(nn.Module):
         phases, self.reach = to_phases(bank)
         self.stride, self.signals = bank.stride, len(weight) // bank.stride
         weight = weight.view(self.signals, self.stride, -1)
-        kernel = weight.new_zeros(self.stride, self.signals, weight.shape[2], phases.shape[2])
-        for band in range(self.stride):
-            kernel += weight[:, band, :, None] * phases[:, band, None, None, :]
+        kernel = torch.einsum("cbd,rbi->rcdi", weight, phases)
         constant(self, "first", kernel.flatten(0, 1))
 
     def forward(self, z: Tensor, start: int, stop: int, kernel: Tensor, offset: Tensor, prepare: Prepare) -> Tensor:
