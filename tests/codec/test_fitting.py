@@ -233,6 +233,15 @@ def test_wrong_options_are_said_at_the_first_signal() -> None:
 
 
 @pytest.mark.parametrize(
+    ("levels", "message"),
+    [(12, r"12 levels of 'bior4\.4' in 2-D compose filters"), (7, "make 49,152 packets.*at most 16,384 .*MAX_PACKETS")],
+)
+def test_levels_that_memory_does_not_hold(levels: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        wt.fit_codec([torch.rand(3, 64, 64)], levels=levels, channels=12, progress=False)
+
+
+@pytest.mark.parametrize(
     ("signals", "options", "error_", "message"),
     [
         ([], {}, ValueError, "no signals to fit"),

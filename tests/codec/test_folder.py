@@ -76,6 +76,9 @@ WRONG_FIELDS = [
     ("channels", 193, "channels must be from 1 to 192 .*, got 193"),
     ("latent_bits", 1, "latent_bits must be from 2 to 16, got 1"),
     ("latent_bits", 17, "latent_bits must be from 2 to 16, got 17"),
+    ("name", "a\nb", r"name must be one line of at most 200 printable characters, got 3 characters: 'a\\nb'"),
+    ("name", "x" * 201, "name must be one line of at most 200 .* got 201 characters: 'x{79}...$"),
+    ("source", "\x1b[31m", "source must be one line of at most 2000 printable"),
 ]
 
 
@@ -219,8 +222,10 @@ def test_wrong_tensors(folder: Path, edit: Callable[[dict[str, Tensor]], object]
         ({"channels": 11}, "does not fit its config: weight has shape"),
         ({"signal_channels": 1}, "does not fit its config"),
         ({"modality": "audio", "channels": 6}, "does not fit its config"),
-        ({"levels": 16, "channels": 2**30}, "does not fit its config"),
-    ],  # nor may it try to allocate that
+        ({"levels": 16, "channels": 2**30}, "16 levels of .* compose filters of 589,816 taps"),
+        # nor may it try to allocate this
+        ({"wavelet": "haar", "levels": 6, "signal_channels": 1000, "channels": 2**20}, "does not fit its config"),
+    ],
 )
 def test_wrong_config(folder: Path, changes: dict[str, object], match: str) -> None:
     edit_config(folder, **changes)

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 import pywt
 
+from walloc_transforms.wavelets import filters
 from walloc_transforms.wavelets.filters import (
     FilterBank,
     analysis_bank,
     analysis_taps,
     band_frequencies,
     band_positions,
+    check_filters,
     synthesis_bank,
     synthesis_taps,
 )
@@ -162,6 +164,22 @@ def test_unknown_wavelet(wavelet: str, function) -> None:
 def test_levels_below_one(levels: int, function) -> None:
     with pytest.raises(ValueError, match=f"at least 1, got {levels}"):
         function("bior4.4", levels)
+
+
+@pytest.mark.parametrize(
+    ("wavelet", "levels", "dims", "signals"), [("bior4.4", 10, 1, 1), ("db38", 9, 1, 1), ("bior4.4", 8, 2, 3)]
+)
+def test_filters_that_would_be_too_large(wavelet: str, levels: int, dims: int, signals: int) -> None:
+    check_filters(wavelet, levels - 1, dims, signals)
+    with pytest.raises(ValueError, match=rf"{levels} levels of '{wavelet}'.* taps.*at most 8,388,608 .*MAX_TAPS"):
+        check_filters(wavelet, levels, dims, signals)
+
+
+def test_limit_may_be_raised(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="MAX_TAPS"):
+        analysis_bank("haar", 12)
+    monkeypatch.setattr(filters, "MAX_TAPS", 1 << 24)
+    assert analysis_bank("haar", 12).filters.shape == (4096, 4096)
 
 
 @pytest.mark.parametrize("levels", [1, 3, 5])

@@ -193,7 +193,8 @@ def test_compiles_whole() -> None:
     ("options", "match"),
     [
         ({"wavelet": "nope"}, "unknown wavelet 'nope'"),
-        ({"levels": 0}, "at least 1, got 0"),
+        ({"levels": 0}, "from 1 to 16, got 0"),
+        ({"levels": 10**9}, "from 1 to 16, got 1000000000"),
         ({"dims": 3}, "1 or 2, got 3"),
     ],
 )

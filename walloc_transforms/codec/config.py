@@ -4,6 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+from ..safe import shown
+from ..wavelets import check_filters
+
 __all__ = ["CodecConfig", "Network", "check_sample_rate"]
 
 Network = Literal["linear", "autoencoder_kl", "oobleck"]
@@ -15,6 +18,7 @@ _CHOICES = {
     "decoder": get_args(Network),
     "companding": get_args(Companding),
 }
+_LENGTHS = {"name": 200, "source": 2000}
 _RANGES = {
     "levels": (1, 16),
     "latent_bits": (2, 16),
@@ -59,7 +63,8 @@ class CodecConfig:
         refiner_blocks: Residual blocks of the refiner; 0 if there is none.
 
     Raises:
-        ValueError: A field is out of range or of the wrong type.
+        ValueError: A field is out of range or of the wrong type, or the levels make filters that are too large: see
+            ``MAX_TAPS`` in ``wavelets/filters.py``.
 
     Example:
         >>> import walloc_transforms as wt
@@ -95,21 +100,28 @@ class CodecConfig:
             value = getattr(self, field.name)
             expected = field.type if field.type in (int, bool) else str
             if type(value) is not expected:
-                raise ValueError(f"codec config: {field.name} must be of type {expected.__name__}, got {value!r}")
+                raise ValueError(f"codec config: {field.name} must be of type {expected.__name__}, got {shown(value)}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ValueError(
-                    f"codec config: {name} must be {' or '.join(map(repr, choices))}, got {getattr(self, name)!r}"
+                    f"codec config: {name} must be {' or '.join(map(repr, choices))}, got {shown(getattr(self, name))}"
+                )
+        for name, most in _LENGTHS.items():
+            if len(text := getattr(self, name)) > most or not text.isprintable():
+                raise ValueError(
+                    f"codec config: {name} must be one line of at most {most} printable characters, got {len(text)} "
+                    f"characters: {shown(text, 80)}"
                 )
         for name, (low, high) in _RANGES.items():
             if not low <= getattr(self, name) <= high:
-                raise ValueError(f"codec config: {name} must be from {low} to {high}, got {getattr(self, name)}")
+                raise ValueError(f"codec config: {name} must be from {low} to {high}, got {shown(getattr(self, name))}")
         if not 1 <= self.channels <= self.packets:
             raise ValueError(
                 f"codec config: channels must be from 1 to {self.packets} (all packets of "
                 f"{self.signal_channels} signal channels), got {self.channels}"
             )
         self._check_networks()
+        check_filters(self.wavelet, self.levels, self.dims, self.signal_channels)
 
     def _check_networks(self) -> None:
         network = "autoencoder_kl" if self.modality == "image" else "oobleck"

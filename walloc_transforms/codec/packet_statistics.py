@@ -11,6 +11,9 @@ from .config import CodecConfig
 
 __all__ = ["PacketStatistics"]
 
+MAX_PACKETS = 1 << 14
+"""Most packets that a codec is fitted to: matrices between them hold the square of that, 2 GB each."""
+
 _LEAST_ERROR = 2.0**-32 / 12  # mean squared error of rounding to 16 bits: below it all signals count alike
 
 
@@ -21,9 +24,18 @@ class PacketStatistics:
         config: The geometry.
         relative: Also keep the covariance in which every signal is weighted by the inverse of its error when resized.
         sample_size: Packet vectors that are kept.
+
+    Raises:
+        ValueError: There are more packets than ``MAX_PACKETS``.
     """
 
     def __init__(self, config: CodecConfig, relative: bool = False, sample_size: int = 1 << 16) -> None:
+        if config.packets > MAX_PACKETS:
+            raise ValueError(
+                f"{config.levels} levels of {config.signal_channels} signal channels make {config.packets:,} packets, "
+                f"too many to fit a codec to: expected at most {MAX_PACKETS:,} "
+                "(walloc_transforms.codec.packet_statistics.MAX_PACKETS)"
+            )
         self.config, self.relative, self.sample_size = config, relative, sample_size
         self.analysis = WaveletPacketAnalysis(config.wavelet, config.levels, config.dims)
         self.sum = torch.zeros(config.packets, dtype=torch.float64)

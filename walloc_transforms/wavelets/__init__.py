@@ -10,6 +10,7 @@ from .filters import (
     analysis_taps,
     band_frequencies,
     band_positions,
+    check_filters,
     library_taps,
     synthesis_bank,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "band_frequencies",
     "band_positions",
     "check_backend",
+    "check_filters",
     "check_size",
     "conv1x1",
     "crop",

@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import pywt
 
+from ..safe import shown
+
 __all__ = [
     "FilterBank",
     "Taps",
@@ -25,10 +27,16 @@ __all__ = [
     "analysis_taps",
     "band_frequencies",
     "band_positions",
+    "check_filters",
     "library_taps",
     "synthesis_bank",
     "synthesis_taps",
 ]
+
+
+MAX_TAPS = 1 << 23
+"""Most taps of the composed filters of one axis, and of one latent channel in all axes, 64 MB. Color images have 456
+and 10 thousand at 3 levels; stereo sound has half a million at 8 levels."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,7 @@ class FilterBank:
 def _wavelet(name: str) -> Any:
     library: Any = pywt  # compiled, without type information
     if name not in library.wavelist(kind="discrete"):
-        raise ValueError(f"unknown wavelet {name!r}: expected a discrete wavelet of PyWavelets, such as 'bior4.4'")
+        raise ValueError(f"unknown wavelet {shown(name)}: expected a discrete wavelet of PyWavelets, such as 'bior4.4'")
     return library.Wavelet(name)
 
 
@@ -110,39 +118,64 @@ def synthesis_taps(wavelet: str) -> Taps:
     return Taps(*_trim(values, 1 - values.shape[1] // 2), length=values.shape[1])
 
 
-def _compose(taps: Taps, levels: int) -> FilterBank:
+def check_filters(wavelet: str, levels: int, dims: int = 1, signals: int = 1) -> None:
+    """Refuse levels whose filters would be too large, before any is made.
+
+    Args:
+        wavelet: Name of the wavelet.
+        levels: Number of levels J.
+        dims: 2 for images, 1 for waveforms.
+        signals: Channels of the signal.
+
+    Raises:
+        ValueError: The wavelet is unknown, or the filters would have more than ``MAX_TAPS`` taps. All ``2**levels``
+            filters of one axis count, and those with which one latent channel reads the signal.
+    """
+    bands = 2**levels
+    length = (bands - 1) * (_wavelet(wavelet).dec_len - 1) + 1
+    taps = max(bands * length, signals * length**dims)
+    if taps > MAX_TAPS:
+        raise ValueError(
+            f"{levels} levels of {wavelet!r} in {dims}-D compose filters of {length:,} taps, {taps:,} in all: "
+            f"expected at most {MAX_TAPS:,} (walloc_transforms.wavelets.filters.MAX_TAPS)"
+        )
+
+
+def _compose(taps: Taps, levels: int, wavelet: str) -> FilterBank:
     if levels < 1:
         raise ValueError(f"levels must be at least 1, got {levels}")
+    check_filters(wavelet, levels)
     filters, start = taps.values, taps.start
     for level in range(1, levels):
-        stride = 2**level
-        spread = np.zeros((2, (taps.values.shape[1] - 1) * stride + 1))
-        spread[:, ::stride] = taps.values
-        filters = np.array([np.convolve(coarse, fine) for coarse in filters for fine in spread])
+        stride, length = 2**level, filters.shape[1]
+        finer = np.zeros((len(filters), 2, length + (taps.values.shape[1] - 1) * stride))
+        for i, pair in enumerate(taps.values.T):  # a tap at a time: most of an upsampled filter is zeros
+            finer[..., i * stride :][..., :length] += pair[:, None] * filters[:, None]
+        filters = finer.reshape(2 * len(filters), -1)
         start += stride * taps.start
     return FilterBank(*_trim(filters, start), stride=2**levels)
 
 
-@lru_cache
+@lru_cache(maxsize=8)
 def analysis_bank(wavelet: str, levels: int) -> FilterBank:
     """Compose ``levels`` analysis levels: ``c[b, k] = sum_t filters[b, t] x[k * stride + start + t]``.
 
     For ``bior4.4`` the bank has 57 taps from -28 at 3 levels, and 121 taps from -60 at 4.
 
     Raises:
-        ValueError: ``wavelet`` is unknown or ``levels`` is less than 1.
+        ValueError: ``wavelet`` is unknown, or ``levels`` is less than 1 or too large: see :func:`check_filters`.
     """
-    return _compose(analysis_taps(wavelet), levels)
+    return _compose(analysis_taps(wavelet), levels, wavelet)
 
 
-@lru_cache
+@lru_cache(maxsize=8)
 def synthesis_bank(wavelet: str, levels: int) -> FilterBank:
     """Compose ``levels`` synthesis levels: ``y[k * stride + start + t] += filters[b, t] c[b, k]``.
 
     Raises:
-        ValueError: ``wavelet`` is unknown or ``levels`` is less than 1.
+        ValueError: ``wavelet`` is unknown, or ``levels`` is less than 1 or too large: see :func:`check_filters`.
     """
-    return _compose(synthesis_taps(wavelet), levels)
+    return _compose(synthesis_taps(wavelet), levels, wavelet)
 
 
 def band_positions(levels: int, dims: int) -> np.ndarray:

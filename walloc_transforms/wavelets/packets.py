@@ -258,6 +258,6 @@ def conv1x1(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def _check_geometry(levels: int, dims: int) -> tuple[int, int]:
     if dims not in (1, 2):
         raise ValueError(f"dims must be 1 or 2, got {dims}")
-    if levels < 1:
-        raise ValueError(f"levels must be at least 1, got {levels}")
+    if not 1 <= levels <= 16:
+        raise ValueError(f"levels must be from 1 to 16, got {levels}")
     return levels, dims
