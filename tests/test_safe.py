@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from walloc_transforms import safe
-from walloc_transforms.safe import atomic_file, escaped, remove_leftovers, shown, write_atomically
+from walloc_transforms.safe import atomic_file, check_shapes, escaped, remove_leftovers, shown, write_atomically
 
 
 def names(folder: Path) -> list[str]:
@@ -144,3 +144,13 @@ def test_shown(value: object, text: str) -> None:
 
 def test_escaped_keeps_what_is_printable() -> None:
     assert escaped("C:\\ä 'b'\n\x1b]0;\u2028") == r"C:\ä 'b'\n\x1b]0;\u2028"
+
+
+def test_messages_show_few_and_short_names() -> None:
+    found = {f"\n{i}" + "x" * 100_000: (2,) for i in range(1000)}
+    with pytest.raises(ValueError, match=r"missing tensors \['a'\], unexpected \['.n0x.*\.\.\., 996 more\]") as caught:
+        check_shapes(found, {"a": (1,)}, "it")
+    assert len(str(caught.value)) < 500 and str(caught.value).isprintable()
+    with pytest.raises(ValueError, match="a has shape") as caught:
+        check_shapes({"a": (2**40,) * 1000}, {"a": (1,)}, "it")
+    assert len(str(caught.value)) < 500

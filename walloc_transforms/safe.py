@@ -5,7 +5,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,7 +17,15 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-__all__ = ["atomic_file", "check_tensors", "escaped", "remove_leftovers", "shown", "write_atomically"]
+__all__ = [
+    "atomic_file",
+    "check_shapes",
+    "check_tensors",
+    "escaped",
+    "remove_leftovers",
+    "shown",
+    "write_atomically",
+]
 
 _PARTIAL = re.compile(r"\.walloc-[0-9a-f]{16}\.partial")
 _ABANDONED = 86400  # seconds since the last change of a file that nobody writes any more, where files have no locks
@@ -34,15 +42,35 @@ def check_tensors(state: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, .
     Raises:
         ValueError: A tensor is missing, unexpected, of another shape, not float32 or not finite; it is named.
     """
-    if state.keys() != shapes.keys():
-        missing, unexpected = sorted(shapes.keys() - state.keys()), sorted(state.keys() - shapes.keys())
-        raise ValueError(f"{what} does not fit its config: missing tensors {missing}, unexpected {unexpected}")
-    for name, shape in shapes.items():
-        value = state[name]
-        if tuple(value.shape) != shape:
-            raise ValueError(f"{what} does not fit its config: {name} has shape {tuple(value.shape)}, not {shape}")
+    check_shapes({name: tuple(value.shape) for name, value in state.items()}, shapes, what)
+    for name, value in state.items():
         if value.dtype != torch.float32 or not torch.isfinite(value).all():
             raise ValueError(f"{what}: {name} must hold finite float32 values")
+
+
+def check_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tuple[int, ...]], what: str) -> None:
+    """Compare the names and shapes of tensors, which need not have been read, with those that are expected.
+
+    Args:
+        found: The shapes by name.
+        expected: The expected shapes by name.
+        what: Where the tensors come from, for messages.
+
+    Raises:
+        ValueError: A tensor is missing, unexpected or of another shape; it is named.
+    """
+    if found.keys() != expected.keys():
+        missing, unexpected = _names(expected.keys() - found.keys()), _names(found.keys() - expected.keys())
+        raise ValueError(f"{what} does not fit its config: missing tensors {missing}, unexpected {unexpected}")
+    for name, shape in expected.items():
+        if found[name] != shape:
+            raise ValueError(f"{what} does not fit its config: {name} has shape {str(found[name])[:200]}, not {shape}")
+
+
+def _names(names: Collection[str]) -> str:
+    """Show the first names of many."""
+    more = [f"{len(names) - 4} more"] if len(names) > 4 else []
+    return f"[{', '.join([shown(name, 60) for name in sorted(names)[:4]] + more)}]"
 
 
 def write_atomically(file: Path, content: bytes, *, durable: bool = False) -> None:

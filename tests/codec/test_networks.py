@@ -1,10 +1,12 @@
 """The networks of published codecs; what they compute is compared with the reference in test_published.py."""
 
+import dataclasses
 import sys
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from walloc_transforms.codec import Codec, CodecConfig
 from walloc_transforms.codec.networks import build_decoder, build_network, make_network
@@ -59,6 +61,14 @@ def test_post_filter_that_does_not_fit() -> None:
         build_decoder(OOBLECK, {**state, "post.weight": torch.zeros(2, 2, 128)})
     with pytest.raises(ValueError, match=r"unexpected \['other\.bias'\]"):
         build_decoder(OOBLECK, {**state, "other.bias": torch.zeros(2)})
+
+
+def test_post_filter_is_compared_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for 4,096 signal channels takes 9 GB."""
+    state = build_decoder(OOBLECK).state_dict()
+    monkeypatch.setattr(nn, "Conv1d", None)
+    with pytest.raises(ValueError, match=r"post\.weight has shape \(2, 2, 129\), not \(4096, 4096, 129\)"):
+        build_decoder(dataclasses.replace(OOBLECK, signal_channels=4096), state)
 
 
 @pytest.mark.parametrize("config", [KL, OOBLECK], ids=["autoencoder_kl", "oobleck"])

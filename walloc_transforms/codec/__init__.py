@@ -6,6 +6,7 @@ from .config import CodecConfig, Network, check_sample_rate
 from .fitting import fit_codec, fit_statistics
 from .flipping import check_flips, flip
 from .folder import CONFIG_FILE, WEIGHTS_FILE, TensorFile, read_codec, read_config
+from .networks import network_shapes, post_shapes
 from .refiner import Refiner
 from .streaming import StreamDecoder, StreamEncoder
 
@@ -27,6 +28,8 @@ __all__ = [
     "fit_codec",
     "fit_statistics",
     "flip",
+    "network_shapes",
+    "post_shapes",
     "read_codec",
     "read_config",
     "slope",

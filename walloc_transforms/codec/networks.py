@@ -18,7 +18,7 @@ from ..safe import check_tensors
 from .config import CodecConfig
 from .decoders import NetworkDecoder
 
-__all__ = ["build_decoder", "build_network", "make_network"]
+__all__ = ["build_decoder", "build_network", "make_network", "network_shapes", "post_shapes"]
 
 
 def build_network(
@@ -39,10 +39,7 @@ def build_network(
         ImportError: diffusers is not installed.
         ValueError: A tensor is missing, unexpected, of another shape, not float32 or not finite; it is named.
     """
-    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # those of other devices are left alone
-        with torch.device("cpu" if state is None else "meta"):
-            network = make_network(config, part)
+    network = _make(config, part, "cpu" if state is None else "meta")
     if state is not None:
         check_tensors(state, {name: tuple(value.shape) for name, value in network.state_dict().items()}, what)
         network.load_state_dict(dict(state), assign=True)
@@ -61,18 +58,38 @@ def build_decoder(config: CodecConfig, state: Mapping[str, Tensor] | None = None
         ValueError: A tensor does not fit the config; it is named.
     """
     c, what = config, f"the decoder of codec {config.name!r}"
-    inner = None
+    inner, rest = None, {}
     if state is not None:
         inner = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
+        rest = {k: v for k, v in state.items() if not k.startswith("network.")}
+        check_tensors(rest, post_shapes(c), what)  # before a filter for that many channels is made
     with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)  # those of other devices are left alone
         post = nn.Conv1d(c.signal_channels, c.signal_channels, 129, padding=64) if c.post_filter else None
     decoder = NetworkDecoder(build_network(c, "decoder", inner, what), c.packets, c.dims, c.pad, post)
-    if state is not None:
-        rest = {k: v for k, v in state.items() if not k.startswith("network.")}
-        check_tensors(rest, {f"post.{k}": tuple(v.shape) for k, v in (post.state_dict() if post else {}).items()}, what)
-        decoder.load_state_dict(dict(rest), strict=False)
+    decoder.load_state_dict(rest, strict=False)
     return decoder.requires_grad_(False)
+
+
+def network_shapes(config: CodecConfig, part: Literal["encoder", "decoder"]) -> dict[str, tuple[int, ...]]:
+    """List the shapes of a network's tensors by name, without weight normalization, and without allocating them.
+
+    Raises:
+        ImportError: diffusers is not installed.
+    """
+    return {name: tuple(value.shape) for name, value in _make(config, part, "meta").state_dict().items()}
+
+
+def post_shapes(config: CodecConfig) -> dict[str, tuple[int, ...]]:
+    """List the shapes of the tensors of the post filter, if there is one."""
+    c = config.signal_channels
+    return {"post.weight": (c, c, 129), "post.bias": (c,)} if config.post_filter else {}
+
+
+def _make(config: CodecConfig, part: Literal["encoder", "decoder"], device: str) -> nn.Module:
+    with torch.inference_mode(False), torch.random.fork_rng(devices=[]), torch.device(device):
+        torch.default_generator.manual_seed(0)  # those of other devices are left alone
+        return make_network(config, part)
 
 
 def make_network(config: CodecConfig, part: Literal["encoder", "decoder"]) -> nn.Module:
