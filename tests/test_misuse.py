@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from torch import Tensor
+from torchvision import tv_tensors
 
 import walloc_transforms as wt
 
@@ -110,12 +111,74 @@ def test_values_that_are_not_finite() -> None:
         wt.functional.encode_image(photograph().index_fill(1, torch.tensor(3), torch.inf), "rgb_16x")
 
 
+ARRAY = (photograph().movedim(0, -1).numpy() * 255).astype(np.uint8)
+IMAGE = tv_tensors.Image(photograph())
+FORGOTTEN = {
+    "an array alone": ARRAY,
+    "an array and a label": (ARRAY, torch.tensor(3)),
+    "an array beside a tensor that would be encoded for it": {"image": ARRAY, "normals": photograph()},
+    "an array beside an image": (IMAGE, ARRAY.transpose(2, 0, 1)),
+    "an array of floats beside an image": (IMAGE, ARRAY / 255),
+    "a list of tensors": [photograph(), photograph()[:, :32]],
+    "tensors under names": {"left": photograph(), "right": photograph()},
+    "tensors of two dtypes": (torch.from_numpy(ARRAY).movedim(-1, 0), photograph()),
+}
+
+
+@pytest.mark.parametrize("sample", FORGOTTEN.values(), ids=FORGOTTEN)
+def test_nothing_comes_back_unencoded(sample: Any) -> None:
+    with pytest.raises(TypeError, match=r"v2.ToImage\(\) makes images of arrays|several tensors of one form"):
+        wt.WallocEncode("rgb_16x")(sample)
+
+
+def test_waveforms_and_latents_that_would_be_forgotten() -> None:
+    for sample in ([tone(), tone()], {"mix": tone(), "vocals": tone()[:, :999]}, (tone().T.numpy(), torch.tensor(3))):
+        with pytest.raises(TypeError, match=r"several tensors of one form|torch.from_numpy makes tensors"):
+            wt.WallocEncode("stereo_20x")(sample)
+    plain = wt.load_codec("rgb_16x").encode(photograph())
+    with pytest.raises(TypeError, match="several tensors of one form"):
+        wt.WallocDecode("rgb_16x")([plain, plain])
+
+
+def test_labels_are_no_signals() -> None:
+    """Refusing these would stop data sets that are right."""
+    labels: list[Any] = [
+        torch.tensor(3),
+        torch.rand(64, 96),
+        torch.rand(1, 64, 96),
+        torch.zeros(3, 64, 96, dtype=torch.int64),
+        np.zeros((40, 17, 3)),  # key points
+        np.zeros((64, 96), np.uint8),
+        np.zeros((3, 64, 96), np.int64),
+    ]
+    latents, *same = wt.WallocEncode("rgb_16x")((photograph(), *labels))
+    assert isinstance(latents, wt.Latents)
+    assert all(one is other for one, other in zip(same, labels, strict=True))
+    assert wt.WallocEncode("rgb_16x")((IMAGE, photograph()))[1].shape == (3, 64, 96)  # as every v2 transform
+    assert wt.functional.encode_image(torch.rand(4, 3, 64, 96), "rgb_16x").shape == (4, 12, 8, 12)
+    batch = (torch.rand(3, 3, 64, 96), torch.rand(3, 64, 96))  # images and masks
+    assert wt.WallocEncode("rgb_16x")(batch)[1] is batch[1]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        tv_tensors.Mask(torch.zeros(1, 64, 64)),
+        tv_tensors.BoundingBoxes([[0, 0, 9, 9]], format="XYXY", canvas_size=(96, 64)),  # type: ignore
+    ],
+)
+def test_targets_of_another_size(target: Any) -> None:
+    with pytest.raises(
+        ValueError,
+        match=r"targets of the size of their image: got .* of (64x64|96x64) pixels and an image of 64x96",
+    ):
+        wt.WallocEncode("rgb_16x", targets="rescale")((IMAGE, target))
+    assert wt.WallocEncode("rgb_16x")((IMAGE, target))[1] is target
+
+
 def test_an_array_is_no_image() -> None:
-    array = (photograph().movedim(0, -1).numpy() * 255).astype(np.uint8)
     with pytest.raises(TypeError, match="ndarray"):
-        wt.WallocEncode("rgb_16x")(array)
-    with pytest.raises(TypeError, match="ndarray"):
-        wt.functional.encode_image(array, "rgb_16x")  # pyright: ignore[reportArgumentType]
+        wt.functional.encode_image(ARRAY, "rgb_16x")  # pyright: ignore[reportArgumentType]
 
 
 def test_codecs_that_are_given_stay_where_and_as_they_are() -> None:

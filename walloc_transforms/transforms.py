@@ -9,6 +9,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -17,7 +18,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from .codec import Codec, Network, check_sample_rate
+from .codec import Codec, CodecConfig, Network, check_sample_rate
 from .functional import check_options, decode_image, decode_waveform, encode_image, encode_waveform
 from .latents import Latents, as_plain
 from .signals import pil_to_tensor
@@ -28,6 +29,11 @@ __all__ = ["WallocDecode", "WallocEncode"]
 Targets = Literal["keep", "rescale"]
 
 _TARGETS = (tv_tensors.BoundingBoxes, tv_tensors.KeyPoints, tv_tensors.Mask)
+_ARRAYS = {
+    "image": "v2.ToImage() makes images of arrays (H, W, C), torch.from_numpy tensors of (C, H, W)",
+    "audio": "torch.from_numpy makes tensors of arrays, which must be (C, T)",
+}
+_LEAST_FLOATS = 32  # sides of float arrays that are taken for signals: key points are (persons, 17, 3)
 _WITH_ANGLE = (tv_tensors.BoundingBoxFormat.XYWHR, tv_tensors.BoundingBoxFormat.CXCYWHR)
 
 
@@ -35,10 +41,15 @@ class WallocEncode(v2.Transform):
     """Encode images or waveforms to latents, where ``v2.Resize`` stood.
 
     A sample may have any structure. An image codec encodes every PIL image, ``tv_tensors.Image`` and
-    ``tv_tensors.Video`` in it. If there are none, it encodes the first pure tensor, as all v2 transforms do; a second
-    pure tensor is a label to it. An audio codec encodes the first pure tensor. Everything else comes back as the same
-    object. PIL images of every mode with one meaning are converted to the codec's channels. The transform works in
-    workers of any start method, and on batches on any device.
+    ``tv_tensors.Video`` in it. If there are none, it encodes the first pure tensor, as all v2 transforms do; other pure
+    tensors are labels to it. An audio codec encodes the first pure tensor. Everything else comes back as the same
+    object, but what could be meant as a signal is refused: a second pure tensor like the first, where no image is
+    wrapped, and a numpy array of the form of a signal. PIL images of every mode with one meaning are converted to the
+    codec's channels. The transform works in workers of any start method, and on batches on any device.
+
+    A tensor does not tell in which order its colors are, nor whether a waveform has the codec's sample rate, nor
+    whether dark values were scaled twice (floats divided by 255 again, or 12 bits in uint16): BGR, 48 kHz and the like
+    are encoded as they are. Convert first, and name ``sample_rate``.
 
     Args:
         codec: A codec, the name of an embedded one, a folder, or a hub repository. A codec is copied, so that
@@ -50,7 +61,8 @@ class WallocEncode(v2.Transform):
         targets: What happens to bounding boxes, key points and masks. ``"keep"`` leaves them in pixels. ``"rescale"``
             brings them to the grid: coordinates are divided by the codec's stride, in float, and a mask keeps the pixel
             in the middle of every cell.
-        sample_rate: Of the waveforms in Hz, checked against the codec's. Default: not checked.
+        sample_rate: Of the waveforms in Hz, checked against the codec's. Default: not checked, and another rate is
+            not noticed.
 
     Attributes:
         codec: The transform's own codec.
@@ -61,8 +73,10 @@ class WallocEncode(v2.Transform):
 
     Raises:
         ValueError: Unknown codec, another sample rate than the codec's, options that exclude each other, or
-            ``normalize`` with a codec that came without statistics. On call: see ``functional.encode_image``.
-        TypeError: On call: the sample holds nothing to encode, or latents already.
+            ``normalize`` with a codec that came without statistics. On call: see ``functional.encode_image``; with
+            ``targets="rescale"``, a target that is not of the size of an image in the sample.
+        TypeError: On call: the sample holds nothing to encode, latents already, several pure tensors that may be
+            signals, or such arrays.
 
     Example:
         >>> import torch, walloc_transforms as wt
@@ -107,9 +121,29 @@ class WallocEncode(v2.Transform):
         if latents is not None:
             raise TypeError(f"the sample holds latents of codec {latents.codec!r} already: encode once")
         if not any(need and not isinstance(entry, _TARGETS) for entry, need in zip(flat_inputs, needed, strict=True)):
-            hint = "; v2.ToImage() makes images of arrays" if "ndarray" in _kinds(flat_inputs) else ""
+            hint = f"; {_ARRAYS[self.codec.config.modality]}" if "ndarray" in _kinds(flat_inputs) else ""
             raise TypeError(f"the sample holds nothing to encode: expected {what}, got {_kinds(flat_inputs)}{hint}")
+        self._check_others(flat_inputs, needed)
         return needed
+
+    def _check_others(self, flat_inputs: list[Any], needed: list[bool]) -> None:
+        """Refuse what is no label, and would come back unencoded or beside its image."""
+        c = self.codec.config
+        _refuse_several(flat_inputs, needed, c.dims, c.stride)
+        array = next((a for a in flat_inputs if isinstance(a, np.ndarray) and _may_be_signal(a, c)), None)
+        if array is not None:
+            raise TypeError(
+                f"the sample holds an array of shape {array.shape} and dtype {array.dtype}, which transforms leave as "
+                f"it is: {_ARRAYS[c.modality]}"
+            )
+        chosen = [entry for entry, need in zip(flat_inputs, needed, strict=True) if need]
+        sizes = [F.get_size(entry) for entry in chosen if not isinstance(entry, _TARGETS)] if len(chosen) > 1 else []
+        for target in chosen:
+            if isinstance(target, _TARGETS) and (size := F.get_size(target)) not in sizes:
+                raise ValueError(
+                    f"targets='rescale' needs targets of the size of their image: got {type(target).__name__} of "
+                    f"{size[0]}x{size[1]} pixels and an image of {sizes[0][0]}x{sizes[0][1]}"
+                )
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Encode one entry of a sample; called by torchvision."""
@@ -147,7 +181,8 @@ class WallocDecode(v2.Transform):
     Everything else comes back as the same object.
 
     Args:
-        codec: The codec that encoded the latents, of which a copy is made. ``Latents`` of another one are refused.
+        codec: The codec that encoded the latents, of which a copy is made. ``Latents`` of another one are refused; a
+            plain tensor, also a batch from ``default_collate``, is believed.
         decoder: Which of the codec's decoders: ``"linear"``, ``"refiner"``, or that of a published codec. Default: the
             codec's own, ``codec.config.decoder``.
         size: ``(H, W)``, or ``T`` of a waveform, to cut off what encoding added. Default: ``signal_size`` of
@@ -164,7 +199,7 @@ class WallocDecode(v2.Transform):
     Raises:
         ValueError: Unknown codec or decoder, a size or tile that does not fit the codec, or ``normalized`` with a codec
             that came without statistics. On call: see ``functional.decode_image``.
-        TypeError: On call: the sample holds nothing to decode.
+        TypeError: On call: the sample holds nothing to decode, or several pure tensors that may be latents.
 
     Example:
         >>> import torch, walloc_transforms as wt
@@ -199,6 +234,7 @@ class WallocDecode(v2.Transform):
         needed = needed if any(needed) else _first_pure_tensor(flat_inputs)
         if not any(needed):
             raise TypeError(f"the sample holds nothing to decode: expected latents, got {_kinds(flat_inputs)}")
+        _refuse_several(flat_inputs, needed, self.codec.config.dims, 1)
         return needed
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
@@ -227,6 +263,37 @@ def _kinds(flat_inputs: list[Any]) -> str:
 def _first_pure_tensor(flat_inputs: list[Any]) -> list[bool]:
     first = next((i for i, entry in enumerate(flat_inputs) if F.is_pure_tensor(entry)), None)
     return [i == first for i in range(len(flat_inputs))]
+
+
+def _refuse_several(flat_inputs: list[Any], needed: list[bool], dims: int, least: int) -> None:
+    """Refuse a pure tensor of the form of the one that was chosen, which would come back as it is."""
+    chosen = next(entry for entry, need in zip(flat_inputs, needed, strict=True) if need)
+    if not F.is_pure_tensor(chosen) or chosen.ndim <= dims:
+        return
+    for entry, need in zip(flat_inputs, needed, strict=True):
+        if need or not F.is_pure_tensor(entry) or not (entry.is_floating_point() or entry.dtype == chosen.dtype):
+            continue
+        alike = entry.ndim == chosen.ndim and entry.shape[:-dims] == chosen.shape[:-dims]
+        if alike and min(entry.shape[-dims:]) >= least:
+            raise TypeError(
+                f"the sample holds several tensors of one form, {tuple(chosen.shape)} and {tuple(entry.shape)}, of "
+                "which transforms take the first: call the transform with each of them alone"
+                + (", or wrap the images, and nothing else, in tv_tensors.Image" if least > 1 and dims == 2 else "")
+            )
+
+
+def _may_be_signal(array: np.ndarray, config: CodecConfig) -> bool:
+    """Whether an array has the form of a signal, channels first or last."""
+    sides, kind = array.shape[-config.dims - 1 :], array.dtype.kind
+    least = max(config.stride, _LEAST_FLOATS) if kind == "f" else config.stride
+    return (
+        array.ndim > config.dims
+        and kind in ("uf" if config.modality == "image" else "uif")
+        and (kind == "f" or array.dtype.itemsize <= 4)  # int64 is what numpy makes of labels
+        and any(
+            sides[i] == config.signal_channels and min(rest) >= least for i, rest in ((0, sides[1:]), (-1, sides[:-1]))
+        )
+    )
 
 
 def _to_grid(target: Any, stride: int) -> Any:
