@@ -154,7 +154,7 @@ def pil_to_latents(images: Sequence[Image.Image], channels: int | None = None, *
     codes = tiles.reshape(len(images), planes * side**2, height // side, width // side)[:, :channels]
     if int(codes.max()) >= 2 * offset:
         raise ValueError(f"the images hold the value {int(codes.max())}: no code of {bits} bits")
-    return (codes.to(torch.int16) - offset).to(torch.int8)
+    return (codes - offset).view(torch.int8)  # of uint8, which wraps around
 
 
 def _read_note(image: Image.Image) -> tuple[int, int] | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..codec import Codec, CodecConfig, check_sample_rate
 from ..latents import check_latents
-from ..safe import write_atomically
+from ..safe import shown, write_atomically
 from ..zoo import CodecLike, find_embedded, load_codec
 from .wlc import LatentHeader, largest_file, pack, parse, unpack
 
@@ -26,10 +26,6 @@ __all__ = [
 ]
 
 DEFAULT_CODER = "zlib"
-
-
-def shown(value: str) -> str:
-    return repr(value)[:200]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +75,8 @@ def save_latents(
 
     Raises:
         ValueError: Latents that are normalized, not rounded or not of this codec, no size or one that does not belong
-            to them, another sample rate than the codec's, or no such coder.
+            to them, another sample rate than the codec's, no such coder, or more pixels or values than
+            :func:`load_latents` reads.
         ImportError: The coder is not installed.
 
     Example:
@@ -126,21 +123,26 @@ def _as_integers(latents: Tensor, config: CodecConfig) -> Tensor:
     return codes
 
 
-def load_latents(file: str | os.PathLike[str], *, channels: int | None = None) -> LatentFile:
+def load_latents(
+    file: str | os.PathLike[str], *, channels: int | None = None, max_pixels: float | None = None
+) -> LatentFile:
     """Read the latents of a ``.wlc`` file. Everything in the file is checked before it is used.
 
     Args:
         file: The file.
         channels: Number of channels to read, from the first on. Streams of later channels are not decoded. Default:
             all.
+        max_pixels: The largest number of pixels of the image, of samples per channel of the waveform, and of latent
+            values; more are refused before anything is decoded. Default: what Pillow refuses in images, twice
+            ``Image.MAX_IMAGE_PIXELS``, 178,956,970. That is 62 minutes of sound at 48 kHz.
 
     Returns:
         The latents with the name of their codec, the size of the signal and what else is stored.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, no ``.wlc`` file, of another version or by an unknown coder, or has fewer
-            channels.
+        ValueError: The file is damaged, no ``.wlc`` file, of another version or by an unknown coder, too large, or
+            has fewer channels.
         ImportError: Its coder needs a package that is not installed.
 
     Example:
@@ -151,7 +153,7 @@ def load_latents(file: str | os.PathLike[str], *, channels: int | None = None) -
         >>> stored.codec, stored.size, stored.latents.dtype
         ('rgb_16x', (60, 90), torch.int8)
     """
-    header, codes = unpack(_read(Path(file)), str(file), channels)
+    header, codes = unpack(_read(Path(file), max_pixels), str(file), channels, max_pixels)
     return LatentFile(**vars(header), latents=torch.from_numpy(codes))
 
 
@@ -206,13 +208,13 @@ def read_header(file: str | os.PathLike[str]) -> LatentHeader:
         FileNotFoundError: There is no such file.
         ValueError: The file is damaged, no ``.wlc`` file, of another version or by an unknown coder.
     """
-    return parse(_read(Path(file)), str(file))[0]
+    return parse(_read(Path(file), None), str(file))[0]
 
 
-def _read(file: Path) -> bytes:
-    size = file.stat().st_size
-    if size > largest_file():
-        raise ValueError(f"{file} has {size} bytes: a latent file has at most {largest_file()}")
+def _read(file: Path, max_pixels: float | None) -> bytes:
+    size, largest = file.stat().st_size, largest_file(max_pixels)
+    if size > largest:
+        raise ValueError(f"{file} has {size} bytes: a latent file has at most {largest}; raise max_pixels to read it")
     return file.read_bytes()
 
 

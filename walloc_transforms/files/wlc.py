@@ -13,28 +13,30 @@ All numbers are little endian. A *varint* has seven bits per byte, the lowest fi
     32 bytes     SHA-256 of the encoder
     varints      length of every stream; the coder and the shape tell the number of streams
     n bytes      the streams
-    n bytes      zeros: padding, so that the file has at least one byte per 2048 codes
+    n bytes      zeros: padding, so that streams and padding have a byte for every 32 units of work beyond 2**21
     4 bytes      CRC-32 of everything before
 
-The reader checks all of it before it decodes a stream. The number of codes is at most 2048 per byte of the file, and at
-most ``MAX_CODES``.
+The reader checks all of it before it decodes a stream. ``Coder.work`` bounds what decoding may cost, by the coder and
+the shape, in units of about a code: so a short file asks for little, and whoever writes large latents that are flat
+pays for it with padding. Signals have at most ``max_pixels`` pixels or samples, and latents as many values.
 """
 
 import dataclasses
+import math
 import struct
 import zlib
 
 import numpy as np
 import torch
+from PIL import Image
 
 from .coders import CODERS, Coder, get_coder
 
-__all__ = ["LatentHeader", "largest_file", "pack", "parse", "unpack"]
+__all__ = ["LatentHeader", "check_pixels", "largest_file", "pack", "parse", "unpack"]
 
 MAGIC = b"\x89WLC\r\n\x1a\n"
 VERSION = 1
-CODES_PER_BYTE = 2048  # deflate does not reach 1033, the other coders have no limit of their own
-MAX_CODES = 2**28  # like Pillow's MAX_IMAGE_PIXELS: 1.4 gigapixels at DR 16. Set it to read more.
+WORK_PER_BYTE, FREE_WORK = 32, 2**21  # photographs have 1 to 10 codes per byte
 
 _DTYPES = {1: np.dtype(np.int8), 2: np.dtype(np.int16)}
 _TORCH_DTYPES = {1: torch.int8, 2: torch.int16}
@@ -92,33 +94,50 @@ def pack(
         raise ValueError(f"size and sample_rate must be integers, got {size} and {sample_rate!r}")
     if sample_rate is not None and sample_rate < 1:
         raise ValueError(f"sample_rate must be positive, got {sample_rate}")
+    shape = _shape3(codes.shape)
     _check_geometry(tuple(codes.shape), size, sample_rate or 0)
-    streams = chosen.encode(np.ascontiguousarray(codes.reshape(_shape3(codes.shape))))
+    check_pixels(tuple(codes.shape), size, None)
+    chosen.check_dtype(codes.dtype)
+    work = chosen.work(shape, codes.dtype)
+    streams = chosen.encode(np.ascontiguousarray(codes.reshape(shape)))
     head = MAGIC + bytes([VERSION, chosen.number, codes.itemsize, codes.ndim - 1])
     head += b"".join(map(_varint, (*codes.shape, *size, sample_rate or 0)))
     head += bytes([len(name)]) + name + bytes.fromhex(fingerprint) + b"".join(_varint(len(s)) for s in streams)
     payload = b"".join(streams)
-    content = head + payload + bytes(_padding(codes.size, len(payload)))
+    content = head + payload + bytes(_padding(work, len(payload)))
     content += struct.pack("<I", zlib.crc32(content))
+    if len(content) > largest_file(None):
+        raise ValueError(
+            f"coder {coder!r} packs latents of shape {codes.shape} in {len(content)} bytes: a latent file has at most "
+            f"{largest_file(None)}"
+        )
     return content
 
 
-def unpack(content: bytes, file: str, channels: int | None = None) -> tuple[LatentHeader, np.ndarray]:
+def unpack(
+    content: bytes, file: str, channels: int | None = None, max_pixels: float | None = None
+) -> tuple[LatentHeader, np.ndarray]:
     """Check the content of a file, and decode its first channels.
 
     Args:
         content: The content.
         file: Name of the file, for messages.
         channels: Number of channels to decode. Default: all.
+        max_pixels: See :func:`check_pixels`.
 
     Returns:
         The header, and the codes ``(channels, h, w)`` or ``(channels, t)``.
 
     Raises:
-        ValueError: It is damaged, no ``.wlc`` file, of another version or by an unknown coder, or has fewer channels.
+        ValueError: It is damaged, no ``.wlc`` file, of another version or by an unknown coder, too large, or has fewer
+            channels.
         ImportError: Its coder needs a package that is not installed.
     """
     header, start = parse(content, file)
+    try:
+        check_pixels(header.shape, header.size, max_pixels)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     coder, dtype = CODERS[header.coder], np.dtype(str(header.dtype).removeprefix("torch."))
     channels = header.shape[0] if channels is None else channels
     if not 1 <= channels <= header.shape[0]:
@@ -153,9 +172,35 @@ def parse(content: bytes, file: str) -> tuple[LatentHeader, int]:
         raise ValueError(f"{file}: {error}") from error
 
 
-def largest_file() -> int:
+def check_pixels(shape: tuple[int, ...], size: tuple[int, ...], max_pixels: float | None) -> None:
+    """Refuse latents and signals that are too large to be meant.
+
+    Args:
+        shape: Shape of the latents.
+        size: Size of the signal.
+        max_pixels: The largest number of pixels, of samples per channel, and of values in the latents. Default: twice
+            Pillow's ``Image.MAX_IMAGE_PIXELS``, 178,956,970, from where on Pillow refuses images.
+
+    Raises:
+        ValueError: They are larger.
+    """
+    limit = _limit(max_pixels)
+    if max(math.prod(shape), math.prod(size)) > limit:
+        raise ValueError(
+            f"latents of shape {shape} and a signal of size {size} have more than {limit} values or pixels: raise "
+            "max_pixels if you trust them, or PIL.Image.MAX_IMAGE_PIXELS, whose double is the default"
+        )
+
+
+def largest_file(max_pixels: float | None) -> float:
     """Return how many bytes a file may have."""
-    return 2 * MAX_CODES + 2**20
+    return 2 * _limit(max_pixels) + 2**20
+
+
+def _limit(max_pixels: float | None) -> float:
+    if max_pixels is not None:
+        return max_pixels
+    return math.inf if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
 
 
 def _shape3(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -166,8 +211,8 @@ def _stream_count(coder: Coder, shape: tuple[int, int, int], channels: int) -> i
     return -(-channels // coder.channels_per_stream(shape))
 
 
-def _padding(codes: int, payload: int) -> int:
-    return max(0, -(-codes // CODES_PER_BYTE) - payload)
+def _padding(work: int, payload: int) -> int:
+    return max(0, -(-(work - FREE_WORK) // WORK_PER_BYTE) - payload)
 
 
 def _check_geometry(shape: tuple[int, ...], size: tuple[int, ...], sample_rate: int) -> None:
@@ -184,13 +229,6 @@ def _check_geometry(shape: tuple[int, ...], size: tuple[int, ...], sample_rate: 
         raise ValueError(f"only waveforms have a sample_rate, got {sample_rate} and a signal of size {size}")
     if not 0 <= sample_rate <= _MAX_SIDE:
         raise ValueError(f"sample_rate must be up to {_MAX_SIDE}, got {sample_rate}")
-    codes = 1
-    for n in shape:
-        codes *= n
-    if codes > MAX_CODES:
-        raise ValueError(
-            f"latents of shape {shape} have more than {MAX_CODES} codes (walloc_transforms.files.wlc.MAX_CODES)"
-        )
 
 
 def _varint(value: int) -> bytes:
@@ -244,9 +282,9 @@ def _parse_checked(content: bytes) -> tuple[LatentHeader, int]:
     size = tuple(cursor.varint() for _ in range(dims))
     sample_rate = cursor.varint()
     _check_geometry(shape, size, sample_rate)
-    codes, left = int(np.prod(shape, dtype=object)), len(content)
-    if codes > CODES_PER_BYTE * left:
-        raise ValueError(f"{left} bytes cannot hold latents of shape {shape}")
+    work = coder.work(_shape3(shape), _DTYPES[itemsize])
+    if work > FREE_WORK + WORK_PER_BYTE * len(content):
+        raise ValueError(f"{len(content)} bytes cannot hold latents of shape {shape}")
     name = cursor.take(cursor.byte())
     try:
         codec = name.decode()
@@ -258,7 +296,7 @@ def _parse_checked(content: bytes) -> tuple[LatentHeader, int]:
     count = _stream_count(coder, _shape3(shape), shape[0])
     lengths = tuple(cursor.varint() for _ in range(count))
     payload = sum(lengths)
-    padding = _padding(codes, payload)
+    padding = _padding(work, payload)
     if cursor.place + payload + padding != len(content):
         raise ValueError(
             f"streams and padding have {len(content) - cursor.place} bytes, and should have {payload + padding}"
