@@ -40,7 +40,7 @@ class Coder:
         Raises:
             ValueError: The coder cannot have written this shape or dtype.
         """
-        return math.prod(shape) * dtype.itemsize + 256 * shape[0]
+        return math.prod(shape) * dtype.itemsize + 512 * shape[0]
 
     def encode(self, codes: NDArray) -> list[bytes]:
         """Encode channels.

@@ -23,7 +23,7 @@ class Zlib(Coder):
 
     def work(self, shape: Shape, dtype: np.dtype) -> int:
         diagonals = sum(shape[1:]) if min(shape[1:]) > 1 else 0
-        return super().work(shape, dtype) + 128 * diagonals
+        return super().work(shape, dtype) + 256 * diagonals
 
     def encode(self, codes: NDArray) -> list[bytes]:
         mean = np.zeros_like(codes)
