@@ -21,7 +21,8 @@ from torchvision.transforms.v2 import functional
 
 import walloc_transforms as wt
 from tests.helpers import STARTS, make_codec
-from walloc_transforms.latents import check_latents, codec_of, wrap_latents
+from walloc_transforms.codec import check_latents
+from walloc_transforms.latents import codec_of, wrap_latents
 
 F: Any = functional  # type checkers do not know its kernels,
 wrap: Any = tv_tensors.wrap  # nor its signature
@@ -202,7 +203,7 @@ def test_decoding_cuts_and_denormalizes_by_itself() -> None:
         torch.testing.assert_close(decoded, expected, atol=1e-4, rtol=0)
     assert wt.WallocDecode("rgb_16x", size=(121, 89))(normal).shape == (3, 121, 89)
     assert wt.WallocDecode("rgb_16x", normalized=True)(torch.Tensor(normal)).shape == (3, 128, 96)
-    with pytest.raises(ValueError, match="not normalized, got normalized=True"):
+    with pytest.raises(ValueError, match="not normalized: expected normalized ones"):
         wt.WallocDecode("rgb_16x", normalized=True)(wt.WallocEncode("rgb_16x")(image))
 
 

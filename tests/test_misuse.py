@@ -104,6 +104,53 @@ def test_latents_of_another_codec(tmp_path: Path) -> None:
     assert not (tmp_path / "a.wlc").exists()
 
 
+@pytest.mark.parametrize("normalized", [False, True])
+def test_methods_of_codecs_compare_latents(normalized: bool) -> None:
+    codec, encode = wt.load_codec("rgb_16x"), wt.WallocEncode("rgb_16x", normalize=normalized)
+    foreign = wt.WallocEncode("rgb_16x_joint", normalize=normalized)(photograph())
+    for method in (codec.decode, codec.normalize, codec.denormalize, codec.expand):
+        with pytest.raises(ValueError, match="encoded by codec 'rgb_16x_joint'"):
+            method(foreign)
+    own = encode(photograph())
+    for method in (codec.normalize, codec.expand) if normalized else (codec.denormalize,):
+        with pytest.raises(ValueError, match="are normalized" if normalized else "not normalized"):
+            method(own)
+    if not normalized:
+        with pytest.raises(ValueError, match="not normalized"):
+            codec.decode(own, normalized=True)
+
+
+def test_streams_compare_latents() -> None:
+    codec, music = wt.load_codec("stereo_20x"), tone()
+    with pytest.raises(ValueError, match="encoded by codec 'stereo_5x'"):
+        wt.StreamDecoder(codec)(wt.functional.encode_waveform(music, wt.load_codec("stereo_5x", channels=27)))
+    waves = []
+    for normalize in (False, True):
+        stream = wt.StreamDecoder(codec)
+        frames = wt.functional.encode_waveform(music, codec, normalize=normalize)
+        waves.append(torch.cat([stream(frames), stream.finish()], -1))
+    torch.testing.assert_close(waves[1], waves[0], rtol=0, atol=1e-4)
+
+
+def test_latents_normalized_by_other_statistics() -> None:
+    codec = wt.load_codec("rgb_16x")
+    measured = wt.fit_statistics(codec, [photograph() * 0.3], progress=False)
+    assert measured.fingerprint() == codec.fingerprint()
+    image = wt.WallocDecode(measured)(wt.WallocEncode(codec)(photograph()))  # these need no statistics
+    normalized = wt.WallocEncode(measured, normalize=True)(photograph())
+    torch.testing.assert_close(wt.WallocDecode(measured)(normalized), image)
+    with pytest.raises(ValueError, match="normalized by other statistics"):
+        wt.WallocDecode(codec)(normalized)
+
+
+def test_sides_in_the_wrong_order() -> None:
+    """They fill the same cells, but are not those that were encoded."""
+    latents = wt.WallocEncode("rgb_16x")(photograph()[:, :63, :60])
+    with pytest.raises(ValueError, match=r"size \(60, 63\) is beyond the signal.*\(63, 60\)"):
+        wt.WallocDecode("rgb_16x", size=(60, 63))(latents)
+    assert wt.WallocDecode("rgb_16x", size=(60, 60))(latents).shape == (3, 60, 60)
+
+
 def test_values_that_are_not_finite() -> None:
     with pytest.raises(ValueError, match="NaN or infinite"):
         wt.functional.decode_image(torch.full((12, 4, 4), torch.nan), "rgb_16x")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .codec import Codec, check_sample_rate
 from .files import latents_to_pil, pil_to_latents, save_mosaic
-from .latents import Latents, check_latents, wrap_latents
+from .latents import Latents, wrap_latents
 from .signals import FLOATS, as_tensor
 from .zoo import CodecLike, available_codecs, load_codec
 
@@ -213,9 +213,9 @@ def _encode(x: Tensor, codec: Codec, quantize: bool, normalize: bool, dtype: tor
 def _decode(
     latents: Tensor, codec: Codec, size: Sequence[int] | int | None, normalized: bool, **options: Any
 ) -> Tensor:
-    checked = check_latents(latents, codec, normalized)
-    size = checked.size if size is None else size
-    return codec.decode(checked.tensor, size=size, normalized=checked.normalized, **options)
+    if size is None and isinstance(latents, Latents):
+        size = latents.signal_size
+    return codec.decode(latents, size=size, normalized=normalized, **options)
 
 
 _embedded = lru_cache(load_codec)  # calls by name, one per image, do not read the weights again

@@ -6,17 +6,17 @@ kernels: flips, by the codec's own weights, and crops, in cells of the grid.
 
 import weakref
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from .codec import Codec, check_flips, flip
+from .codec import Codec, check_flips, flip, statistics_fingerprint
 from .zoo import find_embedded
 
-__all__ = ["CheckedLatents", "Latents", "as_plain", "check_latents", "codec_of", "wrap_latents"]
+__all__ = ["Latents", "codec_of", "wrap_latents"]
 
 _CODECS: "weakref.WeakValueDictionary[str, Codec]" = weakref.WeakValueDictionary()  # of this process, by fingerprint
 
@@ -41,6 +41,7 @@ class Latents(tv_tensors.TVTensor):
         fingerprint: ``Codec.fingerprint()`` of the codec.
         signal_size: ``(H, W)`` or ``(T,)`` of what was encoded.
         normalized: Whether the latents have zero mean and unit variance per channel.
+        statistics: Hash of the mean and spread that normalized latents were normalized by. Default: not known.
         cropped: Per axis of the grid, whether a crop has taken cells away. Default: no.
         dtype: As for ``torch.as_tensor``.
         device: As for ``torch.as_tensor``.
@@ -51,6 +52,7 @@ class Latents(tv_tensors.TVTensor):
         fingerprint: What tells codecs apart.
         signal_size: ``(H, W)`` or ``(T,)``, to which decoding crops. (``size`` is a method of every tensor.)
         normalized: Whether decoding must denormalize.
+        statistics: What tells apart codecs that differ in their statistics alone; empty unless normalized.
         cropped: At a cropped border, flips repeat the outer cell. At others the grid wraps around.
 
     Raises:
@@ -75,6 +77,7 @@ class Latents(tv_tensors.TVTensor):
     fingerprint: str
     signal_size: tuple[int, ...]
     normalized: bool
+    statistics: str
     cropped: tuple[bool, ...]
 
     def __new__(
@@ -85,6 +88,7 @@ class Latents(tv_tensors.TVTensor):
         fingerprint: str,
         signal_size: Sequence[int],
         normalized: bool = False,
+        statistics: str = "",
         cropped: Sequence[bool] | None = None,
         dtype: torch.dtype | None = None,
         device: torch.device | str | int | None = None,
@@ -100,7 +104,8 @@ class Latents(tv_tensors.TVTensor):
             raise ValueError(
                 f"latents of a signal of size {size} have the shape {form}, got a tensor of shape {tuple(tensor.shape)}"
             )
-        return cls._wrap(tensor, codec, fingerprint, size, normalized, tuple(cropped or [False] * len(size)))
+        sides = tuple(cropped or [False] * len(size))
+        return cls._wrap(tensor, codec, fingerprint, size, normalized, statistics, sides)
 
     if TYPE_CHECKING:  # type checkers would hold the arguments of Latents against those of Tensor
 
@@ -114,11 +119,13 @@ class Latents(tv_tensors.TVTensor):
         fingerprint: str,
         signal_size: tuple[int, ...],
         normalized: bool,
+        statistics: str,
         cropped: tuple[bool, ...],
     ) -> "Latents":
         latents = tensor.as_subclass(cls)
         latents.codec, latents.fingerprint = codec, fingerprint
-        latents.signal_size, latents.normalized, latents.cropped = signal_size, normalized, cropped
+        latents.signal_size, latents.cropped = signal_size, cropped
+        latents.normalized, latents.statistics = normalized, statistics
         return latents
 
     @classmethod
@@ -150,7 +157,7 @@ class Latents(tv_tensors.TVTensor):
 
 torch.serialization.add_safe_globals([Latents])  # a tensor and plain values: torch.load(weights_only=True) may build it
 
-_METADATA = ("codec", "fingerprint", "signal_size", "normalized", "cropped")
+_METADATA = ("codec", "fingerprint", "signal_size", "normalized", "statistics", "cropped")
 
 
 def wrap_latents(tensor: Tensor, codec: Codec, size: Sequence[int], *, normalized: bool = False) -> Latents:
@@ -170,54 +177,8 @@ def wrap_latents(tensor: Tensor, codec: Codec, size: Sequence[int], *, normalize
         return tensor  # pyright: ignore[reportReturnType]
     fingerprint = codec.fingerprint()
     _CODECS[fingerprint] = codec
-    sides = tuple(size)
-    return Latents._wrap(tensor, codec.config.name, fingerprint, sides, normalized, (False,) * len(sides))
-
-
-class CheckedLatents(NamedTuple):
-    """What :func:`check_latents` returns.
-
-    Attributes:
-        tensor: The latents as a plain tensor.
-        normalized: Whether they are normalized.
-        size: Size of the signal; None for a plain tensor, which does not tell.
-    """
-
-    tensor: Tensor
-    normalized: bool
-    size: tuple[int, ...] | None
-
-
-def check_latents(latents: Tensor, codec: Codec, normalized: bool = False) -> CheckedLatents:
-    """Look at latents before they are used by a codec: are they its own, and are they normalized?
-
-    Args:
-        latents: ``Latents``, or a plain tensor, which is believed.
-        codec: The codec that is to decode or read them.
-        normalized: What the caller was told; ``Latents`` know it themselves.
-
-    Raises:
-        ValueError: They are another codec's, or not normalized though the caller was told so.
-    """
-    if not isinstance(latents, Latents):
-        return CheckedLatents(latents, normalized, None)
-    own = latents.normalized
-    if not torch.compiler.is_compiling():  # which cannot trace a fingerprint
-        if latents.fingerprint != codec.fingerprint():
-            raise ValueError(
-                f"these latents were encoded by codec {latents.codec!r} (fingerprint {latents.fingerprint[:8]}), not "
-                f"by {codec.config.name!r} of {codec.config.channels} channels ({codec.fingerprint()[:8]}): decode "
-                "them with the codec that encoded them"
-            )
-        if normalized and not own:
-            raise ValueError(f"these latents of codec {latents.codec!r} are not normalized, got normalized=True")
-    return CheckedLatents(as_plain(latents), own, latents.signal_size)
-
-
-def as_plain(tensor: Tensor) -> Tensor:
-    """Make a plain tensor of a tv_tensor, in the same memory."""
-    # The compiler does not know as_subclass of such a class; indexing takes 5 us where as_subclass takes 1.
-    return tensor[...] if torch.compiler.is_compiling() else tensor.as_subclass(Tensor)
+    sides, statistics = tuple(size), statistics_fingerprint(codec) if normalized else ""
+    return Latents._wrap(tensor, codec.config.name, fingerprint, sides, normalized, statistics, (False,) * len(sides))
 
 
 def codec_of(latents: Latents) -> Codec:

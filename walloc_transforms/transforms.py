@@ -18,9 +18,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from .codec import Codec, CodecConfig, Network, check_sample_rate
+from .codec import Codec, CodecConfig, Network, as_plain, check_sample_rate
 from .functional import check_options, decode_image, decode_waveform, encode_image, encode_waveform
-from .latents import Latents, as_plain
+from .latents import Latents
 from .signals import pil_to_tensor
 from .zoo import CodecLike, load_codec
 

@@ -7,6 +7,7 @@ from .fitting import fit_codec, fit_statistics
 from .flipping import check_flips, flip
 from .folder import CONFIG_FILE, WEIGHTS_FILE, TensorFile, read_codec, read_config
 from .networks import network_shapes, post_shapes
+from .origin import as_plain, check_latents, statistics_fingerprint
 from .refiner import Refiner
 from .streaming import StreamDecoder, StreamEncoder
 
@@ -21,7 +22,9 @@ __all__ = [
     "StreamDecoder",
     "StreamEncoder",
     "TensorFile",
+    "as_plain",
     "check_flips",
+    "check_latents",
     "check_sample_rate",
     "compand",
     "expand",
@@ -33,4 +36,5 @@ __all__ = [
     "read_codec",
     "read_config",
     "slope",
+    "statistics_fingerprint",
 ]

@@ -10,6 +10,7 @@ published codecs a network may stand in place of the projection or of the decode
 
 import dataclasses
 import math
+import operator
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,7 @@ from .decoders import LinearDecoder, NetworkDecoder
 from .folder import check_state, read_codec, write_codec
 from .folding import FoldedPath, stamp_of
 from .networks import build_decoder, build_network
+from .origin import check_latents
 from .ranges import OutOfRange, all_finite, can_look_at, check_of, check_values, range_error
 from .refiner import Refiner, build_refiner, refiner_state
 from .state import PrefixOfRefiner, fingerprint, prefix_config, prefix_state
@@ -204,8 +206,12 @@ class Codec(nn.Module):
         return (compand if self.config.companding == "gaussian" else clip)(z, self.config.latent_bits)
 
     def expand(self, latents: Tensor) -> Tensor:
-        """Undo the companding: what is left is linear in the signal."""
-        latents = latents.to(torch.float32)
+        """Undo the companding of latents that are not normalized: what is left is linear in the signal.
+
+        Raises:
+            ValueError: ``wt.Latents`` of another codec, or normalized ones.
+        """
+        latents = self._not_normalized(latents).to(torch.float32)
         return expand(latents, self.config.latent_bits) if self.config.companding == "gaussian" else latents
 
     def _project(self, packets: Tensor) -> Tensor:
@@ -265,15 +271,7 @@ class Codec(nn.Module):
             ImportError: The decoder is a network, and diffusers is not installed.
         """
         c = self.config
-        made_by = getattr(latents, "fingerprint", None)  # of wt.Latents, which live in a room above
-        if made_by is not None and not torch.compiler.is_compiling():
-            if made_by != self.fingerprint():
-                raise ValueError(
-                    f"these latents were encoded by codec {getattr(latents, 'codec', None)!r} (fingerprint "
-                    f"{made_by[:8]}), not by {c.name!r} of {c.channels} channels ({self.fingerprint()[:8]})"
-                )
-            normalized = normalized or getattr(latents, "normalized", False)
-            latents = latents.as_subclass(Tensor)
+        latents, normalized, known = check_latents(latents, self, normalized)
         batch = self._check_shape(latents, c.channels, "latents")
         if latents.shape[-1] <= 2 * c.pad:
             raise ValueError(
@@ -285,6 +283,8 @@ class Codec(nn.Module):
         if can_look_at(latents) and not all_finite(latents):
             raise ValueError("the latents hold NaN or infinite values: expected finite ones")
         sides, kind = c.check_size(size), c.check_decoder(decoder)
+        if known is not None and sides is not None and any(map(operator.gt, sides, known)):
+            raise ValueError(f"size {sides} is beyond the signal of these latents, which was of size {known}")
         c.check_tile(tile, decoder)
         low, high = _OUTPUT[c.modality]
         scale = (high - low) / (_RANGE[1] - _RANGE[0])
@@ -335,17 +335,27 @@ class Codec(nn.Module):
         """Bring every latent channel to zero mean and unit variance, by the statistics kept with the codec.
 
         Raises:
-            ValueError: The codec has none.
+            ValueError: The codec has none; ``wt.Latents`` of another codec, or normalized ones.
         """
         self.check_statistics()
-        shape = (-1, *[1] * self.config.dims)
+        latents, shape = self._not_normalized(latents), (-1, *[1] * self.config.dims)
         return (latents - self.latent_mean.view(shape)) / self.latent_std.view(shape)
 
     def denormalize(self, latents: Tensor) -> Tensor:
-        """Undo :meth:`normalize`."""
+        """Undo :meth:`normalize`.
+
+        Raises:
+            ValueError: As there; ``wt.Latents`` that are not normalized, or were by other statistics.
+        """
         self.check_statistics()
-        shape = (-1, *[1] * self.config.dims)
+        latents, shape = check_latents(latents, self, True).tensor, (-1, *[1] * self.config.dims)
         return latents * self.latent_std.view(shape) + self.latent_mean.view(shape)
+
+    def _not_normalized(self, latents: Tensor) -> Tensor:
+        latents, normalized, _ = check_latents(latents, self)
+        if normalized:
+            raise ValueError(f"these latents of codec {self.config.name!r} are normalized: expected others")
+        return latents
 
     def check_statistics(self) -> None:
         """Raise a ValueError if the codec came without statistics of its latents."""

@@ -18,6 +18,7 @@ from ..wavelets import analysis_bank, check_size, pad_to_multiple, synthesis_ban
 from .codec import Codec
 from .companding import Rounding
 from .decoders import NetworkDecoder
+from .origin import check_latents
 from .ranges import check_values
 
 __all__ = ["StreamDecoder", "StreamEncoder"]
@@ -91,8 +92,9 @@ class _Stream:
             What is finished, float32: latents ``(..., D, t)`` or waveform ``(..., C, T)``, often of length 0.
 
         Raises:
-            ValueError: Wrong shape, a chunk that differs from those before it, or a float waveform that is not finite
-                or goes beyond twice full scale (both are noticed on the CPU only). The chunk is not taken in.
+            ValueError: Wrong shape, a chunk that differs from those before it, ``wt.Latents`` of another codec, or a
+                float waveform that is not finite or goes beyond twice full scale (both are noticed on the CPU only).
+                The chunk is not taken in.
             TypeError: Not a tensor, or of another dtype.
             RuntimeError: The stream is finished.
         """
@@ -305,6 +307,11 @@ class StreamDecoder(_Stream):
             )
         samples = self._close(torch.cat(self._held, -1))
         return samples[..., : samples.shape[-1] - extra]
+
+    def _own(self, chunk: Tensor) -> Tensor:
+        latents, normalized, _ = check_latents(chunk, self.codec)
+        own = latents.to(torch.float32, copy=True)
+        return self.codec.denormalize(own) if normalized else own
 
     def _run(self, window: Tensor) -> Tensor:
         return self.codec.decode(window, decoder=self.decoder, clamp=self.clamp)

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..codec import Codec, CodecConfig, check_sample_rate
-from ..latents import check_latents
+from ..codec import Codec, CodecConfig, check_latents, check_sample_rate
 from ..safe import shown, write_atomically
 from ..zoo import CodecLike, find_embedded, load_codec
 from .wlc import LatentHeader, largest_file, pack, parse, unpack

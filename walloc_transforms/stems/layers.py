@@ -8,8 +8,7 @@ import torch
 from timm.layers.format import Format, nchw_to
 from torch import Tensor, nn
 
-from ..codec import Codec, slope
-from ..latents import check_latents
+from ..codec import Codec, check_latents, slope
 from ..zoo import CodecLike, load_codec
 
 __all__ = [
