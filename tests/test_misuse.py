@@ -104,6 +104,16 @@ def test_latents_of_another_codec(tmp_path: Path) -> None:
     assert not (tmp_path / "a.wlc").exists()
 
 
+def test_latents_of_a_file(tmp_path: Path) -> None:
+    file, latents = tmp_path / "a.wlc", wt.WallocEncode("rgb_16x", quantize=True)(photograph()[:, :60, :90])
+    wt.save_latents(file, latents, "rgb_16x")
+    stored = wt.load_latents(file).latents
+    assert torch.equal(wt.WallocDecode("rgb_16x")(stored), wt.WallocDecode("rgb_16x")(latents))
+    with pytest.raises(ValueError, match="encoded by codec 'rgb_16x'"):
+        wt.functional.decode_image(stored, "rgb_16x_joint")
+    assert type(wt.load_latents(file, channels=4).latents) is Tensor  # which have no fingerprint of their own
+
+
 @pytest.mark.parametrize("normalized", [False, True])
 def test_methods_of_codecs_compare_latents(normalized: bool) -> None:
     codec, encode = wt.load_codec("rgb_16x"), wt.WallocEncode("rgb_16x", normalize=normalized)

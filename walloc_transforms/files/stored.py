@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..codec import Codec, CodecConfig, check_latents, check_sample_rate
+from ..latents import Latents
 from ..safe import shown, write_atomically
 from ..zoo import CodecLike, find_embedded, load_codec
 from .wlc import LatentHeader, largest_file, pack, parse, unpack
@@ -32,8 +33,8 @@ class LatentFile(LatentHeader):
     """What :func:`load_latents` gives: the header of a ``.wlc`` file, and the latents.
 
     Attributes:
-        latents: ``(channels, h, w)`` or ``(channels, t)``, int8 or int16; all of ``shape``, unless fewer channels were
-            asked for.
+        latents: ``(channels, h, w)`` or ``(channels, t)``, int8 or int16: ``wt.Latents``, which other codecs refuse; or
+            a plain tensor of fewer channels than ``shape``, if they were asked for.
 
     Example:
         >>> import torch, walloc_transforms as wt
@@ -62,7 +63,7 @@ def save_latents(
         file: The file, by custom ``.wlc``; an existing one is replaced.
         latents: ``(D, h, w)`` or ``(D, t)``: integers in any dtype, as encoded with ``quantize=True``.
         codec: The codec that encoded them; ``Latents`` of another one are refused. The file keeps its name and its
-            fingerprint.
+            fingerprint, also with a plain tensor that another codec has encoded, which nobody can tell.
         size: ``(H, W)``, or T of a waveform. Default: that of ``Latents``; a plain tensor does not know its own. Sizes
             that fill the same cells fit equally: one that is up to ``stride - 1`` samples too small is not noticed, and
             decoding then cuts these samples off.
@@ -153,7 +154,10 @@ def load_latents(
         ('rgb_16x', (60, 90), torch.int8)
     """
     header, codes = unpack(_read(Path(file), max_pixels), str(file), channels, max_pixels)
-    return LatentFile(**vars(header), latents=torch.from_numpy(codes))
+    latents = torch.from_numpy(codes)
+    if len(latents) == header.shape[0]:  # the fingerprint is that of all channels
+        latents = Latents(latents, codec=header.codec, fingerprint=header.fingerprint, signal_size=header.size)
+    return LatentFile(**vars(header), latents=latents)
 
 
 def stored_codec(stored: LatentFile, codec: CodecLike | None = None) -> Codec:
@@ -175,7 +179,7 @@ def stored_codec(stored: LatentFile, codec: CodecLike | None = None) -> Codec:
         >>> latents = wt.functional.encode_image(torch.rand(3, 60, 90), "rgb_16x", quantize=True)
         >>> length = wt.save_latents("image.wlc", latents, "rgb_16x")
         >>> stored = wt.load_latents("image.wlc")
-        >>> image = wt.functional.decode_image(stored.latents, wt.stored_codec(stored), size=stored.size)
+        >>> image = wt.functional.decode_image(stored.latents, wt.stored_codec(stored))
         >>> tuple(image.shape)
         (3, 60, 90)
     """
