@@ -6,6 +6,9 @@
 ``Codec.encode`` takes the folded path of ``wavelets/`` as long as the projection is frozen, which it is unless its
 parameters are made to require gradients. Then it takes the plain path, level by level, which can be trained. In
 published codecs a network may stand in place of the projection or of the decoder; wavelets and companding are the same.
+
+Threads may share a codec, also while weights are loaded into it: a call encodes, or decodes linearly, with the old ones
+or with the new ones.
 """
 
 import dataclasses
@@ -34,7 +37,7 @@ from .companding import Rounding, clip, compand, expand, round_latents
 from .config import CodecConfig
 from .decoders import LinearDecoder, NetworkDecoder
 from .folder import check_state, read_codec, write_codec
-from .folding import FoldedPath, stamp_of
+from .folding import LOCK, FoldedPath, stamp_of
 from .networks import build_decoder, build_network
 from .origin import check_latents
 from .ranges import OutOfRange, all_finite, can_look_at, check_of, check_values, range_error
@@ -103,11 +106,11 @@ class Codec(nn.Module):
             self.analysis = WaveletPacketAnalysis(config.wavelet, config.levels, config.dims)
             self.synthesis = WaveletPacketSynthesis(config.wavelet, config.levels, config.dims)
             if config.encoder == "linear":
-                weight = torch.empty(config.channels, config.packets)
+                weight = torch.empty(config.channels, config.packets, dtype=torch.float32)
                 # Its own generator: loading a codec must not move the random numbers of the program around it.
                 nn.init.orthogonal_(weight, generator=torch.Generator().manual_seed(0))
                 self.weight = nn.Parameter(weight, requires_grad=False)
-                self.bias = nn.Parameter(torch.zeros(config.channels), requires_grad=False)
+                self.bias = nn.Parameter(torch.zeros(config.channels, dtype=torch.float32), requires_grad=False)
             else:
                 self.register_parameter("weight", None)
                 self.register_parameter("bias", None)
@@ -117,8 +120,8 @@ class Codec(nn.Module):
                 if self.encoder is None:
                     with torch.no_grad():
                         self.decoder.weight.copy_(self.weight.T)
-            self.register_buffer("latent_mean", torch.zeros(config.channels))
-            self.register_buffer("latent_std", torch.ones(config.channels))
+            self.register_buffer("latent_mean", torch.zeros(config.channels, dtype=torch.float32))
+            self.register_buffer("latent_std", torch.ones(config.channels, dtype=torch.float32))
         self._analysis_path = FoldedPath(self._encoder_parts, self._fold_analysis)
         self._synthesis_path = FoldedPath(self._decoder_parts, self._fold_synthesis)
         self._refined_path = FoldedPath(self._refiner_parts, self._fold_refined)
@@ -145,6 +148,10 @@ class Codec(nn.Module):
             return moved if moved.dtype == t.dtype else t.to(moved.device)
 
         return super()._apply(keep_dtype, recurse)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        with LOCK:  # all weights at once
+            super()._load_from_state_dict(*args, **kwargs)
 
     def encode(self, x: Tensor, *, rounding: Rounding = "none") -> Tensor:
         """Encode.
@@ -176,10 +183,6 @@ class Codec(nn.Module):
                 latents = self._encode(x, scale, shift, rounding)
             except OutOfRange:
                 raise range_error(x, c.modality, f"codec {c.name!r}") from None
-            if c.pad and self.encoder is None:  # an Oobleck encoder adds its own
-                edge = self._compand(self.bias.view(1, -1, 1)).expand(len(latents), -1, c.pad)
-                edge = round_latents(edge, rounding)
-                latents = torch.cat([edge, latents, edge], 2)
         return latents.reshape(*batch, *latents.shape[1:])
 
     def _encode(self, x: Tensor, scale: float, shift: float, rounding: Rounding) -> Tensor:
@@ -200,7 +203,13 @@ class Codec(nn.Module):
                 check_values(x, self.config.modality, f"codec {self.config.name!r}")
             z = self._project(self.analysis(x.to(torch.float32) * scale + shift))
             z = self._compand(z) if self.config.stages == 1 else z
-        return round_latents(z, rounding) if self.config.stages == 1 else self._encode_stages(z, rounding)
+        latents = round_latents(z, rounding) if self.config.stages == 1 else self._encode_stages(z, rounding)
+        if self.config.pad and self.encoder is None:  # an Oobleck encoder adds its own
+            bias = self.bias if path is None else path.bias
+            edge = self._compand(bias.view(1, -1, 1)).expand(len(latents), -1, self.config.pad)
+            edge = round_latents(edge, rounding)
+            latents = torch.cat([edge, latents, edge], 2)
+        return latents
 
     def _compand(self, z: Tensor) -> Tensor:
         return (compand if self.config.companding == "gaussian" else clip)(z, self.config.latent_bits)
@@ -394,12 +403,14 @@ class Codec(nn.Module):
         parts = self._encoder_parts() if self.encoder is None else [*self.encoder.state_dict().values()]
         parts = [*parts, *(self._decoder_parts() if self.config.stages > 1 else [])]
         stamp = (stamp_of(parts), self.config.channels)
-        if self._fingerprint[0] != stamp or any(part.is_inference() for part in parts):
+        known = self._fingerprint
+        if known[0] != stamp or any(part.is_inference() for part in parts):
             # Stages see their decoder.
             names = ("weight", "bias", "encoder.", *(["decoder."] if self.config.stages > 1 else []))
-            tensors = {name: value for name, value in self.state_dict().items() if name.startswith(names)}
-            self._fingerprint = (stamp, fingerprint(self.config, tensors))
-        return self._fingerprint[1]
+            with LOCK:
+                tensors = {name: value for name, value in self.state_dict().items() if name.startswith(names)}
+                known = self._fingerprint = (stamp, fingerprint(self.config, tensors))
+        return known[1]
 
     def load_decoder(self) -> LinearDecoder | NetworkDecoder:
         """Return the decoder; a network is read from its file when it is first needed, and belongs to the codec then.
@@ -410,7 +421,9 @@ class Codec(nn.Module):
         """
         if self.decoder is None:
             state = self.sources["decoder"]() if "decoder" in self.sources else None
-            self.decoder = build_decoder(self.config, state).to(self.latent_mean.device)
+            decoder = build_decoder(self.config, state).to(self.latent_mean.device)
+            with LOCK:  # the first thread's stays
+                self.decoder = self.decoder or decoder
         return self.decoder
 
     def load_refiner(self) -> Refiner:
@@ -424,7 +437,9 @@ class Codec(nn.Module):
                 raise ValueError(f"codec {self.config.name!r} has no refiner")
             state = self.sources["refiner"]() if "refiner" in self.sources else None
             with torch.inference_mode(False):
-                self.refiner = build_refiner(self.config, state).to(self.latent_mean.device)
+                refiner = build_refiner(self.config, state).to(self.latent_mean.device)
+            with LOCK:  # the first thread's stays
+                self.refiner = self.refiner or refiner
         return self.refiner
 
     def set_refiner(self, refiner: Refiner) -> None:

@@ -1,12 +1,14 @@
 """Decoders: what maps expanded latents back to wavelet packets."""
 
 import itertools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from ..wavelets import conv1x1
+from .folding import LOCK
 
 __all__ = ["LinearDecoder", "NetworkDecoder"]
 
@@ -21,8 +23,12 @@ class LinearDecoder(nn.Module):
 
     def __init__(self, channels: int, packets: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(packets, channels), requires_grad=False)
-        self.bias = nn.Parameter(torch.zeros(packets), requires_grad=False)
+        self.weight = nn.Parameter(torch.zeros(packets, channels, dtype=torch.float32), requires_grad=False)
+        self.bias = nn.Parameter(torch.zeros(packets, dtype=torch.float32), requires_grad=False)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        with LOCK:  # all weights at once
+            super()._load_from_state_dict(*args, **kwargs)
 
     def forward(self, z: Tensor) -> Tensor:
         """Map ``(N, D, ...)`` to ``(N, C * bands, ...)``."""

@@ -1,4 +1,8 @@
-"""``FoldedPath``: folded kernels that are made on first use and follow the weights they are made of."""
+"""``FoldedPath``: folded kernels that are made on first use and follow the weights they are made of.
+
+Threads may use a codec from its first call on: a kernel is folded by one of them, under ``LOCK``, and appears whole to
+the others. Weights are loaded under it, too, so no kernel is folded of some old and some new ones.
+"""
 
 import itertools
 import threading
@@ -9,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FoldedPath"]
+__all__ = ["LOCK", "FoldedPath", "stamp_of"]
 
 _KEYS = itertools.count()
 _PATHS: "weakref.WeakValueDictionary[int, FoldedPath]" = weakref.WeakValueDictionary()
-_LOCK = threading.Lock()
+LOCK = threading.RLock()
 
 
 class FoldedPath(nn.Module):
@@ -32,7 +36,7 @@ class FoldedPath(nn.Module):
     def __init__(self, of: Callable[[], Sequence[Tensor]], make: Callable[[], nn.Module | None]) -> None:
         super().__init__()
         self.of, self.make = of, make
-        self.folded = None
+        self.register_module("folded", None)
         self.stamp: object = None
         self._key = next(_KEYS)
         _PATHS[self._key] = self
@@ -52,9 +56,10 @@ class FoldedPath(nn.Module):
 
         An export that comes next could not fold, and would take kernels of the weights before.
         """
-        self.stamp = None
-        if self.folded is not None:
-            self.current()
+        with LOCK:
+            self.stamp = None
+            if self.folded is not None:
+                self.current()
 
 
 def stamp_of(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
@@ -72,8 +77,8 @@ def _update(key: int) -> bool:
         return True
     # An export replaces parameters by stand-ins without values: it takes the kernels that the last call has left.
     if all(type(tensor) in (Tensor, nn.Parameter) for tensor in (*tensors, torch.empty(0))):
-        with _LOCK, torch.inference_mode(False):
-            if path.stamp != stamp:
+        with LOCK, torch.inference_mode(False):
+            if path.stamp != (stamp := stamp_of(path.of())):
                 path.folded = path.make()
                 path.stamp = stamp
     return True

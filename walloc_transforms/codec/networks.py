@@ -7,8 +7,9 @@ Neither changes the resolution, but an Oobleck encoder adds a frame at either en
 attention is ``scaled_dot_product_attention``: its memory grows with the number of cells, not with the square of it.
 """
 
+import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 import torch
@@ -18,7 +19,24 @@ from ..safe import check_tensors
 from .config import CodecConfig
 from .decoders import NetworkDecoder
 
-__all__ = ["build_decoder", "build_network", "make_network", "network_shapes", "post_shapes"]
+__all__ = ["build_decoder", "build_network", "building", "make_network", "network_shapes", "post_shapes"]
+
+
+@contextlib.contextmanager
+def building(meta: bool) -> Iterator[None]:
+    """Build modules without values, where tensors will take the place of theirs, or else with the same values always.
+
+    The random numbers of the program around stay as they are. Threads share them, and see a seed that is set in
+    between: so it is set only for networks that are to be trained.
+    """
+    with torch.inference_mode(False):
+        if meta:
+            with torch.device("meta"):
+                yield
+        else:
+            with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+                torch.default_generator.manual_seed(0)  # those of other devices are left alone
+                yield
 
 
 def build_network(
@@ -39,7 +57,8 @@ def build_network(
         ImportError: diffusers is not installed.
         ValueError: A tensor is missing, unexpected, of another shape, not float32 or not finite; it is named.
     """
-    network = _make(config, part, "cpu" if state is None else "meta")
+    with building(meta=state is not None):
+        network = make_network(config, part).float()
     if state is not None:
         check_tensors(state, {name: tuple(value.shape) for name, value in network.state_dict().items()}, what)
         network.load_state_dict(dict(state), assign=True)
@@ -63,11 +82,10 @@ def build_decoder(config: CodecConfig, state: Mapping[str, Tensor] | None = None
         inner = {k.removeprefix("network."): v for k, v in state.items() if k.startswith("network.")}
         rest = {k: v for k, v in state.items() if not k.startswith("network.")}
         check_tensors(rest, post_shapes(c), what)  # before a filter for that many channels is made
-    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # those of other devices are left alone
-        post = nn.Conv1d(c.signal_channels, c.signal_channels, 129, padding=64) if c.post_filter else None
+    with building(meta=state is not None):
+        post = nn.Conv1d(c.signal_channels, c.signal_channels, 129, padding=64).float() if c.post_filter else None
     decoder = NetworkDecoder(build_network(c, "decoder", inner, what), c.packets, c.dims, c.pad, post)
-    decoder.load_state_dict(rest, strict=False)
+    decoder.load_state_dict(rest, strict=False, assign=True)
     return decoder.requires_grad_(False)
 
 
@@ -77,19 +95,14 @@ def network_shapes(config: CodecConfig, part: Literal["encoder", "decoder"]) -> 
     Raises:
         ImportError: diffusers is not installed.
     """
-    return {name: tuple(value.shape) for name, value in _make(config, part, "meta").state_dict().items()}
+    with building(meta=True):
+        return {name: tuple(value.shape) for name, value in make_network(config, part).state_dict().items()}
 
 
 def post_shapes(config: CodecConfig) -> dict[str, tuple[int, ...]]:
     """List the shapes of the tensors of the post filter, if there is one."""
     c = config.signal_channels
     return {"post.weight": (c, c, 129), "post.bias": (c,)} if config.post_filter else {}
-
-
-def _make(config: CodecConfig, part: Literal["encoder", "decoder"], device: str) -> nn.Module:
-    with torch.inference_mode(False), torch.random.fork_rng(devices=[]), torch.device(device):
-        torch.default_generator.manual_seed(0)  # those of other devices are left alone
-        return make_network(config, part)
 
 
 def make_network(config: CodecConfig, part: Literal["encoder", "decoder"]) -> nn.Module:

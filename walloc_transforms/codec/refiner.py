@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ..safe import check_tensors
 from .config import CodecConfig
+from .networks import building
 
 __all__ = ["Refiner", "build_refiner", "prefix_of", "refiner_state"]
 
@@ -129,10 +130,8 @@ def build_refiner(config: CodecConfig, state: Mapping[str, Tensor] | None = None
         ValueError: A tensor is missing, unexpected, of another shape or dtype, or not finite; it is named.
     """
     c = config
-    with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(0)  # those of other devices are left alone
-        with torch.device("cpu" if state is None else "meta"):
-            refiner = Refiner(c.channels, c.packets, c.refiner_width, c.refiner_blocks, c.dims)
+    with building(meta=state is not None):
+        refiner = Refiner(c.channels, c.packets, c.refiner_width, c.refiner_blocks, c.dims).float()
     if state is not None:
         with torch.inference_mode(False):  # ordinary tensors, which belong to this refiner alone
             state = {
