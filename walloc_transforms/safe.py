@@ -22,6 +22,7 @@ __all__ = [
     "check_shapes",
     "check_tensors",
     "escaped",
+    "listed",
     "remove_leftovers",
     "shown",
     "write_atomically",
@@ -60,15 +61,15 @@ def check_shapes(found: Mapping[str, tuple[int, ...]], expected: Mapping[str, tu
         ValueError: A tensor is missing, unexpected or of another shape; it is named.
     """
     if found.keys() != expected.keys():
-        missing, unexpected = _names(expected.keys() - found.keys()), _names(found.keys() - expected.keys())
+        missing, unexpected = listed(expected.keys() - found.keys()), listed(found.keys() - expected.keys())
         raise ValueError(f"{what} does not fit its config: missing tensors {missing}, unexpected {unexpected}")
     for name, shape in expected.items():
         if found[name] != shape:
             raise ValueError(f"{what} does not fit its config: {name} has shape {str(found[name])[:200]}, not {shape}")
 
 
-def _names(names: Collection[str]) -> str:
-    """Show the first names of many."""
+def listed(names: Collection[str]) -> str:
+    """List names that came from a file, in a message: the first of many."""
     more = [f"{len(names) - 4} more"] if len(names) > 4 else []
     return f"[{', '.join([shown(name, 60) for name in sorted(names)[:4]] + more)}]"
 

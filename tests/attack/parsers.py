@@ -25,6 +25,7 @@ import walloc_transforms as wt
 from tests.reference import save_checkpoint
 from walloc_transforms.codec import Codec
 from walloc_transforms.files import READ_ERRORS, read_signal
+from walloc_transforms.sealed import seal
 from walloc_transforms.zoo.published import read_published
 
 Parts = dict[str, bytes]
@@ -200,7 +201,7 @@ def _codec_folders() -> list[Parts]:
 
 
 def _folder(mend: Mapping[str, str]) -> Any:
-    """Make a function that writes a folder, three times of four with the hashes of its files mended.
+    """Make a function that writes a folder, three times of four with the hashes of its files and fields mended.
 
     Args:
         mend: Files, and the field of ``config.json`` that holds the SHA-256 of each.
@@ -222,7 +223,7 @@ def _mend_hashes(parts: Parts, mend: Mapping[str, str]) -> bytes:
         for name, field in mend.items():
             if name in parts and field in fields:
                 fields[field] = hashlib.sha256(parts[name]).hexdigest()
-        return json.dumps(fields).encode()
+        return json.dumps(seal(fields) if "config_sha256" in fields else fields).encode()
     except (ValueError, RecursionError, TypeError):  # no JSON any more
         return parts["config.json"]
 
@@ -247,7 +248,9 @@ PARSERS = {
     "image": Parser(_images, _file("file"), _read_image, READ_ERRORS),
     "sound": Parser(_sounds, _file("file"), _read_sound, READ_ERRORS),
     "checkpoint": Parser(_checkpoints, _write_checkpoint, _read_checkpoint),
-    "codec": Parser(_codec_folders, _folder({}), _read_codec),
+    "codec": Parser(
+        _codec_folders, _folder({"weights.safetensors": "sha256", "refiner.safetensors": "refiner_sha256"}), _read_codec
+    ),
     "model": Parser(_models, _folder({"model.safetensors": "sha256"}), wt.load_model),
 }
 """By name. Other libraries decode images and sound: errors of the operating system's kind are theirs, and right."""

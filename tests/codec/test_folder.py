@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tests.helpers import give_refiner, loaded_refiner, make_codec, signal
+from walloc_transforms import sealed
 from walloc_transforms.codec import Codec, CodecConfig
 
 FILES = ["config.json", "weights.safetensors"]
@@ -33,8 +34,9 @@ def write_weights(folder: Path, weights: bytes) -> None:
 
 
 def edit_config(folder: Path, **changes: object) -> None:
+    """Change fields of a config, and its hash of them."""
     config = json.loads((folder / FILES[0]).read_text())
-    (folder / FILES[0]).write_text(json.dumps({**config, **changes}))
+    sealed.write_config(folder / FILES[0], {**config, **changes})
 
 
 def edit_weights(folder: Path, edit: Callable[[dict[str, Tensor]], object]) -> None:
@@ -121,7 +123,7 @@ def test_round_trip_changes_no_bit(options: dict, size: tuple, requires_grad: bo
 def test_folder_holds_two_readable_files(folder: Path) -> None:
     assert sorted(os.listdir(folder)) == FILES
     config = json.loads((folder / FILES[0]).read_text())
-    assert (config["format"], config["version"], config["channels"]) == ("walloc_transforms.codec", 1, 12)
+    assert (config["format"], config["version"], config["channels"]) == ("walloc_transforms.codec", 2, 12)
     assert set(safetensors.torch.load_file(folder / FILES[1])) == {
         "weight",
         "bias",
@@ -213,7 +215,7 @@ def test_wrong_tensors(folder: Path, edit: Callable[[dict[str, Tensor]], object]
     ("changes", "match"),
     [
         ({"format": "other"}, "does not describe a codec: expected format 'walloc_transforms.codec'"),
-        ({"version": 2}, "of version 2: this release reads version 1"),
+        ({"version": 1}, "of version 1: this release reads version 2"),
         ({"version": None}, "of version None"),
         ({"color": "red"}, r"unknown fields \['color'\]"),
         ({"sha256": "0" * 64}, "is damaged or belongs to another config"),
@@ -233,11 +235,22 @@ def test_wrong_config(folder: Path, changes: dict[str, object], match: str) -> N
         Codec.from_pretrained(folder)
 
 
+@pytest.mark.parametrize("changes", [{"latent_bits": 4}, {"wavelet": "bior2.2"}, {"companding": "clip"}, {"name": "y"}])
+def test_config_edited_by_hand(folder: Path, changes: dict[str, object]) -> None:
+    file = folder / FILES[0]
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps(dict(reversed(config.items()))))  # its order and spaces do not matter
+    assert Codec.from_pretrained(folder).config.latent_bits == 8
+    file.write_text(json.dumps({**config, **changes}))
+    with pytest.raises(ValueError, match=r"config\.json was edited after a codec was saved.* save again"):
+        Codec.from_pretrained(folder)
+
+
 @pytest.mark.parametrize("field", ["format", "version", "sha256", "name", "levels", "latent_bits"])
 def test_missing_field(folder: Path, field: str) -> None:
     config = json.loads((folder / FILES[0]).read_text())
     del config[field]
-    (folder / FILES[0]).write_text(json.dumps(config))
+    sealed.write_config(folder / FILES[0], config)
     expected = {"format": "expected format", "version": "version None"}.get(field, rf"missing fields \['{field}'\]")
     with pytest.raises(ValueError, match=expected):
         Codec.from_pretrained(folder)
@@ -249,12 +262,15 @@ def test_missing_field(folder: Path, field: str) -> None:
         (b"", "no JSON file"),
         (b"{", "no JSON file"),
         (b"\xff\xfe", "no JSON file"),
-        (b"[" * 100_000, "JSON"),
+        (b"[" * 60_000, "JSON"),
+        (b" " * 65_537, "too long: expected at most 65,536 bytes"),
+        (b'{"levels": ' + b"9" * 5000 + b"}", "no JSON file"),
+        (b'{"levels": NaN}', "no JSON file: NaN is no number"),
         (b"[]", "does not describe a codec"),
         (b"null", "does not describe a codec"),
         (b"{}", "does not describe a codec"),
     ],
-    ids=["empty", "cut", "not UTF-8", "deep", "list", "null", "no fields"],
+    ids=["empty", "cut", "not UTF-8", "deep", "long", "large", "NaN", "list", "null", "no fields"],
 )
 def test_config_that_is_no_config(folder: Path, content: bytes, match: str) -> None:
     (folder / FILES[0]).write_bytes(content)
@@ -352,7 +368,7 @@ def test_a_codec_without_refiner_has_no_such_file(folder: Path) -> None:
     assert "refiner_sha256" not in config
     for field in ("refiner_width", "refiner_blocks"):  # unknown to releases that had none
         del config[field]
-    (folder / FILES[0]).write_text(json.dumps(config))
+    sealed.write_config(folder / FILES[0], config)
     assert Codec.from_pretrained(folder).config.refiner_width == 0
 
 

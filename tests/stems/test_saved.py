@@ -14,6 +14,7 @@ from torch import nn
 
 import walloc_transforms as wt
 from tests.helpers import make_codec, stem_codec
+from walloc_transforms import sealed
 from walloc_transforms.stems import plan_replacement, put_stem
 from walloc_transforms.stems.layers import find_stem
 
@@ -120,7 +121,7 @@ def test_other_models(tmp_path: Path) -> None:
 def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     fields = json.loads((folder / "config.json").read_text())
     change(fields)
-    (folder / "config.json").write_text(json.dumps(fields))
+    sealed.write_config(folder / "config.json", fields)
 
 
 @pytest.mark.slow
@@ -128,19 +129,28 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     ("change", "match"),
     [
         (lambda f: f.update(format="x"), "does not describe a model"),
-        (lambda f: f.update(version=3), "of version 3: this release reads versions 1 and 2"),
+        (lambda f: f.update(version=4), "of version 4: this release reads versions 1 and 2 and 3"),
         (lambda f: f.pop("codec"), "expected the fields"),
         (lambda f: f.update(more=1), "expected the fields"),
         (lambda f: f.update(sha256="0" * 64), "is damaged or belongs to another config"),
         (lambda f: f.update(architecture="hf-hub:owner/evil"), "timm has no model 'hf-hub:owner/evil'"),
         (lambda f: f.update(architecture=5), "architecture must be of type str, got 5"),
-        (lambda f: f["model_args"].update(checkpoint_path="/etc/passwd"), r"other weights: \['checkpoint_path'\]"),
+        (lambda f: f["model_args"].update(checkpoint_path="/etc/passwd"), r"other weights .*\['checkpoint_path'\]"),
         (lambda f: f["model_args"].update(pretrained=True), "other weights"),
-        (lambda f: f["model_args"].update(nonsense=1), "no such model can be built"),
+        (lambda f: f["model_args"].update(device="cpu"), r"or a device: \['device'\]"),
+        (lambda f: f["model_args"].update(nonsense=1), "no such model can be built: TypeError"),
+        (lambda f: f["model_args"].update(act_layer="os.system"), "no such model can be built: KeyError: 'os.system'"),
+        (lambda f: f["model_args"].update(pruned=True), "no such model can be built: FileNotFoundError"),
+        (lambda f: f["model_args"].update(channels=[9000] * 4), "the model takes 21,409 MB, its weights 0 MB"),
+        (lambda f: f["model_args"].update(num_classes=10**6), "the model takes 164 MB"),
+        (lambda f: f["model_args"].update(num_classes=10**7), r"must add up to at most 1,048,576 .*, got 1e\+07"),
+        (lambda f: f["model_args"].update(layers=[500] * 4), "far more modules than its .* tensors need"),
         (lambda f: f["model_args"].update(num_classes=8), "makes another model: fc.weight has shape"),
-        (lambda f: f["codec"].update(channels=11), "makes another model"),
+        (lambda f: f["codec"].update(channels=11), "does not fit its config: weight has shape"),
         (lambda f: f["codec"].pop("levels"), "the codec must have the fields"),
         (lambda f: f["stem"].update(neighbors=1), "makes another model: conv1.proj.weight"),
+        (lambda f: f["stem"].update(neighbors=1000), "the model takes .* MB"),
+        (lambda f: f["stem"].update(bias=1), "unknown options of the stem"),
         (lambda f: f["stem"].update(other=1), "unknown options of the stem"),
         (lambda f: f.update(input="sound"), "input must be one of"),
         (lambda f: f.update(match="size"), "match must be one of"),
@@ -148,6 +158,31 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 )
 def test_damaged_config(folder: Path, change: Callable[[dict[str, Any]], Any], match: str) -> None:
     edit(folder, change)
+    with pytest.raises(ValueError, match=match):
+        wt.load_model(folder)
+
+
+def test_config_edited_by_hand(folder: Path) -> None:
+    file = folder / "config.json"
+    fields = json.loads(file.read_text())
+    fields["codec"]["latent_bits"] = 4
+    file.write_text(json.dumps(fields))
+    with pytest.raises(ValueError, match="was edited after a model with a WaLLoC stem was saved"):
+        wt.load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "match"),
+    [
+        ("fc.weight", torch.int64, "fc.weight is of torch.int64, not torch.float32"),
+        ("fc.weight", torch.float8_e4m3fn, "fc.weight is of torch.float8"),
+        ("conv1.codec.weight", torch.float16, "weight must hold finite float32 values"),
+    ],
+)
+def test_other_types(folder: Path, name: str, dtype: torch.dtype, match: str) -> None:
+    state = safetensors.torch.load_file(folder / "model.safetensors")
+    state[name] = state[name].to(dtype)
+    edit(folder, lambda f: f.update(sha256=sealed.write_tensors(folder / "model.safetensors", state)))
     with pytest.raises(ValueError, match=match):
         wt.load_model(folder)
 

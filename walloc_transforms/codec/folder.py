@@ -1,23 +1,21 @@
 """Codec folders: files are written atomically, and checked before they are believed.
 
-config.json           geometry, and the SHA-256 of the other files
+config.json           geometry, and the SHA-256 of the other files and of its own fields
 weights.safetensors   encoder, latent statistics, and the decoder if it is linear
 decoder.safetensors   the decoder if it is a network: read only when something is decoded
 refiner.safetensors   the refiner if there is one, in half precision: read only when it is asked for
 """
 
 import dataclasses
-import hashlib
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 from torch import Tensor
 
-from ..safe import check_tensors, write_atomically
+from .. import sealed
+from ..safe import check_tensors, listed
 from .config import CodecConfig
 
 __all__ = [
@@ -33,7 +31,7 @@ __all__ = [
 ]
 
 FORMAT = "walloc_transforms.codec"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "weights.safetensors"
 DECODER_FILE, REFINER_FILE = "decoder.safetensors", "refiner.safetensors"
 
@@ -48,7 +46,7 @@ class TensorFile:
     """
 
     file: Path
-    sha256: str
+    sha256: object
 
     def __call__(self) -> dict[str, Tensor]:
         """Read the tensors.
@@ -59,7 +57,7 @@ class TensorFile:
         """
         if not self.file.is_file():
             raise FileNotFoundError(f"{self.file}, the {self.file.stem} of this codec, is missing")
-        return _read_tensors(self.file, self.sha256)
+        return sealed.read_tensors(self.file, self.sha256)
 
 
 def write_codec(
@@ -83,10 +81,9 @@ def write_codec(
     header: dict[str, Any] = {"format": FORMAT, "version": FORMAT_VERSION}
     for key, file, tensors in (("decoder_sha256", DECODER_FILE, decoder), ("refiner_sha256", REFINER_FILE, refiner)):
         if tensors is not None:
-            header[key] = _write_tensors(folder / file, tensors)
-    header["sha256"] = _write_tensors(folder / WEIGHTS_FILE, state)
-    text = json.dumps({**header, **dataclasses.asdict(config)}, indent=2) + "\n"
-    write_atomically(folder / CONFIG_FILE, text.encode())
+            header[key] = sealed.write_tensors(folder / file, tensors)
+    header["sha256"] = sealed.write_tensors(folder / WEIGHTS_FILE, state)
+    sealed.write_config(folder / CONFIG_FILE, {**header, **dataclasses.asdict(config)})
 
 
 def read_codec(folder: str | os.PathLike[str]) -> tuple[CodecConfig, dict[str, Tensor], dict[str, TensorFile]]:
@@ -114,28 +111,21 @@ def read_codec(folder: str | os.PathLike[str]) -> tuple[CodecConfig, dict[str, T
             f"{folder / CONFIG_FILE}: refiner_sha256 belongs to a refiner, whose refiner_width here is "
             f"{config.refiner_width}"
         )
-    state = _read_tensors(folder / WEIGHTS_FILE, hashes.pop("weights") or "")
+    state = sealed.read_tensors(folder / WEIGHTS_FILE, hashes.pop("weights"))
     names = {"decoder": DECODER_FILE, "refiner": REFINER_FILE}
     files = {part: TensorFile(folder / names[part], value) for part, value in hashes.items() if value is not None}
     return config, state, files
 
 
-def _read_config(file: Path) -> tuple[CodecConfig, dict[str, str | None]]:
+def _read_config(file: Path) -> tuple[CodecConfig, dict[str, object]]:
     """Read the geometry, and the SHA-256 of ``"weights"``, ``"decoder"`` and ``"refiner"``."""
-    try:
-        fields = json.loads(file.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON file: {error}") from error
-    if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
-        raise ValueError(f"{file} does not describe a codec: expected format {FORMAT!r}")
-    version = fields.pop("version", None)
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{file} is of version {version!r}: this release reads version {FORMAT_VERSION}")
+    fields = sealed.read_config(file, "a codec", FORMAT, (FORMAT_VERSION,))
+    del fields["version"]
     names = [field.name for field in dataclasses.fields(CodecConfig)]
     known = {*names, "sha256", "decoder_sha256", "refiner_sha256"}
     required = {*names[: names.index("source") + 1], "sha256"}  # the rest describes published codecs
     if not required <= fields.keys() <= known:
-        missing, unknown = sorted(required - fields.keys()), sorted(fields.keys() - known)
+        missing, unknown = listed(required - fields.keys()), listed(fields.keys() - known)
         raise ValueError(f"{file}: missing fields {missing}, unknown fields {unknown}")
     hashes = {"weights": fields.pop("sha256")}
     hashes |= {part: fields.pop(f"{part}_sha256", None) for part in ("decoder", "refiner")}
@@ -172,21 +162,3 @@ def check_state(state: Mapping[str, Tensor], config: CodecConfig, what: str) -> 
     check_tensors({k: v for k, v in state.items() if not (network and k.startswith("encoder."))}, shapes, what)
     if not (state["latent_std"] > 0).all():
         raise ValueError(f"{what}: latent_std must be positive")
-
-
-def _write_tensors(file: Path, tensors: Mapping[str, Tensor]) -> str:
-    content = safetensors.torch.save({k: v.cpu().contiguous() for k, v in tensors.items()})
-    write_atomically(file, content)
-    return hashlib.sha256(content).hexdigest()
-
-
-def _read_tensors(file: Path, sha256: str) -> dict[str, Tensor]:
-    content = file.read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise ValueError(
-            f"{file} is damaged or belongs to another config: its SHA-256 is not the one {CONFIG_FILE} names"
-        )
-    try:
-        return safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{file} is no safetensors file: {error}") from error

@@ -57,12 +57,24 @@ def build_network(
         ImportError: diffusers is not installed.
         ValueError: A tensor is missing, unexpected, of another shape, not float32 or not finite; it is named.
     """
+    if state is not None:
+        _check_first(config, part, state, what)
     with building(meta=state is not None):
         network = make_network(config, part).float()
     if state is not None:
         check_tensors(state, {name: tuple(value.shape) for name, value in network.state_dict().items()}, what)
         network.load_state_dict(dict(state), assign=True)
     return network.requires_grad_(False).eval()
+
+
+def _check_first(
+    config: CodecConfig, part: Literal["encoder", "decoder"], state: Mapping[str, Tensor], what: str
+) -> None:
+    """Look for the first convolution: importing diffusers takes seconds and hundreds of megabytes."""
+    kind, inputs = (config.encoder, config.packets) if part == "encoder" else (config.decoder, config.channels)
+    name = "conv_in.weight" if kind == "autoencoder_kl" else "conv1.weight"
+    if name not in state or state[name].ndim < 2 or state[name].shape[1] != inputs:
+        raise ValueError(f"{what} does not fit its config: missing tensors, no {name} that reads {inputs} channels")
 
 
 def build_decoder(config: CodecConfig, state: Mapping[str, Tensor] | None = None) -> NetworkDecoder:

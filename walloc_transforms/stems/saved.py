@@ -7,29 +7,35 @@ config.json          name of the backbone, the arguments it was made with, the c
 model.safetensors    all weights, those of the codec among them
 """
 
+import contextlib
 import dataclasses
-import hashlib
 import json
 import os
-from collections.abc import Mapping
+import re
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import timm
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_module_registration_hook
 
+from .. import sealed
 from ..codec import Codec, CodecConfig
-from ..safe import write_atomically
+from ..safe import escaped, listed, shown
 from ..zoo import fetch
 from .layers import WallocStem, find_stem
 from .replace import plan_replacement, put_stem
 
 __all__ = ["load_model", "save_model"]
 
-FORMAT, VERSION = "walloc_transforms.model", 2
+FORMAT, VERSION = "walloc_transforms.model", 3
 CONFIG_FILE, MODEL_FILE = "config.json", "model.safetensors"
+MAX_ARGUMENTS = 1 << 20
+"""What the numbers in ``model_args`` may add up to: lists are made of depths, and classes of numbers of them."""
+_SLACK = 64 << 20  # bytes that a model may take besides those of its weights
 
 
 def save_model(
@@ -75,22 +81,17 @@ def save_model(
         "stem": options,
     }
     try:
-        fields = json.loads(json.dumps(fields))
-    except TypeError as error:
+        fields = json.loads(json.dumps(fields, allow_nan=False))
+    except (TypeError, ValueError) as error:
         raise ValueError(f"model_args must be plain values, for a JSON file: {error}") from error
-    state = {
-        key: value.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for key, value in model.state_dict().items()
-    }
-    _compare(
-        _build(fields).state_dict(), state, f"timm.create_model({name!r}) with model_args={dict(model_args or {})}"
-    )
-    content = safetensors.torch.save(state)
-    header = {"format": FORMAT, "version": VERSION, "sha256": hashlib.sha256(content).hexdigest()}
+    state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    what = f"timm.create_model({name!r}) with model_args={dict(model_args or {})}"
+    _check_arguments(fields["model_args"], what)
+    _compare(_build(fields, state, what).state_dict(), state, what)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / MODEL_FILE, content)
-    write_atomically(folder / CONFIG_FILE, (json.dumps({**header, **fields}, indent=2) + "\n").encode())
+    header = {"format": FORMAT, "version": VERSION, "sha256": sealed.write_tensors(folder / MODEL_FILE, state)}
+    sealed.write_config(folder / CONFIG_FILE, {**header, **fields})
 
 
 def load_model(folder: str | os.PathLike[str], *, revision: str | None = None) -> nn.Module:
@@ -123,50 +124,73 @@ def load_model(folder: str | os.PathLike[str], *, revision: str | None = None) -
         if not (path / file).is_file():
             raise FileNotFoundError(f"{path} is no folder of a model: it has no {file}")
     fields = _read_config(path / CONFIG_FILE)
-    content = (path / MODEL_FILE).read_bytes()
-    if hashlib.sha256(content).hexdigest() != fields["sha256"]:
+    what = str(path / MODEL_FILE)
+    state = sealed.read_tensors(path / MODEL_FILE, fields["sha256"])
+    try:
+        model = _build(fields, state, what)
+    except ImportError:  # of diffusers, for a codec whose encoder is a network
+        raise
+    except Exception as error:  # whatever timm raises for arguments that it does not take
+        reason = escaped(f"{error}"[:300])
         raise ValueError(
-            f"{path / MODEL_FILE} is damaged or belongs to another config: its SHA-256 is not the one "
-            f"{CONFIG_FILE} names"
-        )
-    try:
-        state = safetensors.torch.load(content)
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path / MODEL_FILE} is no safetensors file: {error}") from error
-    try:
-        model = _build(fields)
-    except (TypeError, RuntimeError, AssertionError) as error:  # of timm, for arguments that it does not take
-        raise ValueError(f"{path / CONFIG_FILE}: no such model can be built: {error}") from error
-    _compare(model.state_dict(), state, str(path / MODEL_FILE))
+            f"{path / CONFIG_FILE}: no such model can be built: {type(error).__name__}: {reason}"
+        ) from error
+    _compare(model.state_dict(), state, what)
     model.load_state_dict(state, assign=True)  # in the precision it was saved in
     return model.eval()
 
 
-def _build(fields: Mapping[str, Any]) -> Any:
-    """Make the model that a config describes, with random weights; the program's random numbers stay as they are."""
-    codec = Codec(CodecConfig(**fields["codec"]))
-    with torch.random.fork_rng(devices=[]):
-        model = timm.create_model(fields["architecture"], **fields["model_args"])
-        plan = plan_replacement(model, codec, fields["match"])
+def _build(fields: Mapping[str, Any], state: Mapping[str, Tensor], what: str) -> Any:
+    """Make the model that a config describes, with random weights; the program's random numbers stay as they are.
+
+    First it is made on the meta device, where it costs nothing. It is made in earnest only if its size is that of the
+    weights.
+
+    Raises:
+        ValueError: The codec does not fit its tensors, or the model is much larger than the weights.
+    """
+    prefix = next((name for name in state if name.endswith("codec.latent_mean")), "").removesuffix("latent_mean")
+    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    codec = Codec.from_tensors(CodecConfig(**fields["codec"]), own, {}, what)
+    with torch.random.fork_rng(devices=[]), _few_modules(state):
+        with torch.device("meta"):
+            model: Any = timm.create_model(fields["architecture"], **fields["model_args"])
+            plan = plan_replacement(model, codec, fields["match"])
         place: dict[str, Any] = {"stride": plan.stride, "output_fmt": plan.family.output_fmt, "input": fields["input"]}
-        put_stem(model, plan, WallocStem(codec, plan.channels, **place, **fields["stem"]))
-    return model
+        stem = WallocStem(codec, plan.channels, **place, **fields["stem"], device="meta")
+        tensors = [*model.parameters(), *model.buffers(), *stem.proj.parameters()]
+        needed, given = (sum(t.numel() * t.element_size() for t in ts) for ts in (tensors, state.values()))
+        if needed > 4 * given + _SLACK:  # weights may be of half precision, and lack what the stem replaced
+            raise ValueError(f"the model takes {needed / 1e6:,.0f} MB, its weights {given / 1e6:,.0f} MB")
+        model = timm.create_model(fields["architecture"], **fields["model_args"])
+        return put_stem(model, plan, WallocStem(codec, plan.channels, **place, **fields["stem"]))
+
+
+@contextlib.contextmanager
+def _few_modules(state: Mapping[str, Tensor]) -> Iterator[None]:
+    """Let this thread make some modules for every tensor, but not millions: each takes time, on any device."""
+    left, thread = 5 * len(state) + 2000, threading.get_ident()
+
+    def count(*_: Any) -> None:
+        nonlocal left
+        if threading.get_ident() == thread:
+            left -= 1
+            if left < 0:
+                raise ValueError(f"the model has far more modules than its {len(state)} tensors need")
+
+    hook = register_module_module_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(file.read_text("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON file: {error}") from error
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        raise ValueError(f"{file} does not describe a model with a WaLLoC stem: expected format {FORMAT!r}")
-    if fields.get("version") == 1 and isinstance(fields.get("stem"), dict) and "neighbours" in fields["stem"]:
+    fields = sealed.read_config(file, "a model with a WaLLoC stem", FORMAT, (1, 2, VERSION))
+    if fields.pop("version") == 1 and isinstance(fields.get("stem"), dict) and "neighbours" in fields["stem"]:
         # Version 1 named one option otherwise. Its weights hold: a stem's projection reads latents, whatever range
         # pixels had.
         fields["stem"]["neighbors"] = fields["stem"].pop("neighbours")
-        fields["version"] = VERSION
-    if fields.get("version") != VERSION:
-        raise ValueError(f"{file} is of version {fields.get('version')!r}: this release reads versions 1 and {VERSION}")
     kinds = {
         "sha256": str,
         "architecture": str,
@@ -176,33 +200,53 @@ def _read_config(file: Path) -> dict[str, Any]:
         "match": str,
         "stem": dict,
     }
-    if fields.keys() != {"format", "version", *kinds}:
-        raise ValueError(f"{file}: expected the fields {sorted(kinds)}, got {sorted(fields)}")
+    if fields.keys() != kinds.keys():
+        raise ValueError(f"{file}: expected the fields {listed(kinds)}, got {listed(fields)}")
     for name, kind in kinds.items():
         if not isinstance(fields[name], kind):
-            raise ValueError(f"{file}: {name} must be of type {kind.__name__}, got {fields[name]!r}")
-    if not timm.is_model(fields["architecture"]):  # so that it cannot name a download
-        raise ValueError(f"{file}: timm has no model {fields['architecture']!r}")
-    refused = _LOADING & fields["model_args"].keys()
-    if refused:
-        raise ValueError(f"{file}: model_args may not ask for other weights: {sorted(refused)}")
-    if fields["stem"].keys() != {"bias", "trainable_codec", "neighbors", "expand"}:
-        raise ValueError(f"{file}: unknown options of the stem: {sorted(fields['stem'])}")
+            raise ValueError(f"{file}: {name} must be of type {kind.__name__}, got {shown(fields[name])}")
+    # So that it cannot name a download.
+    if not re.fullmatch(r"\w+", fields["architecture"]) or not timm.is_model(fields["architecture"]):
+        raise ValueError(f"{file}: timm has no model {shown(fields['architecture'])}")
+    _check_arguments(fields["model_args"], str(file))
+    options = {"bias": bool, "trainable_codec": bool, "neighbors": int, "expand": bool}
+    if {name: type(value) for name, value in fields["stem"].items()} != options:
+        raise ValueError(f"{file}: unknown options of the stem: {listed(fields['stem'])}")
     known = {field.name for field in dataclasses.fields(CodecConfig)}
     if fields["codec"].keys() != known:
-        raise ValueError(f"{file}: the codec must have the fields {sorted(known)}, got {sorted(fields['codec'])}")
+        raise ValueError(f"{file}: the codec must have the fields {sorted(known)}, got {listed(fields['codec'])}")
     return fields
 
 
 _LOADING = {"pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir"}
+_PLACING = {"device", "dtype"}  # which would make what is to be made on the meta device elsewhere
+
+
+def _check_arguments(arguments: Mapping[str, Any], what: str) -> None:
+    if refused := (_LOADING | _PLACING) & arguments.keys():
+        raise ValueError(f"{what}: model_args may not ask for other weights or a device: {sorted(refused)}")
+    if (total := _sum_of_numbers(arguments)) > MAX_ARGUMENTS:
+        raise ValueError(
+            f"{what}: the numbers in model_args must add up to at most {MAX_ARGUMENTS:,} "
+            f"(walloc_transforms.stems.saved), got {total:.3g}"
+        )
+
+
+def _sum_of_numbers(value: Any) -> float:
+    if isinstance(value, Mapping | list):
+        return sum(map(_sum_of_numbers, value.values() if isinstance(value, Mapping) else value))
+    return float(min(abs(value), 2**64)) if isinstance(value, int | float) else 0.0
 
 
 def _compare(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
     if expected.keys() != state.keys():
-        missing, unexpected = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys())
-        raise ValueError(f"{what} makes another model: missing tensors {missing[:4]}, unexpected {unexpected[:4]}")
+        missing, unexpected = listed(expected.keys() - state.keys()), listed(state.keys() - expected.keys())
+        raise ValueError(f"{what} makes another model: missing tensors {missing}, unexpected {unexpected}")
     for name, value in expected.items():
-        if value.shape != state[name].shape:
-            raise ValueError(
-                f"{what} makes another model: {name} has shape {tuple(state[name].shape)}, not {tuple(value.shape)}"
-            )
+        given = state[name]
+        if value.shape != given.shape:
+            found = str(tuple(given.shape))[:200]
+            raise ValueError(f"{what} makes another model: {name} has shape {found}, not {tuple(value.shape)}")
+        floats = value.is_floating_point() and given.is_floating_point() and given.element_size() > 1
+        if given.dtype != value.dtype and not floats:
+            raise ValueError(f"{what} makes another model: {name} is of {given.dtype}, not {value.dtype}")
