@@ -11,6 +11,7 @@ Threads may share a codec, also while weights are loaded into it: a call encodes
 or with the new ones.
 """
 
+import contextlib
 import dataclasses
 import math
 import operator
@@ -32,6 +33,8 @@ from ..wavelets import (
     check_backend,
     conv1x1,
     crop,
+    in_full_precision,
+    refuse_vmap,
 )
 from .companding import Rounding, clip, compand, expand, round_latents
 from .config import CodecConfig
@@ -177,7 +180,7 @@ class Codec(nn.Module):
         low, high = value_range(x, c.modality)
         scale = (_RANGE[1] - _RANGE[0]) / (high - low)
         shift = _RANGE[0] - low * scale
-        with torch.autocast(x.device.type, enabled=False):
+        with in_full_precision(x):
             x = x.reshape(math.prod(batch), *x.shape[-c.dims - 1 :])
             try:
                 latents = self._encode(x, scale, shift, rounding)
@@ -300,7 +303,7 @@ class Codec(nn.Module):
         shift = low - _RANGE[0] * scale
         limits = (low, high) if clamp else (-math.inf, math.inf)
         cells = None if tile is None else tile // c.stride
-        with torch.autocast(latents.device.type, enabled=False):
+        with in_full_precision(latents):
             z = latents.reshape(math.prod(batch), *latents.shape[-c.dims - 1 :])
             if normalized:
                 z = self.denormalize(z.to(torch.float32))
@@ -509,11 +512,13 @@ class Codec(nn.Module):
             ImportError: The encoder is a network, and diffusers is not installed.
         """
         check_state(state, config, what)
-        if config.encoder == "linear":
-            codec = cls(config)
-        else:
-            own = {name.removeprefix("encoder."): v for name, v in state.items() if name.startswith("encoder.")}
-            codec = cls(config, build_network(config, "encoder", own, what))
+        meta = torch.get_default_device().type == "meta"
+        with torch.device("cpu") if meta else contextlib.nullcontext():  # a meta tensor would lose the values
+            if config.encoder == "linear":
+                codec = cls(config)
+            else:
+                own = {name.removeprefix("encoder."): v for name, v in state.items() if name.startswith("encoder.")}
+                codec = cls(config, build_network(config, "encoder", own, what))
         codec.load_state_dict(dict(state))
         codec.sources = dict(sources)
         return codec
@@ -555,6 +560,7 @@ class Codec(nn.Module):
         form = f"(..., {channels}, H, W)" if dims == 2 else f"(..., {channels}, T)"
         if not isinstance(x, Tensor):
             raise TypeError(f"expected a tensor of shape {form}, got {type(x).__name__}")
+        refuse_vmap(x)
         if x.ndim < dims + 1 or x.shape[-dims - 1] != channels:
             mono = dims == 1 and what == "signals" and x.ndim > 1 and x.shape[-2] == 1
             hint = f": repeat the one channel, with .repeat_interleave({channels}, -2)" if mono else ""

@@ -109,15 +109,15 @@ def cut_side(side: int, tile: int, reach: int | None) -> list[tuple[int, Tensor]
         Start and weights of every tile; the weights of all tiles sum to 1 everywhere.
     """
     if tile >= side:
-        return [(0, torch.ones(side))]
+        return [(0, torch.ones(side, dtype=torch.float32))]
     overlap = tile // 4 if reach is None else 2 * reach
     count = -(-(side - overlap) // (tile - overlap))
     starts = [round(i * (side - tile) / (count - 1)) for i in range(count)]
-    ramps, total = [], torch.zeros(side)
+    ramps, total = [], torch.zeros(side, dtype=torch.float32)
     for i, start in enumerate(starts):
         before = 0 if i == 0 else starts[i - 1] + tile - start
         after = 0 if i == count - 1 else start + tile - starts[i + 1]
-        distance = torch.arange(tile) + 0.5  # of the middle of a latent
+        distance = torch.arange(tile, dtype=torch.float32) + 0.5  # of the middle of a latent
         rise, fall = distance / max(before, 0.5), (tile - distance) / max(after, 0.5)
         if reach is not None:
             rise, fall = ((n > reach) | (m == 0) for n, m in ((distance, before), (tile - distance, after)))

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..wavelets import WaveletPacketAnalysis, WaveletPacketSynthesis
+from ..wavelets import WaveletPacketAnalysis, WaveletPacketSynthesis, in_full_precision
 from .codec import Codec
 from .companding import clip, compand
 from .decoders import LinearDecoder
@@ -66,7 +66,7 @@ def flip(latents: Tensor, codec: Codec, axis: int, *, wraps: bool = True) -> Ten
     # The flipped grid reads cells in reverse order, with REACH more at either end.
     order = torch.arange(cells - 1 + REACH, -1 - REACH, -1, device=latents.device)
     order = order % cells if wraps else order.clamp(0, cells - 1)
-    with torch.autocast(latents.device.type, enabled=False):
+    with in_full_precision(latents):
         z = codec.expand(latents.reshape(-1, *latents.shape[-3:])).index_select(axis, order)
         z = F.conv2d(z, kernel, constant)
         z = (compand if codec.config.companding == "gaussian" else clip)(z, codec.config.latent_bits)

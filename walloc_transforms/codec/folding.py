@@ -70,14 +70,19 @@ def stamp_of(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
     return [(id(t), -1 if t.is_inference() else t._version) for t in tensors]
 
 
+def _probe() -> Tensor:
+    """Make a tensor as an export would: a stand-in, while one goes on."""
+    return torch.empty(0, device="cpu")
+
+
 def _update(key: int) -> bool:
     path = _PATHS[key]
     tensors = path.of()
     if path.stamp == (stamp := stamp_of(tensors)):
         return True
     # An export replaces parameters by stand-ins without values: it takes the kernels that the last call has left.
-    if all(type(tensor) in (Tensor, nn.Parameter) for tensor in (*tensors, torch.empty(0))):
-        with LOCK, torch.inference_mode(False):
+    if all(type(tensor) in (Tensor, nn.Parameter) and not tensor.is_meta for tensor in (*tensors, _probe())):
+        with LOCK, torch.inference_mode(False), torch.device("cpu"):
             if path.stamp != (stamp := stamp_of(path.of())):
                 path.folded = path.make()
                 path.stamp = stamp

@@ -44,7 +44,8 @@ class PacketStatistics:
         self.signals = self.count = 0
         self.weighted_count = 0.0
         self.lost: list[float] = []  # error of resizing, per cell: one number for every signal
-        self.sample, self.keys = torch.empty(config.packets, 0), torch.empty(0)
+        self.sample = torch.empty(config.packets, 0, dtype=torch.float32)
+        self.keys = torch.empty(0, dtype=torch.float32)
         self.random = torch.Generator().manual_seed(0)
 
     @torch.no_grad()

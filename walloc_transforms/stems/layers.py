@@ -95,7 +95,7 @@ class WallocStem(nn.Module):
         if trainable_codec and (input == "latents" or c.encoder != "linear"):
             raise ValueError("trainable_codec needs pixels as input and a codec with a linear encoder")
         # A copy: moving or unfreezing the model must not reach a transform that uses the same codec.
-        self.codec = copy.deepcopy(codec).requires_grad_(False).to(device)
+        self.codec = copy.deepcopy(codec).requires_grad_(False)
         if c.decoder != "linear":
             self.codec.decoder = None  # a network as large as the model, which nothing here needs
         if trainable_codec:
@@ -108,6 +108,7 @@ class WallocStem(nn.Module):
         cells, self.shuffle = max(1, stride // c.stride), max(1, c.stride // stride)
         kernel, channels = cells + 2 * neighbors, out_channels * self.shuffle**2
         self.proj = nn.Conv2d(c.channels, channels, kernel, cells, neighbors, bias=bias, device=device, dtype=dtype)
+        self.codec.to(self.proj.weight.device)
 
     @property
     def in_channels(self) -> int:

@@ -3,7 +3,7 @@
 Linear algebra alone: nothing here knows a codec.
 """
 
-from .backends import Backend, check_backend
+from .backends import Backend, check_backend, in_full_precision, refuse_vmap
 from .filters import (
     FilterBank,
     analysis_bank,
@@ -33,7 +33,9 @@ __all__ = [
     "check_size",
     "conv1x1",
     "crop",
+    "in_full_precision",
     "library_taps",
     "pad_to_multiple",
+    "refuse_vmap",
     "synthesis_bank",
 ]

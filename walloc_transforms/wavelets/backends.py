@@ -4,16 +4,27 @@
 compiled by numba: it is faster on a CPU and reads and writes memory behind torch's back.
 """
 
+import contextlib
 import functools
 import importlib
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch._C._functorch import get_unwrapped, is_batchedtensor, is_functorch_wrapped_tensor
 from torch.autograd.forward_ad import unpack_dual
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
-__all__ = ["Backend", "check_backend", "lifting", "missing", "obstacle", "stop_threads"]
+__all__ = [
+    "Backend",
+    "check_backend",
+    "in_full_precision",
+    "lifting",
+    "missing",
+    "obstacle",
+    "refuse_vmap",
+    "stop_threads",
+]
 
 Backend = Literal["auto", "convolutions", "lifting"]
 """How to compute: by torch's convolutions, by lifting with numba, or by lifting where that is possible."""
@@ -79,6 +90,25 @@ def lifting() -> Any:
     except ImportError:
         return None
     return importlib.import_module(".lifting", __package__)
+
+
+def refuse_vmap(x: Tensor) -> None:
+    """Refuse a tensor whose batch ``torch.vmap`` hides: values cannot be looked at, nor memory be laid out.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if torch.compiler.is_compiling():
+        return
+    while is_functorch_wrapped_tensor(x):
+        if is_batchedtensor(x):
+            raise ValueError("torch.vmap is not supported, nor needed: pass the whole batch, any leading dimensions do")
+        x = get_unwrapped(x)
+
+
+def in_full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
+    """Turn autocast off for the device of a tensor; the meta device has none."""
+    return contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def stop_threads() -> None:
