@@ -1,5 +1,6 @@
 """What the values of images and waveforms mean: ranges by dtype, as in torchvision and torchaudio, and PIL modes."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-__all__ = ["FLOATS", "Modality", "as_tensor", "pil_to_tensor", "to_float", "value_range"]
+__all__ = ["FLOATS", "Modality", "as_tensor", "check_several", "pil_to_tensor", "to_float", "value_range"]
 
 Modality = Literal["image", "audio"]
 
@@ -56,8 +57,28 @@ def as_tensor(signal: Any, channels: int = 3) -> Tensor:
     if isinstance(signal, Image.Image):
         return pil_to_tensor(signal, channels)
     if not isinstance(signal, Tensor):
-        raise TypeError(f"expected a tensor or a PIL image, got {type(signal).__name__}")
+        hint = ""
+        if isinstance(signal, np.ndarray):
+            hint = ": torch.from_numpy makes tensors of arrays, which must be (C, H, W) or (C, T)"
+        elif isinstance(signal, (tuple, list, dict)):
+            hint = ": pass signals one at a time, without their labels"
+        raise TypeError(f"expected a tensor or a PIL image, got {type(signal).__name__}{hint}")
     return signal
+
+
+def check_several(signals: Any) -> None:
+    """Refuse one signal, or the name of a folder, where several signals are expected.
+
+    Raises:
+        TypeError: ``signals`` cannot be gone through, or is text or a mapping.
+        ValueError: It is one image.
+    """
+    expected = "expected several signals, such as a list of tensors or PIL images"
+    several = isinstance(signals, Iterable) or hasattr(signals, "__getitem__")  # which data sets of torch have alone
+    if not several or isinstance(signals, (str, bytes, Mapping)):
+        raise TypeError(f"{expected}, got {type(signals).__name__}")
+    if isinstance(signals, Tensor) and signals.ndim == 3 and len(signals) in (1, 3) and signals.shape[1] > 16:
+        raise ValueError(f"{expected}, got a tensor of shape {tuple(signals.shape)}: one image? Put it in a list")
 
 
 def to_float(signal: Tensor, modality: Modality) -> Tensor:

@@ -1,5 +1,7 @@
 import math
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -245,7 +247,7 @@ def test_levels_that_memory_does_not_hold(levels: int, message: str) -> None:
     ("signals", "options", "error_", "message"),
     [
         ([], {}, ValueError, "no signals to fit"),
-        (["a.jpg"], {}, TypeError, "expected a tensor or a PIL image, got str"),
+        (["a.jpg"], {}, TypeError, "signal 0: expected a tensor or a PIL image, got str"),
         ([torch.rand(3, 64, 64), torch.rand(1, 64, 64)], {}, ValueError, r"3 channels and 2 axes .* got shape \(1, 64"),
         ([torch.rand(3, 64, 64), torch.rand(3, 64)], {}, ValueError, "3 channels and 2 axes"),
         ([torch.rand(3, 3, 64)], {}, ValueError, "too small: got 3x64"),
@@ -258,11 +260,58 @@ def test_levels_that_memory_does_not_hold(levels: int, message: str) -> None:
         ([torch.rand(3, 8, 8)], {}, ValueError, "4 cells are too few to determine 48 packets"),
         ([torch.full((3, 64, 64), 0.5)], {}, ValueError, "do not vary"),
         ([torch.rand(3, 64, 64)], {"channels": 49}, ValueError, "channels must be from 1 to 48"),
-        ([torch.rand(3, 64, 64)], {"rounding_loss": 0}, ValueError, "rounding_loss must be positive, got 0 dB"),
+        ([torch.rand(3, 64, 64)], {"rounding_loss": 0}, ValueError, "above 0 and at most 100 dB, got 0"),
+        ([torch.rand(3, 64, 64)], {"rounding_loss": 1e9}, ValueError, "at most 100 dB, got 1000000000.0"),
+        ([torch.rand(3, 64, 64)], {"rounding_loss": math.nan}, ValueError, "at most 100 dB, got nan"),
+        ([torch.rand(3, 64, 64)], {"levels": 7}, ValueError, "49,152 packets, too many"),
+        ([torch.rand(1, 64, 64).expand(3, -1, -1)], {"channels": 17}, ValueError, "do not vary in 17 directions"),
+        ([torch.rand(64, 48, 3)], {"levels": 1}, ValueError, r"shape \(64, 48, 3\), which looks like \(H, W, C\)"),
+        ([torch.rand(640, 2)], {}, ValueError, r"shape \(640, 2\), which looks like \(T, C\)"),
+        ([torch.rand(3, 64, 64), torch.rand(3, 3, 9)], {}, ValueError, "signal 1: too small: got 3x9"),
+        ([(torch.rand(3, 64, 64), 7)], {}, TypeError, "signal 0: .* got tuple: pass signals one at a time"),
+        ([np.zeros((64, 64, 3), np.uint8)], {}, TypeError, "signal 0: .*torch.from_numpy makes tensors"),
+        (torch.rand(3, 64, 64), {}, ValueError, r"a tensor of shape \(3, 64, 64\): one image\? Put it in a list"),
+        ("folder", {}, TypeError, "expected several signals, .* got str"),
+        (Image.new("RGB", (64, 64)), {}, TypeError, "expected several signals, .* got Image"),
         ([torch.rand(3, 64, 64)], {"sample_rate": 8000}, ValueError, "sample_rate is for audio, got 8000"),
         ([torch.rand(3, 64, 64)], {"wavelet": "bior9.9"}, ValueError, "unknown wavelet 'bior9.9'"),
     ],
 )
-def test_refuses(signals: list, options: dict, error_: type[Exception], message: str) -> None:
+def test_refuses(signals: Any, options: dict, error_: type[Exception], message: str) -> None:
     with pytest.raises(error_, match=message):
         wt.fit_codec(signals, **{"levels": 2, "channels": 4, "progress": False, **options})
+
+
+def test_the_coarsest_step_is_finite(images: list[torch.Tensor]) -> None:
+    codec = wt.fit_codec(images, levels=2, channels=4, rounding_loss=100, progress=False)
+    assert all(value.isfinite().all() for value in codec.state_dict().values())
+    assert wt.functional.decode_image(codec.encode(images[0]), codec).isfinite().all()
+
+
+class MapStyle(torch.utils.data.Dataset):
+    """Has no ``__iter__``; Python goes through it by its indices."""
+
+    def __init__(self, images: list[torch.Tensor]) -> None:
+        self.images = images
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return self.images[index]
+
+
+def test_data_sets_without_iter(images: list[torch.Tensor], codec: wt.Codec) -> None:
+    fitted = wt.fit_codec(MapStyle(images), levels=2, channels=12, progress=False)  # type: ignore
+    assert torch.equal(fitted.weight, codec.weight)
+
+
+@pytest.mark.parametrize(
+    ("given", "signals", "error_", "message"),
+    [
+        ("rgb_16x", [], TypeError, "expected a codec, as load_codec gives it, got str"),
+        (wt.load_codec("rgb_16x"), [torch.zeros(3, 64, 64)] * 2, ValueError, "vary in none of the 12 channels"),
+        (wt.load_codec("rgb_16x"), [torch.rand(3, 64, 64), torch.rand(3, 8, 7)], ValueError, "signal 1: too small"),
+        (wt.load_codec("rgb_16x"), torch.rand(3, 64, 64), ValueError, "one image"),
+    ],
+)
+def test_statistics_refuse(given: Any, signals: Any, error_: type[Exception], message: str) -> None:
+    with pytest.raises(error_, match=message):
+        wt.fit_statistics(given, signals, progress=False)

@@ -316,12 +316,16 @@ def test_wrong_images(codec: Codec, image: Tensor, message: str) -> None:
 
 def test_errors(codec: Codec) -> None:
     model, images = make("convnext"), noise(2, 128)
-    with pytest.raises(TypeError, match="got tuple"):
+    with pytest.raises(TypeError, match=r"image 0: .* got tuple: pass signals one at a time"):
         fit_stem(model, codec, [(images[0], 1)], progress=False)  # type: ignore[list-item]
     with pytest.raises(ValueError, match="no images"):
         fit_stem(model, codec, [], progress=False)
     with pytest.raises(ValueError, match="do not determine the 108 weights"):
-        fit_stem(model, codec, [torch.full((3, 128, 128), 0.5)], ridge=0, progress=False)
+        fit_stem(model, codec, [(torch.arange(128) > 60).float().expand(3, 128, -1)], ridge=0, progress=False)
+    with pytest.raises(ValueError, match="each of the 2 images is of one color"):
+        fit_stem(model, codec, [torch.full((3, 128, 128), 0.5), torch.zeros(3, 9, 9)], progress=False)
+    with pytest.raises(ValueError, match="one image"):
+        fit_stem(model, codec, images[0], progress=False)
     with pytest.raises(ValueError, match="negative, got -1 and"):
         fit_stem(model, codec, images, neighbors=-1)
     with pytest.raises(ValueError, match="negative, got 1 and nan"):

@@ -27,7 +27,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..signals import as_tensor, value_range
+from ..signals import as_tensor, check_several, value_range
 from ..wavelets import band_positions, synthesis_bank
 from .codec import Codec
 from .companding import compand, saturation, slope
@@ -40,6 +40,8 @@ __all__ = ["fit_codec", "fit_statistics"]
 # How far the largest latent of the sample may reach into the range in which the expansion is exact. The step grows as
 # exp(z**2 / 2s**2): at half the range it is 5.6 times what it is at 0; beyond, it costs more than it gains.
 _HEADROOM = 0.5
+_LEAST = 1e-6  # of the largest latent of any channel: what a smaller one holds is float32's rounding
+_MAX_LOSS = 100.0  # dB, at which every latent is rounded to 0
 
 
 def fit_codec(
@@ -79,9 +81,10 @@ def fit_codec(
         A frozen codec with its latent statistics.
 
     Raises:
-        ValueError: No signals, one of another number of channels or dimensions than the first, NaN values, too few
-            samples to determine the codec, or an argument out of range.
-        TypeError: A signal is neither a tensor nor a PIL image, or of an unsupported dtype.
+        ValueError: No signals, one of another number of channels or dimensions than the first, NaN values, values out
+            of range, too few samples to determine the codec or samples that do not vary, or an argument out of range.
+        TypeError: ``signals`` is one signal or the name of a folder, or a signal is neither a tensor nor a
+            PIL image, or of an unsupported dtype.
 
     Example:
         >>> import torch, walloc_transforms as wt
@@ -90,22 +93,26 @@ def fit_codec(
         >>> codec.config.name, codec.encode(images[0]).shape
         ('noise', torch.Size([12, 8, 8]))
     """
-    if not rounding_loss > 0:
-        raise ValueError(f"rounding_loss must be positive, got {rounding_loss} dB")
+    if not 0 < rounding_loss <= _MAX_LOSS:
+        raise ValueError(f"rounding_loss must be above 0 and at most {_MAX_LOSS:g} dB, got {rounding_loss}")
+    check_several(signals)
     total = len(signals) if isinstance(signals, Sized) else None
     disable = not progress or os.environ.get("RANK", "0") != "0"
     seen: PacketStatistics | None = None
     for given in tqdm(signals, desc="fit codec", total=total, unit="signal", disable=disable):
         try:
             signal = _centered(given)
-        except ValueError as error:
-            raise ValueError(f"signal {seen.signals if seen else 0}: {error}") from None
+        except (TypeError, ValueError) as error:
+            raise _at(seen.signals if seen else 0, error) from None
         if seen is None:  # the first signal tells modality and channels: a wrong number of channels is an error at once
             modality = "image" if signal.ndim == 3 else "audio"
             rate = sample_rate or 0
             geometry = (name, modality, len(signal), channels, levels, wavelet)
             seen = PacketStatistics(CodecConfig(*geometry, source=source, sample_rate=rate), relative)
-        seen.add(signal)
+        try:
+            seen.add(signal)
+        except ValueError as error:
+            raise _at(seen.signals, error) from None
     if seen is None:
         raise ValueError("there are no signals to fit a codec to")
     return _solve(seen, rounding_loss)
@@ -124,8 +131,9 @@ def fit_statistics(codec: Codec, signals: Iterable[Tensor | Image.Image], *, pro
         A copy of the codec with its statistics.
 
     Raises:
-        ValueError: Fewer than two cells, or a signal that the codec does not encode.
-        TypeError: A signal is neither a tensor nor a PIL image, or of an unsupported dtype.
+        ValueError: Fewer than two cells, signals that are all alike, or one that the codec does not encode.
+        TypeError: No codec, ``signals`` is one signal or the name of a folder, or a signal is neither a tensor nor a
+            PIL image, or of an unsupported dtype.
 
     Example:
         >>> import torch, walloc_transforms as wt
@@ -134,20 +142,29 @@ def fit_statistics(codec: Codec, signals: Iterable[Tensor | Image.Image], *, pro
         >>> codec.normalize(codec.encode(images[0])).shape
         torch.Size([12, 8, 8])
     """
+    if not isinstance(codec, Codec):
+        raise TypeError(f"expected a codec, as load_codec gives it, got {type(codec).__name__}")
+    check_several(signals)
     c = codec.config
     total = squares = torch.zeros(c.channels, dtype=torch.float64)
     count = 0
     disable = not progress or os.environ.get("RANK", "0") != "0"
-    for signal in tqdm(signals, desc="fit statistics", unit="signal", disable=disable):
-        latents = codec.encode(_check_signal(signal, c.signal_channels).to(codec.latent_mean.device))
+    for i, signal in enumerate(tqdm(signals, desc="fit statistics", unit="signal", disable=disable)):
+        try:
+            latents = codec.encode(_check_signal(signal, c.signal_channels).to(codec.latent_mean.device))
+        except (TypeError, ValueError) as error:
+            raise _at(i, error) from None
         latents = latents[..., c.pad : latents.shape[-1] - c.pad].flatten(1).double().cpu()
         total, squares, count = total + latents.sum(1), squares + latents.square().sum(1), count + latents.shape[1]
     if count < 2:
         raise ValueError("there are too few signals to measure latents on")
     mean = total / count
+    spread = (squares / count - mean.square()).clamp(min=1e-6).sqrt()
+    if bool((spread <= 1e-3).all()):
+        raise ValueError(f"the signals vary in none of the {c.channels} channels of codec {c.name!r}: use others")
     measured = copy.deepcopy(codec)
     measured.latent_mean.copy_(mean)
-    measured.latent_std.copy_((squares / count - mean.square()).clamp(min=1e-6).sqrt())
+    measured.latent_std.copy_(spread)
     measured.config = dataclasses.replace(c, statistics=True)
     return measured
 
@@ -163,9 +180,19 @@ def _centered(signal: Tensor | Image.Image, channels: int = 3) -> Tensor:
 
 def _check_signal(signal: Tensor | Image.Image, channels: int) -> Tensor:
     signal = as_tensor(signal, channels)
-    if signal.ndim not in (2, 3):
-        raise ValueError(f"expected images (C, H, W) or waveforms (C, T), got shape {tuple(signal.shape)}")
+    shape, hint = tuple(signal.shape), ""
+    if signal.ndim == 3 and shape[2] <= 4 < min(shape[:2]):
+        hint = ", which looks like (H, W, C): use permute(2, 0, 1)"
+    elif signal.ndim == 2 and shape[1] < shape[0]:
+        hint = ", which looks like (T, C), or like a gray image (H, W)"
+    if signal.ndim not in (2, 3) or hint:
+        raise ValueError(f"expected images (C, H, W) or waveforms (C, T), got shape {shape}{hint}")
     return signal
+
+
+def _at(index: int, error: Exception) -> Exception:
+    kind = TypeError if isinstance(error, TypeError) else ValueError
+    return kind(f"signal {index}: {error}")
 
 
 def synthesis_gram(config: CodecConfig) -> Tensor:
@@ -204,7 +231,7 @@ def _solve(seen: PacketStatistics, rounding_loss: float) -> Codec:
     step = math.sqrt(12 * allowed / config.channels)
     sample = encoder.float() @ (seen.sample - mean.float()[:, None])
     largest = sample.abs().amax(1)
-    if not largest.all():
+    if not bool((largest > _LEAST * largest.max()).all()):
         raise ValueError(
             f"the signals do not vary in {config.channels} directions: fit fewer channels, or other signals"
         )

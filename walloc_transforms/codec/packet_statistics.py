@@ -63,7 +63,7 @@ class PacketStatistics:
             )
         vectors = self.analysis(signal[None])[0].flatten(1)
         if not torch.isfinite(vectors).all():
-            raise ValueError(f"signal {self.signals} holds NaN or infinite values")
+            raise ValueError("the signal holds NaN or infinite values")
         self.signals += 1
         total, products = vectors.double().sum(1), (vectors @ vectors.T).double()
         self.count += vectors.shape[1]

@@ -19,7 +19,7 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..signals import as_tensor, to_float
+from ..signals import as_tensor, check_several, to_float
 from ..zoo import CodecLike
 from .families import Match, Plan
 from .layers import Input, WallocStem, check_choice, load_image_codec
@@ -37,6 +37,7 @@ class StemFit:
     Attributes:
         residual: Part of the variance of the old stem's output, over all channels, that the new one misses on the
             images it was fitted to: 1 - R^2. Large where the old stem is not linear, or the codec drops what it saw.
+            It says nothing where there are fewer cells than regressors, as few images always fit: give more.
         images: Number of images.
         cells: Number of equations for each output channel: cells of all images.
         regressors: Number of unknowns for each output channel, bias not counted.
@@ -98,10 +99,11 @@ def fit_stem(
         The same model. It carries ``walloc`` and ``walloc_fit``, a :class:`StemFit`.
 
     Raises:
-        ValueError: As ``replace_stem``; model and codec differ in their channels; no images, or one of another number
-            of channels, not in [0, 1], or with NaN or infinite values; ``ridge=0`` where the images do not determine
-            the stem; ``neighbors`` or ``ridge`` is negative.
-        TypeError: An image is neither a tensor nor PIL's, or of an unsupported dtype.
+        ValueError: As ``replace_stem``; model and codec differ in their channels; no images, or all of one color; an
+            image of another number of channels, not in [0, 1], or with NaN or infinite values; ``ridge=0`` where the
+            images do not determine the stem; ``neighbors`` or ``ridge`` is negative.
+        TypeError: ``images`` is one image or the name of a folder; an image is neither a tensor nor PIL's, or
+            of an unsupported dtype.
 
     Example:
         >>> import timm, torch, walloc_transforms as wt
@@ -114,6 +116,7 @@ def fit_stem(
     check_choice("input", input, get_args(Input))
     if neighbors < 0 or not ridge >= 0:
         raise ValueError(f"neighbors and ridge must not be negative, got {neighbors} and {ridge}")
+    check_several(images)
     codec = load_image_codec(codec)
     plan = plan_replacement(model, codec, match)
     if plan.look.input_shape[0] != codec.config.signal_channels:
@@ -144,12 +147,13 @@ def _gather(
     stem: WallocStem, teacher: nn.Module, plan: Plan, images: Iterable[Tensor | Image.Image], progress: bool
 ) -> "Equations":
     """Take up the equations of all images: what the stem's projection reads, and what the teacher gives."""
-    equations, device = Equations(), stem.proj.weight.device
+    equations, device, contrast = Equations(), stem.proj.weight.device, 0.0
     total = len(images) if isinstance(images, Sized) else None
     disable = not progress or os.environ.get("RANK", "0") != "0"
     with torch.autocast(device.type, enabled=False):
         for i, image in enumerate(tqdm(images, desc="fit stem", total=total, unit="image", disable=disable)):
             x = prepare_image(image, stem.codec.config.signal_channels, plan.image_size, i).to(device)
+            contrast = max(contrast, float((x.amax((2, 3)) - x.amin((2, 3))).max()))
             targets = F.pixel_unshuffle(teacher(x), stem.shuffle)
             regressors = _regressors(stem, x)
             if targets[0, 0].numel() != regressors.shape[1]:
@@ -162,6 +166,8 @@ def _gather(
             equations.add(regressors, targets[0].flatten(1))
     if equations.images == 0:
         raise ValueError("there are no images to fit a stem to")
+    if contrast < 1e-3:
+        raise ValueError(f"each of the {equations.images} images is of one color: expected images that show something")
     return equations
 
 
@@ -188,7 +194,10 @@ class Teacher(nn.Module):
 
 def prepare_image(image: Tensor | Image.Image, channels: int, size: tuple[int, int], index: int) -> Tensor:
     """Bring an image to ``(1, C, *size)`` as float in [0, 1]."""
-    x = to_float(as_tensor(image, channels), "image")
+    try:
+        x = to_float(as_tensor(image, channels), "image")
+    except TypeError as error:
+        raise TypeError(f"image {index}: {error}") from None
     if x.ndim != 3 or x.shape[0] != channels or min(x.shape) == 0:
         raise ValueError(
             f"expected images of shape ({channels}, H, W) to fit a stem to, got {tuple(x.shape)} at image {index}"

@@ -147,6 +147,8 @@ class WallocStem(nn.Module):
 
     def _latents(self, x: Tensor) -> Tensor:
         c, pixels = self.codec.config, self.input == "pixels"
+        if not isinstance(x, Tensor):
+            raise TypeError(f"this stem reads a batch of {self.input} as a tensor, got {type(x).__name__}")
         if x.ndim != 4 or x.shape[1] != self.in_channels:
             other: Input = "latents" if pixels else "pixels"
             swapped = x.ndim == 4 and x.shape[1] == (c.channels if pixels else c.signal_channels)
