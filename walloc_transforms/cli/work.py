@@ -1,30 +1,52 @@
-"""Work through many files: do what can be done, name every file that could not be done."""
+"""Work through many files: do what can be done, name every file that could not be done, and count what was left out."""
 
+import os
 import sys
 import traceback
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from ..files import READ_ERRORS, find_files, read_signal
+from ..safe import escaped
 from ..signals import Modality
 from ..wavelets import check_size
 
-__all__ = ["DEBUG", "Failures", "Targets", "check_new", "check_signals", "find_or_fail", "read_signals"]
+__all__ = ["DEBUG", "Report", "check_new", "check_signals", "find_or_fail", "pixel_limit", "read_signals", "say"]
 
 DEBUG: ContextVar[bool] = ContextVar("DEBUG", default=False)  # whether to show tracebacks, by --debug
 
 
-class Failures:
-    """The files that could not be done."""
+def say(message: str) -> None:
+    """Print a message to stderr as one line, whatever the names of files hold, and keep progress bars whole."""
+    tqdm.write(f"walloc: {escaped(message)}", file=sys.stderr)
+
+
+class Report:
+    """What became of the files of a run.
+
+    Attributes:
+        failed: Files that could not be done.
+        finished: How many an earlier run had done already.
+        notices: Counts of files, by what was not read of them.
+        left_out: Counts of files in folders, by suffixes that are not read.
+        suffixes: Those that are read.
+    """
 
     def __init__(self) -> None:
-        self.files: list[Path] = []
+        self.failed: list[Path] = []
+        self.finished = 0
+        self.notices: Counter[str] = Counter()
+        self.left_out: Counter[str] = Counter()
+        self.suffixes: tuple[str, ...] = ()
 
     @contextmanager
     def noted(self, file: Path) -> Iterator[None]:
@@ -32,69 +54,77 @@ class Failures:
         try:
             yield
         except Exception as error:
-            self.files.append(file)
-            tqdm.write(f"walloc: {file}: {error}", file=sys.stderr)
+            self.failed.append(file)
+            say(f"{file}: {error or type(error).__name__}")
             if DEBUG.get() or not isinstance(error, READ_ERRORS):
                 tqdm.write(traceback.format_exc(), file=sys.stderr)
 
     def exit_code(self) -> int:
-        """Print the number of files, and return 1 if there are any."""
-        if self.files:
-            print(f"walloc: {len(self.files)} files could not be done", file=sys.stderr)
-        return 1 if self.files else 0
+        """Print the counts, and return 1 if any file could not be done."""
+        if self.left_out:
+            counts = ", ".join(f"{count} {suffix}" for suffix, count in sorted(self.left_out.items()))
+            say(f"left out {counts} (suffixes that are read: {' '.join(self.suffixes)})")
+        for notice, count in sorted(self.notices.items()):
+            say(f"{_files(count)} with {notice}")
+        if self.finished:
+            say(f"skipped {_files(self.finished)} that had been finished before; --force makes them again")
+        if self.failed:
+            say(f"{_files(len(self.failed))} could not be done")
+        return 1 if self.failed else 0
 
 
-class Targets:
-    """What files are made from which: below a folder, the same tree with other suffixes.
+def _files(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"
 
-    Args:
-        inputs: Files and folders, as given.
-        output: The folder; for a single file, the target itself, if it has a suffix and is no folder.
-        force: Whether existing files are overwritten.
+
+def check_new(target: Path, force: bool, data: Sequence[Path] = ()) -> None:
+    """Raise an error if the target may not be written.
+
+    Raises:
+        FileExistsError: It exists, and is not to be overwritten.
+        ValueError: It is one of the files that are read.
     """
-
-    def __init__(self, inputs: Sequence[Path], output: Path, force: bool) -> None:
-        self.output, self.force = output, force
-        self.single = len(inputs) == 1 and inputs[0].is_file() and bool(output.suffix) and not output.is_dir()
-        self.sources: dict[Path, Path] = {}  # of the targets so far
-
-    def make(self, source: Path, relative: Path, suffix: str) -> Path:
-        """Name the target of a source, and make its folder.
-
-        Raises:
-            ValueError: Another source has the same target.
-            FileExistsError: It exists, and is not to be overwritten.
-        """
-        target = self.output if self.single else (self.output / relative).with_suffix(suffix)
-        if target in self.sources and target.exists():
-            raise ValueError(f"{target} has been written from {self.sources[target]} just now")
-        check_new(target, self.force)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        self.sources[target] = source
-        return target
-
-
-def check_new(target: Path, force: bool) -> None:
-    """Raise a FileExistsError if the target exists and is not to be overwritten."""
+    if any(os.path.samefile(target, file) for file in data if target.exists() and file.exists()):
+        raise ValueError(f"{target} is a file that is to be read: it is never overwritten")
     if target.exists() and not force:
         raise FileExistsError(f"{target} exists: --force overwrites it")
 
 
-def find_or_fail(inputs: Sequence[Path], suffixes: tuple[str, ...]) -> list[tuple[Path, Path]]:
-    """Find files as :func:`~walloc_transforms.files.find_files` does, at least one.
+@contextmanager
+def pixel_limit(pixels: int | None) -> Iterator[None]:
+    """Let Pillow read images of up to a number of pixels, without a warning; by default, as many as it reads anyway."""
+    before = Image.MAX_IMAGE_PIXELS
+    if pixels is not None:
+        if pixels < 1:
+            raise ValueError(f"--max-pixels must be positive, got {pixels}")
+        Image.MAX_IMAGE_PIXELS = (pixels + 1) // 2  # it warns of more, and refuses twice as many
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def find_or_fail(inputs: Sequence[Path], suffixes: tuple[str, ...], report: Report) -> list[tuple[Path, Path]]:
+    """Find files as :func:`~walloc_transforms.files.find_files` does, at least one; each once.
 
     Raises:
         FileNotFoundError: There is no such file or folder, or none of the suffixes in it.
     """
-    files = list(find_files(inputs, suffixes))
+    report.suffixes = suffixes
+    files = {
+        (source.resolve(), relative): (source, relative)
+        for source, relative in find_files(inputs, suffixes, report.left_out)
+    }
     if not files:
         where = ", ".join(map(str, inputs)) or "no file or folder at all"
         raise FileNotFoundError(f"there is nothing to do in {where}: looked for {', '.join(suffixes)}")
-    return files
+    return list(files.values())
 
 
 def read_signals(
-    files: Sequence[Path], modality: Modality, failures: Failures, channels: int = 3
+    files: Sequence[Path], modality: Modality, report: Report, channels: int = 3
 ) -> Iterator[tuple[Path, Tensor, int | None]]:
     """Read files, with a progress bar, and leave out those that cannot be read.
 
@@ -102,13 +132,13 @@ def read_signals(
         The file, the signal and its sample rate.
     """
     for file in tqdm(files, unit="file", disable=None):
-        with failures.noted(file):
-            signal, rate = read_signal(file, modality, channels)
+        with report.noted(file):
+            signal, rate = read_signal(file, modality, channels, report.notices)
             yield file, signal, rate
 
 
 def check_signals(
-    signals: Iterator[tuple[Path, Tensor, int | None]], stride: int, failures: Failures
+    signals: Iterator[tuple[Path, Tensor, int | None]], stride: int, report: Report
 ) -> Iterator[tuple[Tensor, int | None]]:
     """Leave out signals that a codec cannot be fitted to together with the first one.
 
@@ -117,7 +147,7 @@ def check_signals(
     """
     first: dict[str, int | None] = {}
     for file, signal, rate in signals:
-        with failures.noted(file):
+        with report.noted(file):
             check_size(signal.shape[1:], stride)
             if not torch.isfinite(signal).all():
                 raise ValueError("it holds NaN or infinite values")

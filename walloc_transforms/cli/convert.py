@@ -1,0 +1,168 @@
+"""The commands that work on files: encode and decode them, and describe one."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import tyro
+from tqdm import tqdm
+
+from ..codec import Codec
+from ..files import (
+    DEFAULT_CODER,
+    IMAGE_SUFFIXES,
+    SOUND_SUFFIXES,
+    get_coder,
+    load_latents,
+    load_soundfile,
+    read_header,
+    read_signal,
+    save_latents,
+    stored_codec,
+    write_signal,
+)
+from ..safe import escaped
+from ..zoo import load_codec
+from .outputs import Outputs, state_of
+from .work import Report, find_or_fail, pixel_limit
+
+__all__ = ["SUFFIXES", "Inputs", "Output", "decode", "encode", "info"]
+
+Output = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
+Inputs = tyro.conf.Positional[tuple[Path, ...]]
+
+SUFFIXES = {"image": IMAGE_SUFFIXES, "audio": SOUND_SUFFIXES}
+
+
+def info(target: tyro.conf.Positional[str]) -> None:
+    """Describe a `.wlc` file or a codec.
+
+    Args:
+        target: A `.wlc` file, or a codec: a name, a folder, a .pth file or a hub repository.
+    """
+    if target.lower().endswith(".wlc"):
+        header = read_header(target)
+        size, unit = Path(target).stat().st_size, "pixel" if len(header.size) == 2 else "sample"
+        rate = 8 * size / torch.Size(header.size).numel()
+        fields = {
+            **vars(header),
+            "stream_lengths": f"{sum(header.stream_lengths)} bytes in all",
+            "file": f"{size} bytes, {rate:.3f} bits per {unit}",
+        }
+    else:
+        codec = load_codec(target)
+        c = codec.config
+        fields = {
+            **dataclasses.asdict(c),
+            "stride": c.stride,
+            "dimensionality_reduction": c.dimensionality_reduction,
+            "fingerprint": codec.fingerprint(),
+        }
+    for name, value in fields.items():
+        text = str(value)
+        print(f"{name + ':':<26}{escaped(text if len(text) <= 1000 else f'{text[:1000]}...')}")
+
+
+def encode(
+    inputs: Inputs,
+    /,
+    output: Output,
+    *,
+    codec: str = "rgb_16x",
+    coder: str = DEFAULT_CODER,
+    max_pixels: int | None = None,
+    force: bool = False,
+) -> int:
+    """Encode images or sound to `.wlc` files. What an earlier run has finished is skipped.
+
+    Args:
+        inputs: Files, and folders of them.
+        output: A folder, or for a single file the `.wlc` file.
+        codec: A name, a folder, a .pth file or a hub repository.
+        coder: How latents are packed: zlib or webp; with the extra `coders` also ans or jpegls.
+        max_pixels: Refuse images of more pixels. Default: as many as Pillow reads, 179 million.
+        force: Overwrite existing files, but never one that is read.
+    """
+    # What is wrong or missing fails before any file is read.
+    get_coder(coder).encode(np.zeros((1, 1, 1), np.int8))
+    loaded = load_codec(codec)
+    c = loaded.config
+    if c.modality == "audio":
+        load_soundfile()
+    report = Report()
+    sources = find_or_fail(inputs, SUFFIXES[c.modality], report)
+    settings = {"codec": loaded.fingerprint(), "name": c.name, "coder": coder}
+    outputs = Outputs(sources, inputs, output, settings, force, report)
+    if outputs.single and output.suffix.lower() != ".wlc":
+        raise ValueError(f"latents are stored in .wlc files, got --output {output}: to name a folder, make it first")
+
+    def write(source: Path, target: Path) -> None:
+        signal, rate = read_signal(source, c.modality, c.signal_channels, report.notices)
+        latents = loaded.encode(signal, rounding="round")
+        save_latents(target, latents, loaded, size=signal.shape[1:], sample_rate=rate, coder=coder)
+        if c.modality == "audio" and bool((signal.abs() > 1).any()):
+            report.notices["samples beyond full scale, which decoding clips"] += 1
+
+    with pixel_limit(max_pixels):
+        for source, relative in tqdm(sources, unit="file", disable=None):
+            with report.noted(source):
+                outputs.make(source, relative, ".wlc", lambda target, source=source: write(source, target))
+    return report.exit_code()
+
+
+def decode(
+    inputs: Inputs,
+    /,
+    output: Output,
+    *,
+    codec: str | None = None,
+    decoder: str | None = None,
+    tile: int | None = None,
+    max_pixels: int | None = None,
+    force: bool = False,
+) -> int:
+    """Decode `.wlc` files to images or sound. What an earlier run has finished is skipped.
+
+    Args:
+        inputs: `.wlc` files, and folders of them.
+        output: A folder, where images become .png and sound .wav; or for a single file the file.
+        codec: The codec. Default: the embedded one that encoded the file.
+        decoder: `refiner`, for codecs that have one: slower than the linear decoder, and nearer to the original.
+        tile: Decode images in tiles of this side in pixels, where the decoder is a network.
+        max_pixels: Refuse files of more pixels, or samples. Default: 179 million pixels.
+        force: Overwrite existing files, but never one that is read.
+    """
+    named = None if codec is None else load_codec(codec)
+    report = Report()
+    sources = find_or_fail(inputs, (".wlc",), report)
+    report.left_out.clear()  # whoever decodes a folder means its latents
+    settings = {"codec": codec, "files": _states(codec), "decoder": decoder, "tile": tile}
+    outputs = Outputs(sources, inputs, output, settings, force, report)
+    codecs: dict[str, Codec] = {}  # by fingerprint
+
+    def write(source: Path, target: Path) -> None:
+        stored = load_latents(source)
+        if stored.fingerprint not in codecs:
+            codecs[stored.fingerprint] = stored_codec(stored, named)
+        loaded = codecs[stored.fingerprint]
+        progress = (decoder or loaded.config.decoder) != "linear" and sys.stderr.isatty()
+        signal = loaded.decode(stored.latents, size=stored.size, decoder=decoder, tile=tile, progress=progress)
+        write_signal(target, signal, stored.sample_rate)
+
+    for source, relative in tqdm(sources, unit="file", disable=None):
+        with report.noted(source):
+            suffix = ".png" if len(read_header(source).size) == 2 else ".wav"
+            if suffix == ".wav":
+                load_soundfile()
+            outputs.make(source, relative, suffix, lambda target, source=source: write(source, target))
+    return report.exit_code()
+
+
+def _states(codec: str | None) -> list[list[int]]:
+    """Tell whether a codec on the disk has changed; the latents say only which encoder it must have."""
+    path = Path(codec or "")
+    files = sorted(path.iterdir()) if codec and path.is_dir() else [path] if path.is_file() else []
+    return [state_of(file) for file in files]
