@@ -271,6 +271,7 @@ def test_max_pixels(photos: Path, out: Path, run: Run, tmp_path: Path) -> None:
     assert "or --max-pixels, allows: Image size (200000000 pixels) exceeds limit of 178956970 pixels" in said
     assert "exceeds limit of 500 pixels" in run("encode", photos, "-o", out, "--max-pixels", "500", code=1)
     run("encode", photos, "-o", out, "--max-pixels", "1024")
+    assert "more than 500 values or pixels" in run("decode", out, "-o", tmp_path, "--max-pixels", "500", code=1)
     assert "exceeds limit of 500 pixels" in run("fit", photos, "-o", out, "--max-pixels", "500", code=1)
     assert "must be positive" in run("encode", photos, "-o", out, "--max-pixels", "0", code=1)
 
@@ -326,6 +327,6 @@ def test_module_is_the_command() -> None:
 
 def test_interrupt_while_importing(tmp_path: Path) -> None:
     code = "import sys\nclass F:\n def find_spec(self, name, *_):\n  if name == 'torch': raise KeyboardInterrupt\n"
-    code += "sys.meta_path.insert(0, F())\nfrom walloc_transforms.__main__ import main\nsys.exit(main())"
+    code += "sys.meta_path.insert(0, F())\nfrom walloc_transforms.cli import main\nsys.exit(main())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "walloc: interrupted\n")

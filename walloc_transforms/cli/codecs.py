@@ -54,7 +54,7 @@ def fit(
         rounding_loss: How many dB of PSNR rounding the latents may cost.
         audio: Fit to sound files. All must have the sample rate and the number of channels of the first.
         relative: Weigh the error of every file relative to that of resizing it to the same number of values: for music.
-        max_pixels: Refuse images of more pixels. Default: as many as Pillow reads, 179 million.
+        max_pixels: Refuse images of more pixels, and sounds of more samples per channel. Default: 179 million.
         force: Overwrite an existing codec.
     """
     from ..codec import fit_codec
@@ -123,7 +123,7 @@ def inspect(
         output: The picture, such as fig.png.
         data: Files or folders whose latents are counted. Default: the photograph that matplotlib comes with; noise for
             sound.
-        max_pixels: Refuse images of more pixels. Default: as many as Pillow reads, 179 million.
+        max_pixels: Refuse images of more pixels, and sounds of more samples per channel. Default: 179 million.
         force: Overwrite an existing picture, but never one of the data.
     """
     try:

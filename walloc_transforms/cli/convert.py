@@ -83,7 +83,7 @@ def encode(
         output: A folder, or for a single file the `.wlc` file.
         codec: A name, a folder, a .pth file or a hub repository.
         coder: How latents are packed: zlib or webp; with the extra `coders` also ans or jpegls.
-        max_pixels: Refuse images of more pixels. Default: as many as Pillow reads, 179 million.
+        max_pixels: Refuse images of more pixels, and sounds of more samples per channel. Default: 179 million.
         force: Overwrite existing files, but never one that is read.
     """
     # What is wrong or missing fails before any file is read.
@@ -132,7 +132,7 @@ def decode(
         codec: The codec. Default: the embedded one that encoded the file.
         decoder: `refiner`, for codecs that have one: slower than the linear decoder, and nearer to the original.
         tile: Decode images in tiles of this side in pixels, where the decoder is a network.
-        max_pixels: Refuse files of more pixels, or samples. Default: 179 million pixels.
+        max_pixels: Refuse images of more pixels, and sounds of more samples per channel. Default: 179 million.
         force: Overwrite existing files, but never one that is read.
     """
     named = None if codec is None else load_codec(codec)
@@ -152,12 +152,13 @@ def decode(
         signal = loaded.decode(stored.latents, size=stored.size, decoder=decoder, tile=tile, progress=progress)
         write_signal(target, signal, stored.sample_rate)
 
-    for source, relative in tqdm(sources, unit="file", disable=None):
-        with report.noted(source):
-            suffix = ".png" if len(read_header(source).size) == 2 else ".wav"
-            if suffix == ".wav":
-                load_soundfile()
-            outputs.make(source, relative, suffix, lambda target, source=source: write(source, target))
+    with pixel_limit(max_pixels):
+        for source, relative in tqdm(sources, unit="file", disable=None):
+            with report.noted(source):
+                suffix = ".png" if len(read_header(source).size) == 2 else ".wav"
+                if suffix == ".wav":
+                    load_soundfile()
+                outputs.make(source, relative, suffix, lambda target, source=source: write(source, target))
     return report.exit_code()
 
 

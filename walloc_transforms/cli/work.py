@@ -92,12 +92,12 @@ def check_new(target: Path, force: bool, data: Sequence[Path] = ()) -> None:
 
 @contextmanager
 def pixel_limit(pixels: int | None) -> Iterator[None]:
-    """Let Pillow read images of up to a number of pixels, without a warning; by default, as many as it reads anyway."""
+    """Move the limit of pixels, or samples per channel, from where on files are refused: twice that of Pillow."""
     before = Image.MAX_IMAGE_PIXELS
     if pixels is not None:
         if pixels < 1:
             raise ValueError(f"--max-pixels must be positive, got {pixels}")
-        Image.MAX_IMAGE_PIXELS = (pixels + 1) // 2  # it warns of more, and refuses twice as many
+        Image.MAX_IMAGE_PIXELS = (pixels + 1) // 2  # Pillow warns of more
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -1,6 +1,7 @@
 """Image and sound files, found, read and written atomically, for the command line and the recipes."""
 
 import io
+import math
 import struct
 import zlib
 from collections import Counter
@@ -37,7 +38,7 @@ SOUND_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".aiff", ".aif")
 READ_ERRORS = (OSError, ValueError, ImportError)
 
 # The formats of these suffixes. Pillow goes by the content of a file, and would run Ghostscript on a PostScript file.
-_IMAGE_FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM")
+_IMAGE_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "PPM")
 
 # What Pillow raises for damaged files, beside OSError and ValueError; soundfile's own error is a RuntimeError.
 _DAMAGE = (
@@ -56,7 +57,6 @@ OTHER_PICTURES = "several pictures: only the first is read"
 PROFILE = "a color profile other than sRGB, which is ignored"
 DEPTH = "16 bits per color, which Pillow reads as 8"
 
-MAX_SAMPLES = 2**30  # of all channels together, that are read of a sound file: three hours of stereo at 48 kHz, 4 GiB
 _BLOCK = 2**20  # samples that are read at a time
 _UNKNOWN = 0x7F000000  # lengths that a program writes before it knows the length are larger, or 0
 _LARGEST_PAGE = 27 + 255 + 255 * 255  # bytes, of an Ogg file
@@ -108,8 +108,8 @@ def read_signal(
 
     Raises:
         OSError: There is no such file, or it cannot be read.
-        ValueError: It is damaged or cut off, of no known format, has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``
-            allows (twice as many), or its values have no defined meaning.
+        ValueError: It is damaged or cut off, of no known format, has more pixels, or samples per channel, than twice
+            ``PIL.Image.MAX_IMAGE_PIXELS``, or its values have no defined meaning.
         ImportError: soundfile is not installed.
     """
     if modality == "image":
@@ -142,16 +142,20 @@ def _not_read(image: Image.Image) -> Iterator[str]:
 
 def _read_sound(file: Path) -> tuple[Tensor, int]:
     soundfile, blocks, count = load_soundfile(), [], 0
+    limit = 2 * (Image.MAX_IMAGE_PIXELS or math.inf)  # the one of images, and of latent files
     with _damage(file), soundfile.SoundFile(file) as opened:
-        rate, channels, expected = opened.samplerate, opened.channels, opened.frames * opened.channels
+        rate, channels, expected = opened.samplerate, opened.channels, opened.frames
         if opened.format == "MP3" and not _has_length(file):
             expected = 0  # that was a guess
         # Not in one piece: the header may speak of any length, and a few bytes of FLAC hold any length of silence.
         while len(block := opened.read(max(_BLOCK // channels, 1), dtype="float32", always_2d=True)):
             blocks.append(block.T)
-            count += block.size
-            if count > MAX_SAMPLES:
-                raise ValueError(f"{file.name} has more than {MAX_SAMPLES} samples: raise MAX_SAMPLES to read it")
+            count += len(block)
+            if count > limit:
+                raise ValueError(
+                    f"{file.name} has more than {limit} samples per channel: raise PIL.Image.MAX_IMAGE_PIXELS, whose "
+                    "double that is, or --max-pixels"
+                )
     if count < expected or _is_cut_off(file):
         raise ValueError(f"{file.name} is cut off: it has fewer samples than its header says")
     samples = np.concatenate(blocks, axis=1) if blocks else np.empty((channels, 0), np.float32)
