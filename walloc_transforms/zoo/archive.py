@@ -6,9 +6,12 @@ Nothing is extracted, and a name in an archive never becomes the name of a file.
 import dataclasses
 import io
 import os
+import stat
 import struct
 import zipfile
 import zlib
+
+from ..safe import shown
 
 __all__ = ["Record", "read_directory"]
 
@@ -69,10 +72,12 @@ def read_directory(file: str, limit: int) -> dict[str, Record]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no such archive, or damaged.
+        ValueError: It is no regular file, no such archive, or damaged.
     """
     records: dict[str, Record] = {}
     folders: set[str] = set()
+    if not stat.S_ISREG(os.stat(file).st_mode):  # a named pipe would be waited for without end
+        raise ValueError(f"{file} is no regular file")
     with _BoundedReader(io.FileIO(file)) as stream:
         stream.limit = limit
         end = os.fstat(stream.fileno()).st_size
@@ -84,23 +89,24 @@ def read_directory(file: str, limit: int) -> dict[str, Record]:
         try:
             entries = zipfile.ZipFile(stream).infolist()
         except Exception as error:  # zipfile raises some ten types for damaged files, and documents one
-            raise ValueError(f"{file} is damaged or cut off: {error}") from error
+            raise ValueError(f"{file} is damaged or cut off: {str(error)[:200]}") from error
         for entry in entries:
             folder, *parts = entry.filename.split("/")
-            name, shown = "/".join(parts), repr(entry.filename[:200])
+            name, where = "/".join(parts), shown(entry.filename)
             folders.add(folder)
             if len(folders) > 1 or name in records or {"", ".", ".."} & {folder, *parts} or "\\" in name:
-                raise ValueError(f"{file} must hold one folder, and each name once: {shown} is refused")
+                raise ValueError(f"{file} must hold one folder, and each name once: {where} is refused")
             stored = entry.orig_filename.encode("utf-8" if entry.flag_bits & 0x800 else "cp437")
-            stream.seek(min(max(entry.header_offset, 0), end))
+            start = entry.header_offset  # below 0 where the directory is longer than what is before it
+            stream.seek(min(max(start, 0), end))
             header = stream.read(30)
-            if len(header) < 30 or header[:4] != b"PK\x03\x04" or stream.read(len(stored)) != stored:
-                raise ValueError(f"{file} is damaged: {shown} is not where its directory says")
+            if start < 0 or len(header) < 30 or header[:4] != b"PK\x03\x04" or stream.read(len(stored)) != stored:
+                raise ValueError(f"{file} is damaged: {where} is not where its directory says")
             flags, method, name_length, extra_length = struct.unpack("<6xHH16xHH", header)
             if method or entry.compress_type or (flags | entry.flag_bits) & 1:
-                raise ValueError(f"{file}: {shown} is compressed or encrypted, as torch.save leaves nothing")
-            offset = entry.header_offset + 30 + name_length + extra_length
+                raise ValueError(f"{file}: {where} is compressed or encrypted, as torch.save leaves nothing")
+            offset = start + 30 + name_length + extra_length
             if entry.compress_size != entry.file_size or offset + entry.file_size > end:
-                raise ValueError(f"{file} is damaged: {shown} cannot have {entry.file_size} bytes")
+                raise ValueError(f"{file} is damaged: {where} cannot have {entry.file_size} bytes")
             records[name] = Record(file, offset, entry.file_size, entry.CRC)
     return records
