@@ -28,7 +28,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from walloc_transforms.zoo.checkpoints import InertRecord, LazyTensor, Limits, read_checkpoint
+from walloc_transforms.zoo.checkpoints import InertRecord, Limits, read_checkpoint
+from walloc_transforms.zoo.lazy import LazyTensor
 
 DTYPES = [
     torch.float64,

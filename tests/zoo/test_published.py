@@ -161,14 +161,19 @@ def _transpose(name: str) -> Callable[[dict[str, Tensor]], None]:
     [
         (
             lambda s: s.update({"teacher.weight": torch.zeros(2)}),
-            "no WaLLoC codec: unexpected tensors .'teacher.weight",
+            "no WaLLoC codec: unexpected tensor 'teacher.weight'",
         ),
-        (lambda s: s.pop("encoder.0.bias"), r"encoder\.0\.\* must be a weight and a bias"),
+        (
+            lambda s: s.pop("encoder.0.bias"),
+            r"encoder\.0\.\* of codec 'codec2d' does not fit .* missing tensors \['bias'\]",
+        ),
+        (lambda s: s.update({"encoders.7.bias": torch.zeros(12)}), r"under the name encoders\.0\.\*"),
+        (lambda s: s.update({"decoders.0.bias": torch.zeros(12)}), r"unexpected tensors 'decoders\.0\.'"),
         (lambda s: s.pop("encoder.0.weight"), r"under the name encoder\.0\.\*"),
         (lambda s: s.update({"encoder.0.bias": torch.zeros(11)}), r"bias has shape \(11,\), not \(12,\)"),
         (lambda s: s["encoder.0.weight"].fill_(torch.nan), "weight must hold finite"),
         (lambda s: s.update({"encoder.0.weight": s["encoder.0.weight"].half()}), "weight must hold finite float32"),
-        (lambda s: s.pop("wt.h1_row"), r"expected the wavelet's tensors"),
+        (lambda s: s.pop("wt.h1_row"), r"the wavelet does not fit its config: missing tensors \['wt.h1_row'\]"),
         (lambda s: s["wt.h1_row"].mul_(1.1), r"wt\.h1_row does not hold the taps"),
         (lambda s: [s.pop(n) for n in list(s) if n.startswith("decoder.")], r"under the name decoder\.1\.\*"),
     ],
@@ -200,7 +205,7 @@ def test_decoder_tensors_that_do_not_fit(
 
 def test_audio_decoder_without_norms(tmp_path: Path) -> None:
     codec = read_published(save_checkpoint(tmp_path, "codec1d", edit=lambda s: s.pop("decoder.1.conv1.weight_g")))
-    with pytest.raises(ValueError, match=r"decoder\.1\.conv1\.weight_v comes without its norms"):
+    with pytest.raises(ValueError, match=r"decoder\.1\.\* of codec 'codec1d' .* missing tensors \['conv1\.weight_g'\]"):
         codec.load_decoder()
 
 

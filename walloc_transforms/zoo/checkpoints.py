@@ -16,20 +16,16 @@ not been read yet: a mapped tensor is pickled as its bytes, a :class:`LazyTensor
 
 import dataclasses
 import io
-import math
 import os
 import pickletools
 from collections import OrderedDict
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from ..safe import shown
 from .archive import Record, read_directory
+from .lazy import DTYPES, LazyTensor, Storage, check, view
 
-__all__ = ["InertRecord", "LazyTensor", "Limits", "read_checkpoint"]
-
-MAX_AXES, MAX_ELEMENTS = 64, 2**48  # sizes and strides up to here cannot overflow inside PyTorch
+__all__ = ["InertRecord", "Limits", "read_checkpoint"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,18 +45,6 @@ class Limits:
 
 DEFAULT_LIMITS = Limits()
 
-DTYPES = {
-    "torch.DoubleStorage": torch.float64,
-    "torch.FloatStorage": torch.float32,
-    "torch.HalfStorage": torch.float16,
-    "torch.BFloat16Storage": torch.bfloat16,
-    "torch.LongStorage": torch.int64,
-    "torch.IntStorage": torch.int32,
-    "torch.ShortStorage": torch.int16,
-    "torch.CharStorage": torch.int8,
-    "torch.ByteStorage": torch.uint8,
-    "torch.BoolStorage": torch.bool,
-}
 RECORDS = {"__main__.Config", "__main__.Args", "__main__.args", "types.SimpleNamespace"}
 FUNCTIONS = {"collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"}
 # The opcodes of protocols 2 to 5 that pickling such values takes; the argument of a literal is the value.
@@ -80,30 +64,6 @@ class InertRecord:
     """The fields of an instance of a pickled configuration class, without its behavior."""
 
     fields: dict[str, Any]
-
-
-@dataclasses.dataclass(frozen=True)
-class LazyTensor:
-    """A tensor still in its file. It keeps the file's path, not the open file, and can be pickled."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-    stride: tuple[int, ...]
-    storage_offset: int
-    record: Record
-
-    def read(self) -> Tensor:
-        """Read the tensor, contiguous and in memory of its own, and no more of the file than it spans.
-
-        Raises:
-            ValueError: The file is damaged: cut off, or, where the tensor spans its whole storage, of another CRC-32.
-                Of a view of a part there is no checksum.
-        """
-        if 0 in self.shape:
-            return torch.empty(self.shape, dtype=self.dtype)
-        start, stop = self.storage_offset, self.storage_offset + _span(self.shape, self.stride)
-        content = self.record.read(start * self.dtype.itemsize, stop * self.dtype.itemsize)
-        return torch.frombuffer(content, dtype=self.dtype).as_strided(self.shape, self.stride).contiguous()
 
 
 def read_checkpoint(file: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
@@ -146,13 +106,6 @@ class _Global:
     """The name of a class or function that a pickle asks for."""
 
     name: str
-
-
-@dataclasses.dataclass(frozen=True)
-class _Storage:
-    dtype: torch.dtype
-    numel: int
-    record: Record
 
 
 class _Interpreter:
@@ -222,13 +175,13 @@ class _Interpreter:
                 stack.append(tuple([pop() for _ in range(int(opcode[-1]))][::-1]))
             case "APPEND" | "APPENDS":
                 items = items if opcode == "APPENDS" else [pop()]
-                _check(type(stack[-1]) is list, f"it appends to a {type(stack[-1]).__name__}")
+                check(type(stack[-1]) is list, f"it appends to a {type(stack[-1]).__name__}")
                 stack[-1].extend(items)
             case "SETITEM" | "SETITEMS":
                 items = items if opcode == "SETITEMS" else [pop(), pop()][::-1]
-                _check(type(stack[-1]) in (dict, OrderedDict), f"it sets items of a {type(stack[-1]).__name__}")
+                check(type(stack[-1]) in (dict, OrderedDict), f"it sets items of a {type(stack[-1]).__name__}")
                 # Other keys are a risk to hash: nested tuples overflow the C stack, multiples of 2**61 - 1 collide.
-                _check(
+                check(
                     all(type(key) is str or (type(key) is int and abs(key) < 2**60) for key in items[::2]),
                     "the keys of a dict must be strings or integers",
                 )
@@ -243,33 +196,28 @@ class _Interpreter:
                 stack.append(_call(function, arguments))
             case "BUILD":
                 state, target = pop(), stack[-1]
-                _check(
+                check(
                     type(state) is dict and type(target) in (InertRecord, OrderedDict),
                     f"it sets the state of a {type(target).__name__} by a {type(state).__name__}",
                 )
                 if type(target) is InertRecord:  # a state dict's state tells versions of modules: of no use here
                     target.fields = state
 
-    def storage(self, reference: Any) -> _Storage:
+    def storage(self, reference: Any) -> Storage:
         match reference:
             case ("storage", _Global(name), str(key), str(), int(numel)) if name in DTYPES:
                 record = self.records.get(f"data/{key}")
                 if record is not None and record.length == numel * DTYPES[name].itemsize:
-                    return _Storage(DTYPES[name], numel, record)
-                raise ValueError(f"its storage {key[:200]!r} with {numel} elements of {name} is not in the file")
+                    return Storage(DTYPES[name], numel, record)
+                raise ValueError(f"its storage {shown(key)} with {numel} elements of {name} is not in the file")
         raise ValueError("its persistent id is no storage")
 
 
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
 def _name(module: Any, name: Any) -> _Global:
-    _check(type(module) is type(name) is str, "a name that it asks for is no string")
+    check(type(module) is type(name) is str, "a name that it asks for is no string")
     name = f"{module}.{name}"
     allowed = name in RECORDS or name in FUNCTIONS or name in DTYPES
-    _check(allowed, f"it asks for {name[:200]!r}, which is no part of tensors or plain containers")
+    check(allowed, f"it asks for {shown(name)}, which is no part of tensors or plain containers")
     return _Global(name)
 
 
@@ -282,34 +230,12 @@ def _call(function: Any, arguments: Any) -> Any:
             case _, () if name in RECORDS:
                 return InertRecord({})
             case "torch._utils._rebuild_parameter", (LazyTensor() as tensor, bool(), OrderedDict() as hooks):
-                _check(not hooks, "a parameter has hooks")
+                check(not hooks, "a parameter has hooks")
                 return tensor
-            case "torch._utils._rebuild_tensor_v2", (_Storage() as storage, start, size, stride, bool(), hooks, *more):
-                _check(type(hooks) is OrderedDict and not hooks and not any(more), "a tensor has hooks or metadata")
-                return _view(storage, start, size, stride)
+            case "torch._utils._rebuild_tensor_v2", (Storage() as storage, start, size, stride, bool(), hooks, *more):
+                check(type(hooks) is OrderedDict and not hooks and not any(more), "a tensor has hooks or metadata")
+                return view(storage, start, size, stride)
     raise ValueError(f"it calls {name} with unexpected arguments")
-
-
-def _view(storage: _Storage, start: Any, size: Any, stride: Any) -> LazyTensor:
-    _check(
-        type(size) is type(stride) is tuple
-        and len(size) == len(stride) <= MAX_AXES
-        and all(type(n) is int and 0 <= n <= MAX_ELEMENTS for n in (start, *size, *stride)),
-        "the offset, size and stride of a tensor must be integers, none negative or huge",
-    )
-    empty = 0 in size  # and may then have any other sizes, and no memory of its own
-    # More elements than the storage has would be an expanded tensor: a few bytes that become any amount of memory.
-    _check(
-        math.prod(max(n, 1) for n in size) <= (MAX_ELEMENTS if empty else storage.numel)
-        and start + (0 if empty else _span(size, stride)) <= storage.numel,
-        f"a tensor of size {size} and stride {stride} exceeds its storage of {storage.numel} elements",
-    )
-    return LazyTensor(size, storage.dtype, stride, start, storage.record)
-
-
-def _span(size: tuple[int, ...], stride: tuple[int, ...]) -> int:
-    """Elements from the first to the last of a view that is not empty."""
-    return 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
 
 
 def _check_values(root: dict[str, Any]) -> None:
@@ -325,9 +251,9 @@ def _check_values(root: dict[str, Any]) -> None:
         seen.add(key)
         if isinstance(value, InertRecord):
             wrong = [name for name in value.fields if not isinstance(name, str) or name.startswith("__")]
-            _check(not wrong, f"it sets the attribute {str(wrong[:1])[:200]} of an object")
+            check(not wrong, f"it sets the attribute {shown(wrong[0]) if wrong else ''} of an object")
             value = value.fields
-        _check(not isinstance(value, _Storage), "it holds a storage that belongs to no tensor")
-        _check(not isinstance(value, _Global), f"it holds {getattr(value, 'name', None)!r} itself, not an instance")
+        check(not isinstance(value, Storage), "it holds a storage that belongs to no tensor")
+        check(not isinstance(value, _Global), f"it holds {getattr(value, 'name', None)!r} itself, not an instance")
         children = value.values() if isinstance(value, dict) else value
         pending.extend(child for child in children if type(child) not in leaves)
