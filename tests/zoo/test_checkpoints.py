@@ -527,7 +527,7 @@ def test_bombs(value: bytes, accepted: bool, tmp_path: Path) -> None:
 
 def test_limits(tmp_path: Path) -> None:
     file = save(tmp_path / "x.pth", {"log": list(range(1000))})
-    read_checkpoint(file, Limits(work=1100))
+    read_checkpoint(file, Limits(work=1300))
     for limits, match in [
         (Limits(work=1000), "too many opcodes"),
         (Limits(pickle=1000), r"its data\.pkl has \d+ bytes, more than 1000"),

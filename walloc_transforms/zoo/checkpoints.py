@@ -34,7 +34,8 @@ class Limits:
 
     Attributes:
         pickle: Bytes of the pickle. Training logs are pickled, too: in the published files up to 13 MB, by their sizes.
-        work: Opcodes of the pickle, each four except literals, which are one: a few seconds, some hundred megabytes.
+        work: Opcodes of the pickle, each 16 except literals, which are one: up to a second in a file of one megabyte.
+            Published files take some 30,000, and one per number in their logs.
         directory: Bytes of the zip directory, which bound the number of entries: enough for 20,000 tensors.
     """
 
@@ -135,10 +136,10 @@ class _Interpreter:
                 work += 1
                 self.stack.append(argument and argument.reader(stream))
             elif name == "GLOBAL":  # pickletools would undo escapes, with a warning where there is no such escape
-                work += 4
+                work += 16
                 self.step(name, [stream.readline().decode().removesuffix("\n") for _ in range(2)])
             elif name in OPERATIONS:
-                work += 4
+                work += 16
                 self.step(name, argument and argument.reader(stream))
             else:  # unparsed: the arguments of protocol 0 can be slow to parse, or raise warnings
                 raise ValueError(f"its opcode {name} has no place in a checkpoint")

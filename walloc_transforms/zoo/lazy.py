@@ -11,7 +11,7 @@ from .archive import Record
 
 __all__ = ["DTYPES", "LazyTensor", "Storage", "check", "view"]
 
-MAX_AXES, MAX_ELEMENTS = 64, 2**48  # sizes and strides up to here cannot overflow inside PyTorch
+MAX_AXES, MAX_ELEMENTS = 16, 2**48  # sizes and strides up to here cannot overflow inside PyTorch
 
 DTYPES = {
     "torch.DoubleStorage": torch.float64,
