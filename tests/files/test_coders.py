@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from walloc_transforms.files import ans, interlacing, sizes
+from walloc_transforms.files import ans, contexts, interlacing, sizes
 from walloc_transforms.files.coders import CODERS, Coder, get_coder
 
 PACKAGES = {"jpegls": "imagecodecs", "ans": "constriction"}
@@ -253,10 +253,20 @@ def test_tables_are_the_same_everywhere() -> None:
     [[1] * 9 + [0] * 7 + [7, 0], [0] * 999 + [1], [65535, 1, 0], [65535] * 9, [300] * 8 + [0] * 64, [3, 3, 3], [0, 0]],
 )
 def test_relative_sizes(values: list[int]) -> None:
-    found = sizes.relative_sizes(np.array([values], np.int32))[0].tolist()
+    found = sizes.relative_sizes(np.array([values], np.int32), np.array([[sum(values)]]), len(values))[0].tolist()
     mean = max(sum(values) / len(values), 1 / 8)
     assert found == pytest.approx([min(32 * value / mean, 255) for value in values], rel=0.03, abs=2)
     assert max(found) < 256
+
+
+def test_planes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reader takes large planes apart; the file is the same."""
+    own, codes = coder("ans"), np.concatenate([integers(np.int8), like_latents(np.int8, 3, 14, 17)])
+    streams = own.encode(codes)
+    for part in (1, 7, 17, 100):
+        monkeypatch.setattr(sizes, "PART", part)
+        monkeypatch.setattr(contexts, "PART", part)
+        np.testing.assert_array_equal(own.decode(streams, codes.shape, codes.dtype, 6), codes)
 
 
 def integers(dtype: type) -> NDArray:

@@ -113,7 +113,8 @@ def decode_channel(stream: bytes, reader: ChannelReader) -> NDArray:
         half, bits = int(_HALVES[octave]), int(_SHIFTS[octave])
         symbols = coder.decode(_model(octave), count)
         escaped = symbols > 2 * half
-        residuals = symbols - half
+        residuals = symbols
+        residuals -= half
         if bits:
             kept = ~escaped
             lower = coder.decode(_uniform(1 << bits), int(kept.sum()))

@@ -31,7 +31,7 @@ class Ans(Coder):
     name, number = "ans", 4
 
     def work(self, shape: Shape, dtype: np.dtype) -> int:
-        return 6 * math.prod(shape) + 16_000 * shape[0]
+        return 5 * math.prod(shape) * dtype.itemsize // 2 + 16_000 * shape[0]
 
     def encode(self, codes: NDArray) -> list[bytes]:
         import_package("constriction", self.name)

@@ -19,9 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .interlacing import BASE, cells, gather, neighbors, passes, scatter
+from .interlacing import BASE, gather, has_cells, neighbors, passes, scatter
 from .prediction import CODE_RANGES, CodeRange, Ints, Predictor, fit_predictor, spread_of
-from .sizes import EarlierChannels, SizeModel, fit_size_model, relative_sizes
+from .sizes import OCTAVES, PART, EarlierChannels, SizeModel, fit_size_model, relative_sizes
 
 __all__ = ["ChannelReader", "ChannelSymbols", "analyze"]
 
@@ -94,7 +94,9 @@ def _analyze_block(x: Ints, levels: int, codes: CodeRange, earlier: EarlierChann
         prediction = predictor.predict(near, codes)
         residuals = values - prediction
         spread = None if near is None else spread_of(near, prediction)
-        scatter(relative, kind, step, relative_sizes(np.abs(residuals)))
+        sizes = np.abs(residuals)
+        total = sizes.sum(1, keepdims=True, dtype=np.int64)
+        scatter(relative, kind, step, relative_sizes(sizes, total, sizes.shape[1]))
         predicted.append(_PassOfBlock(kind, step, predictor, residuals, spread))
     before = earlier.means_before_each(relative)
     parameters = [[bytes([levels])] for _ in x]
@@ -137,11 +139,10 @@ class ChannelReader:
         """
         if not stream or stream[0] not in (1, DEEP):
             raise ValueError(f"damaged: a channel has {stream[0] if stream else 'no'} levels, not 1 or {DEEP}")
-        empty = np.broadcast_to(np.bool_(), (1, *self.shape))
         size = 1 + sum(
             Predictor.stored_size(kind) + SizeModel.stored_size(kind != BASE)
             for kind, step in passes(stream[0])
-            if any(part.size for part in cells(empty, kind, step))
+            if has_cells(self.shape, kind, step)
         )
         if len(stream) < size:
             raise ValueError(f"damaged: a channel has {len(stream)} bytes, its parameters alone take {size}")
@@ -161,12 +162,10 @@ class ChannelReader:
             ValueError: A parameter or a code is out of range.
         """
         x = np.zeros((1, *self.shape), self.codes.working)
-        relative = np.empty((1, *self.shape), np.uint16)
-        before = self.earlier.mean()[None]
+        relative = np.empty((1, *self.shape), np.uint8)
         rest = np.frombuffer(parameters, np.uint8)[1:]
         for kind, step in passes(parameters[0]):
-            nearby = gather(before, kind, step)
-            if not nearby.size:
+            if not has_cells(self.shape, kind, step):
                 continue
             size = Predictor.stored_size(kind)
             predictor, rest = Predictor.from_bytes(kind, rest[:size]), rest[size:]
@@ -175,20 +174,58 @@ class ChannelReader:
             near = None if kind == BASE else neighbors(x, kind, step)
             prediction = predictor.predict(near, self.codes)
             spread = None if near is None else spread_of(near, prediction)
-            residuals = self._residuals(model.octaves(spread, nearby)[0], next_residuals)
-            values = prediction + residuals
-            if values.min() < self.codes.low or values.max() > self.codes.high:
-                raise ValueError(f"damaged: a code is outside [{self.codes.low}, {self.codes.high}]")
+            del near  # planes are large: none is kept that is not needed
+            octaves = self._octaves(model, spread, gather(self.earlier.total[None], kind, step))
+            del spread
+            values, sizes = self._values(prediction[0], octaves, next_residuals)
             scatter(x, kind, step, values)
-            scatter(relative, kind, step, relative_sizes(np.abs(residuals)[None]))
-        self.earlier.means_before_each(relative)
+            scatter(relative, kind, step, sizes)
+        self.earlier.add(relative[0])
         return x[0].astype(self.dtype)
 
-    @staticmethod
-    def _residuals(octaves: NDArray[np.uint8], next_residuals: Callable[[int, int], Ints]) -> Ints:
-        """Read the residuals of a pass, which lie sorted by octave, and put them in the order of the cells."""
-        counts = np.bincount(octaves)
-        residuals = np.empty(len(octaves), np.int32)
-        parts = [next_residuals(int(octave), int(counts[octave])) for octave in counts.nonzero()[0]]
-        residuals[octaves.argsort(kind="stable")] = np.concatenate(parts)
-        return residuals
+    def _octaves(self, model: SizeModel, spread: Ints | None, total: Ints) -> NDArray[np.uint8]:
+        """Compute the octaves of a pass, ``(cells,)``, a part at a time."""
+        octaves = np.empty(total.shape[1], np.uint8)
+        for part in _parts(len(octaves)):
+            nearby = self.earlier.mean_of(total[:, part])
+            octaves[part] = model.octaves(None if spread is None else spread[:, part], nearby)[0]
+        return octaves
+
+    def _values(
+        self, prediction: Ints, octaves: NDArray[np.uint8], next_residuals: Callable[[int, int], Ints]
+    ) -> tuple[Ints, NDArray[np.uint8]]:
+        """Read the residuals of a pass, which lie sorted by octave, and return codes and relative sizes of its cells.
+
+        Args:
+            prediction: ``(cells,)``, or ``(1,)`` for all cells alike.
+            octaves: ``(cells,)``.
+            next_residuals: As for :meth:`read`.
+        """
+        cells, parts = len(octaves), _parts(len(octaves))
+        counts = [np.bincount(octaves[part], minlength=OCTAVES).tolist() for part in parts]
+        ordered, places, start, total = np.empty(cells, np.int32), {}, 0, 0
+        for octave, all_counts in enumerate(zip(*counts, strict=True)):
+            if count := sum(all_counts):
+                places[octave] = start
+                ordered[start : start + count] = next_residuals(octave, count)
+                start += count
+        for part in parts:
+            total += int(np.abs(ordered[part]).sum(dtype=np.int64))
+        values, sizes = np.empty((1, cells), self.codes.working), np.empty((1, cells), np.uint8)
+        for part, own in zip(parts, counts, strict=True):
+            pieces = []
+            for octave, place in places.items():
+                places[octave] += own[octave]
+                pieces.append(ordered[place : places[octave]])
+            residuals = np.empty(sum(own), np.int32)
+            residuals[octaves[part].argsort(kind="stable")] = np.concatenate(pieces)
+            found = residuals + (prediction[part] if len(prediction) > 1 else prediction)
+            if found.min() < self.codes.low or found.max() > self.codes.high:
+                raise ValueError(f"damaged: a code is outside [{self.codes.low}, {self.codes.high}]")
+            values[0, part] = found
+            sizes[:, part] = relative_sizes(np.abs(residuals)[None], np.array([[total]]), cells)
+        return values, sizes
+
+
+def _parts(cells: int) -> list[slice]:
+    return [slice(start, start + PART) for start in range(0, cells, PART)]

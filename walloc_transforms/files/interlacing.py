@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BASE", "CROSS", "DIAGONAL", "cells", "gather", "neighbors", "passes", "scatter"]
+__all__ = ["BASE", "CROSS", "DIAGONAL", "cells", "gather", "has_cells", "neighbors", "passes", "scatter"]
 
 BASE, DIAGONAL, CROSS = range(3)
 
@@ -35,6 +35,11 @@ def cells(x: NDArray, kind: int, step: int) -> list[NDArray]:
     if kind == DIAGONAL:
         return [x[:, step :: 2 * step, step :: 2 * step]]
     return [x[:, :: 2 * step, step :: 2 * step], x[:, step :: 2 * step, :: 2 * step]]
+
+
+def has_cells(shape: tuple[int, int], kind: int, step: int) -> bool:
+    """Tell whether channels of ``(h, w)`` have cells in a pass."""
+    return kind == BASE or (min(shape) if kind == DIAGONAL else max(shape)) > step
 
 
 def gather(x: NDArray, kind: int, step: int) -> NDArray:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from .prediction import SAMPLES, Ints
 
-__all__ = ["OCTAVES", "EarlierChannels", "SizeModel", "fit_size_model", "mean_size", "relative_sizes"]
+__all__ = ["OCTAVES", "PART", "EarlierChannels", "SizeModel", "fit_size_model", "mean_size", "relative_sizes"]
 
 OCTAVES = 27  # expected sizes stay below 2**29
+PART = 2**18  # cells whose temporary arrays the reader keeps at a time
 _LEAST = 4  # the least expected size, in 1/256
 
 # What the bytes of constant and b mean: three bits of mantissa, the rest is the exponent. The largest is below 2**22.
@@ -37,17 +38,17 @@ def mean_size(octave: int) -> tuple[int, int]:
     return lowest[octave] if octave < len(lowest) else (11 << octave - 1, 256)
 
 
-def relative_sizes(sizes: Ints) -> NDArray[np.uint16]:
+def relative_sizes(sizes: Ints, total: NDArray[np.int64], cells: int) -> NDArray[np.uint16]:
     """Divide the absolute residuals of a pass by their mean, which becomes 32 or a little less.
 
     Args:
-        sizes: ``(n, cells)``.
+        sizes: Residuals of all cells of the pass, or of some, ``(n, some)``.
+        total: The sum of all, ``(n, 1)``.
+        cells: The number of all.
 
     Returns:
-        ``(n, cells)``, at most 255. No step exceeds 16 bits.
+        ``(n, some)``, at most 255. No step exceeds 16 bits.
     """
-    cells = sizes.shape[1]
-    total = sizes.sum(1, keepdims=True, dtype=np.int64)
     limit = np.maximum(8 * total // cells, 1)
     shift = ((limit >> np.arange(10, 20)) > 0).sum(1, keepdims=True)  # leaves 10 bits, so that the factor has 6
     limit = np.minimum(limit, 65535)
@@ -69,15 +70,25 @@ class EarlierChannels:
     def __init__(self, shape: tuple[int, int]) -> None:
         self.total, self.count = np.zeros(shape, np.int32), 0
 
-    def mean(self) -> Ints:
-        """Return the average ``(h, w)``; about 32 to 64 is usual, since the divisor is the next lower power of two."""
-        return self.total >> (4 + max(self.count.bit_length() - 1, 0))
+    def mean_of(self, total: Ints) -> Ints:
+        """Divide cells of ``total`` by the number of channels, or the next lower power of two; 32 to 64 is usual."""
+        return total >> (4 + max(self.count.bit_length() - 1, 0))
+
+    def add(self, relative: NDArray[np.uint8]) -> None:
+        """Add a channel ``(h, w)``, some rows at a time."""
+        h, w = relative.shape
+        rows = max(1, PART // w)
+        for start in range(0, h, rows):
+            stop, top = min(start + rows, h), max(start - 1, 0)
+            smoothed = _smooth(relative[None, top : stop + 1].astype(np.uint16))[0]
+            self.total[start:stop] += smoothed[start - top : stop - top]
+        self.count += 1
 
     def means_before_each(self, relative: NDArray[np.uint16]) -> Ints:
-        """Add channels ``(n, h, w)``, and return what :meth:`mean` was before each."""
+        """Add channels ``(n, h, w)``, and return the average before each."""
         before = np.empty(relative.shape, np.int32)
         for d, smoothed in enumerate(_smooth(relative)):
-            before[d] = self.mean()
+            before[d] = self.mean_of(self.total)
             self.total += smoothed
             self.count += 1
         return before
