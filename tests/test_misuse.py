@@ -33,6 +33,7 @@ WRONG_IMAGES = {
     "0..255": (lambda x: x * 255, "0..255 as floats"),
     "ImageNet": (lambda x: (x - MEAN) / STD, "normalized pixels"),
     "-1..1": (lambda x: x * 2 - 1, "normalized pixels"),
+    "-0.5..0.5": (lambda x: x - 0.5, "normalized pixels"),
 }
 
 

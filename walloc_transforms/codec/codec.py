@@ -43,7 +43,7 @@ from .folder import check_state, read_codec, write_codec
 from .folding import LOCK, FoldedPath, stamp_of
 from .networks import build_decoder, build_network
 from .origin import check_latents
-from .ranges import OutOfRange, all_finite, can_look_at, check_of, check_values, range_error
+from .ranges import OutOfRange, all_finite, can_look_at, check_of, check_pixels, check_values, range_error
 from .refiner import Refiner, build_refiner, refiner_state
 from .state import PrefixOfRefiner, fingerprint, prefix_config, prefix_state
 
@@ -194,6 +194,8 @@ class Codec(nn.Module):
         path = None if self._trains(self._encoder_parts()) else self._analysis_path.current()
         if path is not None:
             check = check_of(path, self.config) if looks else None
+            if looks and self.config.modality == "image":
+                check_pixels(x)
 
             def finish(z: Tensor, first_channel: int = 0) -> Tensor:
                 if check is not None:

@@ -3,7 +3,8 @@
 The projection of a signal in range is bounded, channel by channel, by the absolute sum of the channel's folded filter.
 Floats in 0..255, normalized pixels and PCM as floats go far beyond. To look at the projection costs less than to look
 at the signal, which has 4 to 20 times as many values, and the first twelve channels tell: NaN reaches all channels, a
-wrong scale or offset the coarse ones. Where there is no folded filter, the signal is looked at.
+wrong scale or offset the coarse ones. Where there is no folded filter, the signal is looked at. Images in [-0.5, 0.5]
+have projections that images in range may have, so one pixel of 256 is looked at as well.
 
 Resampling overshoots, and peaks are clipped later, so a margin is left. Waveforms may reach twice full scale. Images
 may leave [0, 1] by an eighth in all the pixels around a cell together, by a quarter in a single one.
@@ -20,7 +21,16 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from ..signals import Modality
 from .config import CodecConfig
 
-__all__ = ["OutOfRange", "RangeCheck", "all_finite", "can_look_at", "check_of", "check_values", "range_error"]
+__all__ = [
+    "OutOfRange",
+    "RangeCheck",
+    "all_finite",
+    "can_look_at",
+    "check_of",
+    "check_pixels",
+    "check_values",
+    "range_error",
+]
 
 _MARGIN = {"image": 1.25, "audio": 2.0}  # of projections: times half the range, around its middle
 _PIXEL_MARGIN = 1.5  # of single pixels
@@ -73,6 +83,17 @@ def check_of(folded: Any, config: CodecConfig) -> RangeCheck:
     if check is None:
         check = _CHECKS[folded] = RangeCheck(folded, config)
     return check
+
+
+def check_pixels(x: Tensor) -> None:
+    """Look at one pixel of 256 of float images ``(..., H, W)``: images in [-0.5, 0.5] have many far below 0.
+
+    Raises:
+        OutOfRange: More pixels than noise explains are below 0 by more than a quarter.
+    """
+    some, lowest = x.detach()[..., ::16, ::16], 0.5 - 0.5 * _PIXEL_MARGIN
+    if some.numel() and float(some.amin()) < lowest and int((some < lowest).sum()) > 4 + some.numel() // 20:
+        raise OutOfRange
 
 
 def can_look_at(x: Tensor) -> bool:
