@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -201,3 +202,50 @@ def test_pickled_after_it_lifted_for_a_process_that_cannot(build: Callable, chan
     environment = {**os.environ, "NUMBA_DISABLE_JIT": "1", "OMP_NUM_THREADS": str(torch.get_num_threads())}
     subprocess.run([sys.executable, "-c", ELSEWHERE], input=pickled, env=environment, check=True, timeout=120)
     assert torch.equal(automatic(x), result)
+
+
+COMPILE = """
+from walloc_transforms.wavelets.kernels import Grid, layout
+layout(Grid(1, 1, 1, 1))
+"""
+
+CONVOLVE = """
+import sys, warnings, torch
+if sys.argv[1] == "full":
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+import walloc_transforms as wt
+x = torch.rand(2, 3, 64, 64)
+codec = wt.load_codec("rgb_16x")
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    first, second = codec.encode(x), codec.encode(x)
+    signal = codec.decode(first)
+assert [warning.category for warning in caught] == [RuntimeWarning], caught
+assert "NUMBA_CACHE_DIR" in str(caught[0].message), caught[0].message
+codec.backend = "convolutions"
+assert torch.equal(first, codec.encode(x)) and torch.equal(second, first)
+assert torch.equal(signal, codec.decode(first))
+try:
+    codec.backend = "lifting"
+except ImportError as error:
+    assert "numba failed" in str(error), error
+else:
+    raise AssertionError("lifted")
+"""
+
+
+@needs_numba
+@pytest.mark.slow
+@pytest.mark.parametrize("cache", ["full", "damaged"])
+def test_cache_of_machine_code_that_cannot_be_used(tmp_path: Path, cache: str) -> None:
+    """One warning, and convolutions."""
+    pytest.importorskip("resource")
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    if cache == "damaged":
+        subprocess.run([sys.executable, "-c", COMPILE], env=environment, check=True)
+        indexes = list(tmp_path.rglob("*.nbi"))
+        assert indexes
+        for index in indexes:
+            index.write_bytes(index.read_bytes()[:100])
+    subprocess.run([sys.executable, "-c", CONVOLVE, cache], env=environment, check=True)

@@ -7,6 +7,7 @@ compiled by numba: it is faster on a CPU and reads and writes memory behind torc
 import contextlib
 import functools
 import importlib
+import warnings
 from typing import Any, Literal
 
 import torch
@@ -23,6 +24,7 @@ __all__ = [
     "missing",
     "obstacle",
     "refuse_vmap",
+    "stop_lifting",
     "stop_threads",
 ]
 
@@ -30,6 +32,7 @@ Backend = Literal["auto", "convolutions", "lifting"]
 """How to compute: by torch's convolutions, by lifting with numba, or by lifting where that is possible."""
 
 _WAVELET = "bior4.4"
+_FAILURES: list[str] = []  # of the compiled loops in this process
 
 
 def check_backend(backend: str, wavelet: str) -> None:
@@ -50,6 +53,8 @@ def missing(wavelet: str) -> str:
     """Name what lifting by this wavelet lacks in this process; empty if nothing."""
     if wavelet != _WAVELET:
         return f"the wavelet is {wavelet!r}, and only {_WAVELET!r} is lifted"
+    if _FAILURES:
+        return _FAILURES[0]
     if lifting() is not None:
         return ""
     return (
@@ -90,6 +95,22 @@ def lifting() -> Any:
     except ImportError:
         return None
     return importlib.import_module(".lifting", __package__)
+
+
+def stop_lifting(error: Exception) -> None:
+    """Convolve from now on in this process, and say so once.
+
+    Args:
+        error: What numba raised.
+    """
+    if not _FAILURES:
+        _FAILURES.append(f"numba failed: {error}")
+        warnings.warn(
+            f"numba failed: {error}. This process convolves instead of lifting, which takes longer. If its cache is "
+            "full or damaged, make room, delete its *.nbi and *.nbc files, or let NUMBA_CACHE_DIR name another folder.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def refuse_vmap(x: Tensor) -> None:

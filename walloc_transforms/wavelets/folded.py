@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from .backends import Backend, check_backend, lifting, missing, obstacle
+from .backends import Backend, check_backend, lifting, missing, obstacle, stop_lifting
 from .filters import analysis_bank, band_positions, synthesis_bank
 from .images import ImageAnalysis, ImageSynthesis
 from .packets import check_size, pad_to_multiple
@@ -99,7 +99,10 @@ class FoldedAnalysis(nn.Module):
         bias = torch.add(self.bias, self.bias_per_shift, alpha=shift)
         if _lifts(self, x, bias):
             lifted = self._lifted = self._lifted or lifting().LiftedAnalysis(self._weight, self.levels, self.dims)
-            return lifted(x if x.dtype == torch.uint8 else x.to(torch.float32), scale, bias, finish)
+            try:
+                return lifted(x if x.dtype == torch.uint8 else x.to(torch.float32), scale, bias, finish)
+            except lifting().KernelError as error:
+                _convolve_instead(self, error)
         x = pad_to_multiple(x, self.stride, self.dims)
         kernel = self.convolutions.first * scale
 
@@ -207,7 +210,10 @@ class FoldedSynthesis(nn.Module):
         if _lifts(self, z, self.offset):
             make = lifting().LiftedSynthesis
             lifted = self._lifted = self._lifted or make(self._weight, self._bias, self.levels, self.dims)
-            return lifted(z.to(torch.float32), scale, shift, prepare, limits)
+            try:
+                return lifted(z.to(torch.float32), scale, shift, prepare, limits)
+            except lifting().KernelError as error:
+                _convolve_instead(self, error)
         kernel, offset = self.convolutions.first * scale, self.offset * scale + shift
 
         def work(part: Tensor, start: int, stop: int) -> Tensor:
@@ -243,6 +249,12 @@ def _lifts(module: FoldedAnalysis | FoldedSynthesis, x: Tensor, constant: Tensor
     if reason and module.backend == "lifting":
         raise ValueError(f"backend='lifting' cannot take this call: {reason}. backend='auto' convolves here")
     return not reason
+
+
+def _convolve_instead(module: FoldedAnalysis | FoldedSynthesis, error: Exception) -> None:
+    stop_lifting(error)
+    if module.backend == "lifting":
+        raise ImportError(f"backend='lifting' cannot be used: {missing(module.wavelet)}") from error
 
 
 def _chunk(module: FoldedAnalysis | FoldedSynthesis, x: Tensor) -> int:

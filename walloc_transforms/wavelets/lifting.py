@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from .filters import band_positions
-from .kernels import GAINS, SUMS, TERMS, Grid, Places, Planes, analyze, load, store, synthesize
+from .guarded import KernelError, analyze, load, store, synthesize
+from .kernels import GAINS, SUMS, TERMS, Grid, Places, Planes
 from .polyphase import Finish, Prepare
 from .tiles import LEAST, TILE, Scratch, Tile, cut, places, run, stop_threads
 
-__all__ = ["LiftedAnalysis", "LiftedSynthesis", "stop_threads"]
+__all__ = ["KernelError", "LiftedAnalysis", "LiftedSynthesis", "stop_threads"]
 
 _SERIAL = 1 << 15  # values: torch shares larger operations among its own threads, which would compete with ours
 _NO_LIMITS = (-math.inf, math.inf)

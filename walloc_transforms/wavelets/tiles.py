@@ -11,7 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from .kernels import ALIGN, LANES, Grid, layout
+from .guarded import layout
+from .kernels import ALIGN, LANES, Grid
 
 __all__ = ["HALO", "LEAST", "TILE", "Scratch", "Tile", "cut", "places", "run", "stop_threads"]
 
