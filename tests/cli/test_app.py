@@ -19,6 +19,7 @@ from tests.helpers import give_refiner, make_codec
 from tests.reference import save_checkpoint
 from walloc_transforms.cli.app import main
 from walloc_transforms.cli.outputs import JOURNAL
+from walloc_transforms.files import write_latents
 
 
 def photograph(height: int = 64, width: int = 80, seed: int = 0) -> Image.Image:
@@ -202,6 +203,27 @@ def test_debug_shows_where_errors_come_from(
     assert "in bug" in capsys.readouterr().err  # a bug is never reduced to one line
 
 
+def test_forged_name_moves_no_cursor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "rgb_16x\nfingerprint: 0000\x1b[31m"
+    write_latents(
+        tmp_path / "a.wlc", torch.zeros(12, 8, 8), codec=name, fingerprint=64 * "a", size=(64, 64), coder="zlib"
+    )
+    assert main(["info", str(tmp_path / "a.wlc")]) == 0
+    assert main(["decode", str(tmp_path / "a.wlc"), "-o", str(tmp_path / "a.png")]) == 1
+    said = capsys.readouterr()
+    assert r"rgb_16x\nfingerprint: 0000\x1b[31m" in said.out
+    assert all(line.isprintable() for line in (said.out + said.err).splitlines())
+    assert "--codec" in said.err
+
+
+@pytest.mark.filterwarnings("default")
+def test_warning_is_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_codec().save_pretrained("rgb_4x")
+    assert main(["info", "rgb_4x"]) == 0
+    assert capsys.readouterr().err.startswith("walloc: 'rgb_4x' is the embedded codec; the folder of this name is")
+
+
 def test_unknown_coder(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["encode", str(photos / "a.png"), "-o", str(tmp_path / "a.wlc"), "--coder", "zip"]) == 1
     assert "'zip'" in capsys.readouterr().err
@@ -269,6 +291,7 @@ def test_bad_sounds(sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     soundfile.write(folder / "mono.wav", wave[:, 0], 44100)
     soundfile.write(folder / "nan.wav", wave * np.nan, 44100, subtype="FLOAT")
     soundfile.write(folder / "rate.wav", wave, 48000)
+    soundfile.write(folder / "huge.wav", wave / np.abs(wave).max() * 3e38, 44100, subtype="FLOAT")
     (folder / "broken.ogg").write_bytes(b"no sound")
     assert main(["encode", str(folder), "-o", str(tmp_path / "out"), "--codec", "stereo_20x"]) == 1
     assert files(tmp_path / "out") == ["good.wlc", "loud.wlc"]
@@ -279,9 +302,10 @@ def test_bad_sounds(sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         "one.wav: too small: got 1 samples, expected at least 256",
         "mono.wav: codec 'stereo_20x' expects signals of shape (..., 2, T), got (1, 1000): repeat the one channel",
         "nan.wav: the signal holds NaN",
+        "huge.wav: codec 'stereo_20x' expects float waveforms in [-1, 1], got values from ",
         "rate.wav: codec 'stereo_20x' is for 44100 Hz, got a waveform of 48000 Hz",
         "broken.ogg: ",
-        "6 files could not be done",
+        "7 files could not be done",
     ):
         assert message in errors
     fit = ["fit", str(folder), "-o", str(tmp_path / "codec"), "--audio", "--levels", "4", "--channels", "6"]
@@ -291,7 +315,8 @@ def test_bad_sounds(sounds: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
         "empty.wav: too small: got 0 samples, expected at least 16",
         "one.wav: too small: got 1 samples",
         "mono.wav: it has 1 channels, but the first file 2",
-        "nan.wav: it holds NaN",
+        "nan.wav: the signal holds NaN",
+        "huge.wav: fitting expects float waveforms in [-1, 1], got values from ",
         "rate.wav: it has 48000 Hz, but the first file 44100",
         "broken.ogg: ",
     ):

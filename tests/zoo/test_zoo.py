@@ -120,6 +120,16 @@ def test_folder(tmp_path: Path, kind: type) -> None:
     assert torch.equal(wt.load_codec(kind(tmp_path / "mine")).encode(image), codec.encode(image))
 
 
+def test_folder_called_like_an_embedded_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rgb_4x").mkdir()
+    assert wt.load_codec("rgb_4x").config.channels == 48  # a folder of latents, perhaps
+    make_codec().save_pretrained("rgb_4x")
+    with pytest.warns(UserWarning, match=r"'rgb_4x' is the embedded codec; the folder of this name is './rgb_4x'"):
+        assert wt.load_codec("rgb_4x").config.name == "rgb_4x"
+    assert wt.load_codec("./rgb_4x").config.name == "random"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [

@@ -5,6 +5,7 @@ Files that exist are not overwritten without ``--force``, and none is ever half 
 """
 
 import sys
+import warnings
 from collections.abc import Sequence
 
 import tyro
@@ -42,15 +43,17 @@ def main(args: Sequence[str] | None = None) -> int:
         args.remove("--debug")
     token = DEBUG.set(debug)
     try:
-        return int(
-            app.cli(
-                prog="walloc",
-                description="Wavelet latents of images and sound. With --debug, errors show where they come from.",
-                args=args,
-                config=(tyro.conf.FlagCreatePairsOff,),
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: say(str(message))
+            return int(
+                app.cli(
+                    prog="walloc",
+                    description="Wavelet latents of images and sound. With --debug, errors show where they come from.",
+                    args=args,
+                    config=(tyro.conf.FlagCreatePairsOff,),
+                )
+                or 0
             )
-            or 0
-        )
     except KeyboardInterrupt:
         say("interrupted")
         return 130

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import os
 import re
+import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -145,6 +146,9 @@ def _split(name: str) -> tuple[str | None, str | None]:
 def _find(codec: str | os.PathLike[str]) -> Codec:
     name = os.fspath(codec)
     if name in _embedded_names():
+        if os.path.isfile(os.path.join(name, CONFIG_FILE)):
+            own = os.path.join(".", name)
+            warnings.warn(f"{name!r} is the embedded codec; the folder of this name is {own!r}", stacklevel=3)
         return Codec.from_pretrained(_EMBEDDED / name)
     if name.endswith(".pth"):
         from .published import read_published  # few need it
