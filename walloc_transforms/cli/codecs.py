@@ -67,7 +67,7 @@ def fit(
     rates: list[int | None] = []
 
     def signals() -> Iterator[Tensor]:
-        for signal, rate in check_signals(read_signals(files, modality, report), 2**levels, report):
+        for signal, rate in check_signals(read_signals(files, modality, report), modality, 2**levels, report):
             rates.append(rate)
             yield signal
 

@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from ..codec import check_values
 from ..files import READ_ERRORS, find_files, read_signal
 from ..safe import escaped
 from ..signals import Modality
@@ -138,7 +138,7 @@ def read_signals(
 
 
 def check_signals(
-    signals: Iterator[tuple[Path, Tensor, int | None]], stride: int, report: Report
+    signals: Iterator[tuple[Path, Tensor, int | None]], modality: Modality, stride: int, report: Report
 ) -> Iterator[tuple[Tensor, int | None]]:
     """Leave out signals that a codec cannot be fitted to together with the first one.
 
@@ -149,8 +149,7 @@ def check_signals(
     for file, signal, rate in signals:
         with report.noted(file):
             check_size(signal.shape[1:], stride)
-            if not torch.isfinite(signal).all():
-                raise ValueError("it holds NaN or infinite values")
+            check_values(signal, modality, "fitting")
             for what, given in (("channels", len(signal)), ("Hz", rate)):
                 if first.setdefault(what, given) != given:
                     raise ValueError(f"it has {given} {what}, but the first file {first[what]}")

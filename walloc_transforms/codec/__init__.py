@@ -8,6 +8,7 @@ from .flipping import check_flips, flip
 from .folder import CONFIG_FILE, WEIGHTS_FILE, TensorFile, read_codec, read_config
 from .networks import network_shapes, post_shapes
 from .origin import as_plain, check_latents, statistics_fingerprint
+from .ranges import check_values
 from .refiner import Refiner
 from .streaming import StreamDecoder, StreamEncoder
 
@@ -26,6 +27,7 @@ __all__ = [
     "check_flips",
     "check_latents",
     "check_sample_rate",
+    "check_values",
     "compand",
     "expand",
     "fit_codec",
