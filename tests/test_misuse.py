@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 from torchvision import tv_tensors
 
 import walloc_transforms as wt
@@ -254,4 +255,6 @@ def test_what_a_plain_tensor_does_not_tell() -> None:
     assert wt.functional.encode_image(x.flip(0), "rgb_16x").isfinite().all()  # BGR
     assert wt.functional.decode_image(latents, "rgb_16x_joint").isfinite().all()
     assert wt.functional.decode_image(latents / 50, "rgb_16x").isfinite().all()  # as if normalized
+    assert wt.WallocDecode("rgb_16x_joint")(default_collate([latents])).isfinite().all()
+    assert wt.functional.encode_image(x / 255, "rgb_16x").isfinite().all()  # once more than uint8 needs it
     assert wt.functional.encode_waveform(tone(), "stereo_20x").isfinite().all()  # of any rate, if none is named

@@ -41,7 +41,7 @@ class WallocStem(nn.Module):
         stride: Pixels per output cell along each side: a multiple or a divisor of the codec's stride.
         input: ``"pixels"`` ``(N, C, H, W)``: float in [0, 1], uint8 or uint16, encoded inside and without gradient.
             ``"latents"`` ``(N, D, h, w)``: float or int8 as the codec encodes them, not normalized. ``wt.Latents`` of
-            another codec are refused; a plain tensor is believed.
+            another codec are refused; a plain tensor, such as a batch from ``default_collate``, is believed.
         output_fmt: ``"NCHW"``, ``"NHWC"`` or ``"NLC"`` (tokens, row by row).
         bias: Whether the projection has one.
         trainable_codec: Whether the codec's projection is trained as well, through the latents of ``"pixels"``.
