@@ -160,6 +160,32 @@ def test_missing_file(folder: Path, missing: str) -> None:
         Codec.from_pretrained(folder)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_no_file_is_not_waited_for(folder: Path, name: str) -> None:
+    (folder / name).rename(folder / "kept")
+    os.mkfifo(folder / name)
+    with pytest.raises(FileNotFoundError, match=f"it has no {name}"):
+        Codec.from_pretrained(folder)
+    (folder / name).unlink()
+    (folder / name).symlink_to(folder / "kept")  # as in the cache of the hub
+    assert Codec.from_pretrained(folder).config.name == "random"
+
+
+def test_a_reader_between_two_files_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(*_: object) -> None:
+        with pytest.raises(ValueError, match=r"weights\.safetensors is damaged or belongs to another config"):
+            Codec.from_pretrained(folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sealed, "write_config", read)
+    with pytest.raises(KeyboardInterrupt):
+        make_codec(5).save_pretrained(folder)
+    monkeypatch.undo()
+    make_codec(5).save_pretrained(folder)
+    assert torch.equal(Codec.from_pretrained(folder).weight, make_codec(5).weight)
+
+
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere is no codec folder"):
         Codec.from_pretrained(tmp_path / "nowhere")
