@@ -102,7 +102,8 @@ def main() -> None:
     seeds = {name: PARSERS[name].seeds() for name in asked.parsers}
     for name in asked.parsers:  # what is valid must be read; and what compiles at first does so before it is timed
         for parts in seeds[name]:
-            assert _case(name, parts, 0, asked.output) == "read", f"a seed of {name} is refused"
+            with tempfile.TemporaryDirectory() as folder:
+                assert attack(PARSERS[name], parts, Path(folder), random.Random(0)) == "read", f"{name}: refused a seed"
     counts = {name: Counter() for name in asked.parsers}
     end, numbers = time.time() + 3600 * asked.hours, itertools.count(asked.seed * 10**9)
     while time.time() < end:

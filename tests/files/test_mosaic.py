@@ -149,3 +149,11 @@ def test_other_images_are_no_mosaics(tmp_path: Path) -> None:
 def test_wrong_number_of_channels() -> None:
     with pytest.raises(ValueError, match="channels was given as 12, the image says that it is 10"):
         pil_to_latents(latents_to_pil(codes(10, 5, 7)), 12)
+
+
+def test_damaged_exif() -> None:
+    [image] = latents_to_pil(torch.zeros(12, 4, 6), "RGB")
+    content = io.BytesIO()
+    image.save(content, "PNG", exif=b"Exif\0\0MM\0\0\0\0")
+    with Image.open(content) as damaged, pytest.raises(ValueError, match="Exif data of the image cannot be read"):
+        pil_to_latents([damaged], channels=12)

@@ -21,7 +21,7 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from ..safe import write_atomically
+from ..safe import shown, write_atomically
 
 __all__ = ["latents_to_pil", "pil_to_latents", "save_mosaic"]
 
@@ -159,7 +159,11 @@ def pil_to_latents(images: Sequence[Image.Image], channels: int | None = None, *
 
 def _read_note(image: Image.Image) -> tuple[int, int] | None:
     """Read channels and bits from what :func:`latents_to_pil` noted."""
-    match = _NOTE_PATTERN.fullmatch(str(image.getexif().get(ExifTags.Base.ImageDescription, "")))
+    try:
+        note = image.getexif().get(ExifTags.Base.ImageDescription, "")
+    except Exception as error:  # Pillow raises many kinds for damaged Exif data, SyntaxError among them
+        raise ValueError(f"the Exif data of the image cannot be read: {shown(str(error))}") from error
+    match = _NOTE_PATTERN.fullmatch(str(note))
     if match is None:
         return None
     if match[3] != image.mode:
