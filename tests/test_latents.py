@@ -238,9 +238,10 @@ def test_gradients_pass() -> None:
 ALWAYS = """RandomAutocontrast RandomEqualize RandomErasing RandomGrayscale RandomHorizontalFlip RandomInvert
     RandomPerspective RandomPhotometricDistort RandomVerticalFlip RandomZoomOut"""
 OURS = "CenterCrop RandomHorizontalFlip RandomVerticalFlip"
-REFUSE = """AugMix AutoAugment ElasticTransform RandAugment RandomAffine RandomChannelPermutation RandomCrop
-    RandomErasing RandomGrayscale RandomIoUCrop RandomPerspective RandomPhotometricDistort RandomResizedCrop
-    RandomShortestSize RandomZoomOut SanitizeBoundingBoxes SanitizeKeyPoints ScaleJitter TrivialAugmentWide"""
+REFUSE = """AugMix AutoAugment ElasticTransform FiveCrop Pad RandAugment RandomAffine RandomChannelPermutation
+    RandomCrop RandomErasing RandomGrayscale RandomIoUCrop RandomPerspective RandomPhotometricDistort RandomResize
+    RandomResizedCrop RandomRotation RandomShortestSize RandomZoomOut Resize SanitizeBoundingBoxes SanitizeKeyPoints
+    ScaleJitter TenCrop TrivialAugmentWide"""
 # Transforms of several transforms or of batches, policies, and what is no transform. ToPureTensor is the way out.
 OTHERS = """AutoAugmentPolicy Compose CutMix InterpolationMode MixUp RandomApply RandomChoice RandomOrder ToPureTensor
     Transform"""
@@ -297,8 +298,33 @@ def test_every_transform_leaves_latents_alone_or_refuses_them(name: str) -> None
 
 
 def test_functions_of_torchvision_refuse_latents(latents: wt.Latents) -> None:
-    with pytest.raises(TypeError, match="supports inputs of type"):
+    with pytest.raises(TypeError, match="resize changes the geometry, which latents cannot follow"):
         F.resize(latents, [4, 4])
+    with pytest.raises(TypeError, match="supports inputs of type"):
+        F.gaussian_blur(latents, [3, 3])
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        v2.Resize(64),
+        v2.RandomResizedCrop(64),
+        v2.Pad(8),
+        v2.RandomRotation([9, 10]),
+        v2.RandomAffine([9, 10]),
+        v2.RandomPerspective(p=1),
+        v2.ElasticTransform(),
+        v2.RandomZoomOut(p=1),
+        v2.ScaleJitter((64, 64)),
+        v2.RandomShortestSize(64),
+    ],
+)
+@pytest.mark.parametrize("targets", ["keep", "rescale"])
+def test_targets_do_not_move_alone(transform: Any, targets: Any) -> None:
+    mask = tv_tensors.Mask(torch.zeros(1, 256, 256))
+    sample = wt.WallocEncode("rgb_16x", targets=targets)((photograph(256, 256), mask))
+    with pytest.raises(TypeError, match="changes the geometry"):
+        transform(sample)
 
 
 def test_mixing_batches(latents: wt.Latents) -> None:

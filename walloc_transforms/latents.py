@@ -1,11 +1,12 @@
 """``Latents``: what ``WallocEncode`` gives, a tv_tensor that knows its codec, and what transforms do to it.
 
 No transform of torchvision takes it for an image: one without a kernel below leaves it as it is, or refuses it. The
-kernels: flips, by the codec's own weights, and crops, in cells of the grid.
+kernels: flips, by the codec's own weights, and crops, in cells of the grid. Other changes of geometry are refused: they
+would move boxes and masks of the same sample and leave the latents where they are.
 """
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,7 +30,8 @@ class Latents(tv_tensors.TVTensor):
     ``detach``, ``requires_grad_`` and ``pin_memory``. ``default_collate`` makes a batch a plain tensor, so that models,
     ``v2.MixUp`` and ``v2.CutMix`` read it as any other.
 
-    Transforms of ``torchvision.transforms.v2`` after encoding leave latents alone, except those that flip and crop:
+    Transforms of ``torchvision.transforms.v2`` after encoding leave latents alone if they change values. Of those that
+    change the geometry, all are errors but these:
 
     * ``RandomHorizontalFlip`` and ``RandomVerticalFlip`` give the latents of the flipped image, nearly: see
       ``docs/latents.md``. The side that is flipped must be a multiple of the codec's stride.
@@ -64,7 +66,7 @@ class Latents(tv_tensors.TVTensor):
         >>> latents = wt.WallocEncode("rgb_16x")(torch.rand(3, 64, 90))
         >>> latents.codec, latents.signal_size, latents.normalized
         ('rgb_16x', (64, 90), False)
-        >>> v2.Resize(4)(latents) is latents
+        >>> v2.GaussianBlur(3)(latents) is latents
         True
         >>> type(latents[:4]).__name__
         'Tensor'
@@ -262,6 +264,27 @@ def _center_crop(latents: Latents, output_size: Sequence[int] | int) -> Latents:
     height, width = sides * 2 if len(sides) == 1 else sides
     rows, columns = _grid(latents)
     return _crop(latents, round((rows - height) / 2), round((columns - width) / 2), height, width)
+
+
+def _refuse(name: str) -> Callable[..., Tensor]:
+    def kernel(latents: Latents, *args: Any, **kwargs: Any) -> Tensor:
+        raise TypeError(f"{name} changes the geometry, which latents cannot follow: put the transform before encoding")
+
+    return kernel
+
+
+for _function in (
+    F.affine,
+    F.elastic,
+    F.five_crop,
+    F.pad,
+    F.perspective,
+    F.resize,
+    F.resized_crop,
+    F.rotate,
+    F.ten_crop,
+):
+    F.register_kernel(_function, Latents)(_refuse(_function.__name__))
 
 
 def _grid(latents: Latents) -> list[int]:
