@@ -240,6 +240,13 @@ def test_an_array_is_no_image() -> None:
         wt.functional.encode_image(ARRAY, "rgb_16x")  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.parametrize("codec", [None, 3, ["rgb_16x"], wt.Codec])
+def test_what_is_no_codec(codec: Any) -> None:
+    for use in (wt.load_codec, wt.WallocEncode, lambda c: wt.WallocStem(c, 8, stride=8)):
+        with pytest.raises(TypeError, match=r"expected a codec, or the name of one or of a folder, got \w+$"):
+            use(codec)
+
+
 def test_codecs_that_are_given_stay_where_and_as_they_are() -> None:
     codec = wt.load_codec("rgb_16x")
     state = {name: value.clone() for name, value in codec.state_dict().items()}

@@ -113,6 +113,7 @@ def load_codec(
 
     Raises:
         ValueError: No such codec (the nearest name is suggested), damaged files, or ``channels`` out of range.
+        TypeError: Neither a codec nor a name.
         FileNotFoundError: The folder is not complete, or there is no such checkpoint.
         ConnectionError: The repository could not be read.
         ImportError: The encoder is a network, and diffusers is not installed.
@@ -126,6 +127,8 @@ def load_codec(
     """
     if isinstance(codec, Codec):
         found, repo = codec, None
+    elif not isinstance(codec, (str, os.PathLike)):
+        raise TypeError(f"expected a codec, or the name of one or of a folder, got {type(codec).__name__}")
     else:
         repo, at = (None, None) if isinstance(codec, os.PathLike) else _split(codec)
         variant = variant or at
