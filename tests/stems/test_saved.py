@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import huggingface_hub
@@ -92,6 +93,7 @@ def test_repository(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return str(folder / file)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: SimpleNamespace(size=1000))
     x = torch.rand(1, 3, 64, 64)
     assert torch.equal(wt.load_model("owner/name", revision="v1")(x), wt.load_model(folder)(x))
     assert asked == [("owner/name", "config.json", "v1"), ("owner/name", "model.safetensors", "v1")]

@@ -3,6 +3,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import numpy as np
@@ -13,6 +14,14 @@ import walloc_transforms as wt
 from tests.helpers import give_refiner, make_codec
 from tests.reference import save_checkpoint
 from walloc_transforms.zoo import zoo
+
+
+@pytest.fixture(autouse=True)
+def metadata(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What the hub says about any file."""
+    told = SimpleNamespace(size=1000)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: told)
+    return told
 
 
 def test_embedded_codecs() -> None:
@@ -120,14 +129,27 @@ def test_folder(tmp_path: Path, kind: type) -> None:
     assert torch.equal(wt.load_codec(kind(tmp_path / "mine")).encode(image), codec.encode(image))
 
 
-def test_folder_called_like_an_embedded_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_named_like_an_embedded_codec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of the two is read does not depend on where one stands, and a notice says how to name the other."""
     monkeypatch.chdir(tmp_path)
-    Path("rgb_4x").mkdir()
-    assert wt.load_codec("rgb_4x").config.channels == 48  # a folder of latents, perhaps
+    (tmp_path / "rgb_16x").mkdir()  # of other things
+    assert wt.load_codec("rgb_16x").config.channels == 12
     make_codec().save_pretrained("rgb_4x")
-    with pytest.warns(UserWarning, match=r"'rgb_4x' is the embedded codec; the folder of this name is './rgb_4x'"):
-        assert wt.load_codec("rgb_4x").config.name == "rgb_4x"
-    assert wt.load_codec("./rgb_4x").config.name == "random"
+    for load in (wt.load_codec, wt.codec_info):
+        with pytest.warns(
+            UserWarning, match=r"'rgb_4x' is the embedded codec; the folder of this name is './rgb_4x'"
+        ) as warned:
+            named = load("rgb_4x")
+        assert warned[0].filename == __file__
+        assert getattr(named, "config", named).channels == 48
+        for other in ("./rgb_4x", Path("rgb_4x"), tmp_path / "rgb_4x"):
+            found = load(other)
+            assert getattr(found, "config", found).channels == 12
+
+
+def test_folder_named_like_a_checkpoint(tmp_path: Path) -> None:
+    make_codec().save_pretrained(tmp_path / "mine.pth")
+    assert wt.load_codec(str(tmp_path / "mine.pth")).config.channels == 12
 
 
 @pytest.mark.parametrize(
@@ -168,6 +190,20 @@ def test_hub_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert torch.equal(loaded.weight, codec.weight)
     assert loaded.config.name == "owner/name"  # which stored latents will name
     assert asked == [("owner/name", "config.json"), ("owner/name", "weights.safetensors")]
+
+
+def test_large_files_are_not_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metadata: SimpleNamespace
+) -> None:
+    wt.load_codec("rgb_16x").save_pretrained(tmp_path / "main")
+    hub = Hub(tmp_path, monkeypatch)
+    metadata.size = 2**20 + 1
+    with pytest.raises(ValueError, match=r"config\.json of 'owner/name' has 1,048,577 bytes: expected at most 1"):
+        wt.load_codec("owner/name")
+    metadata.size = 2**32 + 1
+    with pytest.raises(ValueError, match=r"big\.pth of 'owner/name' has 4,294,967,297 bytes"):
+        wt.load_codec("owner/name:big")
+    assert not hub.asked
 
 
 def test_failed_download_names_what_would_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,11 +1,24 @@
-"""Find an embedded codec by the fingerprint that it leaves on what it encodes."""
+"""The codecs that come with the package: their names, and which of them has encoded latents."""
 
 from functools import lru_cache
+from pathlib import Path
 
-from ..codec import Codec
-from .zoo import available_codecs, load_codec
+from ..codec import CONFIG_FILE, Codec
 
-__all__ = ["find_embedded"]
+__all__ = ["embedded_folder", "embedded_names", "find_embedded"]
+
+_WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+@lru_cache
+def embedded_names() -> tuple[str, ...]:
+    """Return the names of the codecs that come with the package."""
+    return tuple(sorted(file.parent.name for file in _WEIGHTS.glob(f"*/{CONFIG_FILE}")))
+
+
+def embedded_folder(name: str) -> Path:
+    """Return the folder of a codec that comes with the package."""
+    return _WEIGHTS / name
 
 
 def find_embedded(fingerprint: str, channels: int, likely: str = "") -> Codec | None:
@@ -22,16 +35,16 @@ def find_embedded(fingerprint: str, channels: int, likely: str = "") -> Codec | 
     Returns:
         The codec, a new one; None if no embedded codec has this encoder.
     """
-    for name in sorted(available_codecs(), key=lambda name: name != likely):
+    for name in sorted(embedded_names(), key=lambda name: name != likely):
         if _fingerprint(name, channels) == fingerprint:
-            return load_codec(name, channels=channels)
+            return Codec.from_pretrained(embedded_folder(name)).prefix(channels)
     return None
 
 
 @lru_cache(maxsize=1024)
 def _fingerprint(name: str, channels: int) -> str | None:
     """Compute the fingerprint of a prefix; None if the codec has no such prefix."""
-    codec = load_codec(name)
+    codec = Codec.from_pretrained(embedded_folder(name))
     if channels != codec.config.channels and not (1 <= channels < codec.config.channels and codec.config.is_linear):
         return None
     return codec.prefix(channels).fingerprint()

@@ -6,18 +6,19 @@ import os
 import re
 import warnings
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from torch import Tensor
 
 from ..codec import CONFIG_FILE, WEIGHTS_FILE, Codec, TensorFile, read_config
+from .embedded import embedded_folder, embedded_names
 
 __all__ = ["CodecInfo", "CodecLike", "available_codecs", "codec_info", "fetch", "load_codec"]
 
 CodecLike = Codec | str | os.PathLike[str]
 
-_EMBEDDED = Path(__file__).parents[1] / "weights"
+MAX_DOWNLOAD, MAX_SETTINGS = 2**32, 2**20
+"""Most bytes of a file that the hub may give: of any, and of JSON. A larger one is refused before it is downloaded."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,6 @@ class CodecInfo:
     source: str
 
 
-@lru_cache
-def _embedded_names() -> tuple[str, ...]:
-    """Return the names of the codecs that come with the package."""
-    return tuple(sorted(file.parent.name for file in _EMBEDDED.glob(f"*/{CONFIG_FILE}")))
-
-
 def available_codecs() -> list[str]:
     """List the names of the codecs that come with the package and need no download.
 
@@ -69,14 +64,15 @@ def available_codecs() -> list[str]:
         >>> "rgb_16x" in wt.available_codecs()
         True
     """
-    return list(_embedded_names())
+    return list(embedded_names())
 
 
 def codec_info(codec: str | os.PathLike[str]) -> CodecInfo:
     """Describe a codec by its ``config.json``, without reading its weights.
 
     Args:
-        codec: The name of an embedded codec, or a folder written by ``Codec.save_pretrained``.
+        codec: The name of an embedded codec, or a folder written by ``Codec.save_pretrained``, as in
+            :func:`load_codec`.
 
     Raises:
         ValueError: No such codec (the nearest name is suggested), or its config is damaged.
@@ -88,10 +84,10 @@ def codec_info(codec: str | os.PathLike[str]) -> CodecInfo:
         >>> info.channels, info.stride, info.dimensionality_reduction
         (12, 8, 16.0)
     """
-    name = os.fspath(codec)
-    if name not in _embedded_names() and not isinstance(codec, os.PathLike) and not os.path.isdir(name):
-        raise ValueError(f"unknown codec {name!r}: {_suggest(name)}; a folder would do too")
-    config = read_config(_EMBEDDED / name if name in _embedded_names() else name)
+    folder = _folder(codec, depth=3)
+    if folder is None:
+        raise ValueError(f"unknown codec {codec!r}: {_suggest(os.fspath(codec))}; a folder would do too")
+    config = read_config(folder)
     decoders = (config.decoder, "refiner") if config.refiner_width else (config.decoder,)
     fields = [field.name for field in dataclasses.fields(CodecInfo) if field.name != "decoders"]
     return CodecInfo(**{field: getattr(config, field) for field in fields}, decoders=decoders)
@@ -105,7 +101,9 @@ def load_codec(
     Args:
         codec: The name of an embedded codec; a folder written by ``Codec.save_pretrained``; a checkpoint of the
             reference implementation, ``"path/NAME.pth"``; a Hugging Face repository ``"owner/name"`` of such a folder's
-            files, or ``"owner/name:VARIANT"`` of checkpoints; or a codec, which is returned as it is.
+            files, or ``"owner/name:VARIANT"`` of checkpoints; or a codec, which is returned as it is. A name that both
+            an embedded codec and a folder have means the embedded codec, with a warning; ``"./rgb_4x"`` and
+            ``Path("rgb_4x")`` mean the folder.
         channels: Number of latent channels to keep, from the first on: ``fit_codec`` orders them, and a prefix is a
             codec too. Default: all.
         variant: Name of one of a repository's checkpoints, without ``.pth``.
@@ -141,33 +139,45 @@ def load_codec(
 def _split(name: str) -> tuple[str | None, str | None]:
     """Split ``owner/name:variant`` into repository and variant; (None, None) if the name is no repository's."""
     match = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?::([\w.-]+))?", name)
-    if match is None or name in _embedded_names() or name.endswith(".pth") or os.path.isdir(name):
+    if match is None or name in embedded_names() or name.endswith(".pth") or os.path.isdir(name):
         return None, None
     return match[1], match[2]
 
 
 def _find(codec: str | os.PathLike[str]) -> Codec:
-    name = os.fspath(codec)
-    if name in _embedded_names():
-        if os.path.isfile(os.path.join(name, CONFIG_FILE)):
-            own = os.path.join(".", name)
-            warnings.warn(f"{name!r} is the embedded codec; the folder of this name is {own!r}", stacklevel=3)
-        return Codec.from_pretrained(_EMBEDDED / name)
-    if name.endswith(".pth"):
+    name, folder = os.fspath(codec), _folder(codec, depth=4)
+    if name.endswith(".pth") and not os.path.isdir(name):
         from .published import read_published  # few need it
 
         return read_published(name)
-    if isinstance(codec, os.PathLike) or os.path.isdir(name):
-        return Codec.from_pretrained(name)
+    if folder is not None:
+        return Codec.from_pretrained(folder)
     raise ValueError(
         f"unknown codec {name!r}: {_suggest(name)}; a folder, a .pth file or a hub repository 'owner/name' would do too"
     )
 
 
+def _folder(codec: str | os.PathLike[str], depth: int) -> str | os.PathLike[str] | None:
+    """Find the folder of an embedded codec, or the folder that is meant; None if there is none of this name.
+
+    ``depth`` is how many calls lie between here and the user, whose line a warning shows.
+    """
+    if isinstance(codec, os.PathLike):
+        return codec
+    if codec not in embedded_names():
+        return codec if os.path.isdir(codec) else None
+    if os.path.isfile(os.path.join(codec, CONFIG_FILE)):
+        warnings.warn(
+            f"{codec!r} is the embedded codec; the folder of this name is {os.path.join('.', codec)!r}",
+            stacklevel=depth,
+        )
+    return embedded_folder(codec)
+
+
 def _suggest(name: str) -> str:
-    close = difflib.get_close_matches(name, _embedded_names(), n=1, cutoff=0.4)
+    close = difflib.get_close_matches(name, embedded_names(), n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Embedded codecs are {', '.join(_embedded_names())}"
+    return f"{hint}Embedded codecs are {', '.join(embedded_names())}"
 
 
 def _download(repo: str, variant: str | None, revision: str | None) -> Codec:
@@ -205,11 +215,19 @@ def fetch(repo: str, file: str, revision: str | None) -> Path:
     """Download a file of a Hugging Face repository, or find it in the cache.
 
     Raises:
+        ValueError: It is larger than ``MAX_DOWNLOAD``, or than ``MAX_SETTINGS`` if it is JSON.
         ConnectionError: The hub did not give it.
     """
     import huggingface_hub  # only here: it is slow to import
     import huggingface_hub.errors as errors
 
+    limit = MAX_SETTINGS if file.endswith(".json") else MAX_DOWNLOAD
+    try:
+        told = huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(repo, file, revision=revision))
+    except Exception:  # offline, or no such file: the download looks into the cache, and says what is wrong
+        told = None
+    if told is not None and (told.size or 0) > limit:
+        raise ValueError(f"{file} of {repo!r} has {told.size:,} bytes: expected at most {limit:,}")
     try:
         return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
@@ -218,7 +236,7 @@ def fetch(repo: str, file: str, revision: str | None) -> Path:
             hint = " A repository of .pth checkpoints needs variant='NAME'."
         raise ConnectionError(
             f"the hub did not give {file} of {repo!r} ({type(error).__name__}: {error}).{hint} "
-            f"Without a download there are {', '.join(_embedded_names())}"
+            f"Without a download there are {', '.join(embedded_names())}"
         ) from error
 
 
