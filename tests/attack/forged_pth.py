@@ -189,8 +189,9 @@ FILTERS = {"0 axes": torch.ones(()), "0 channels": torch.ones(0, 2, 129), "4,096
 FORGED: list[Forged] = [
     *[
         _forged(f"laughing {name}", lambda name=name, n=n: checkpoint({**BITS, name: laugh(n)}))
-        for name, n in [("latent_bits", 30), ("Nd", 30), ("num_stages", 30), ("J", 24)]
+        for name, n in [("latent_bits", 30), ("num_stages", 30), ("J", 24)]
     ],
+    _forged("laughing Nd", lambda: checkpoint({**BITS, "Nd": laugh(30)}, state("codec2d"))),
     _forged("laughing args", lambda: saved({"model_state_dict": state(), "args": {"n_bits": laugh(30)}})),
     _forged("laughing tensors", lambda: saved({"model_state_dict": laugh(30)})),
     _forged("deep J", lambda: checkpoint({**BITS, "J": _MARK}, None, deep_list())),
@@ -227,7 +228,9 @@ FORGED: list[Forged] = [
     _forged("settings nested 100,000 times", lambda: checkpoint({}), '{"a":' + "[" * 100_000),
     _forged("settings with a number of 1 MB", lambda: checkpoint({}), '{"latent_bits": ' + "9" * 10**6 + "}"),
     _forged("settings of 9 MB", lambda: checkpoint({}), '{"latent_bits": 8, "a": [' + "[]," * 3_000_000 + "0]}"),
-    _forged("settings that are lists", lambda: checkpoint({}), json.dumps({**BITS, "Nd": [["x" * 1000] * 100]})),
+    _forged(
+        "settings that are lists", lambda: checkpoint({}), json.dumps({**BITS, "num_stages": [["x" * 1000] * 100]})
+    ),
 ]
 
 
