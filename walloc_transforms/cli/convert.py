@@ -25,7 +25,7 @@ from ..files import (
     write_signal,
 )
 from ..safe import escaped
-from ..zoo import load_codec
+from ..zoo import available_codecs, load_codec
 from .outputs import Outputs, state_of
 from .work import Report, find_or_fail, pixel_limit
 
@@ -139,7 +139,7 @@ def decode(
     report = Report()
     sources = find_or_fail(inputs, (".wlc",), report)
     report.left_out.clear()  # whoever decodes a folder means its latents
-    settings = {"codec": codec, "files": _states(codec), "decoder": decoder, "tile": tile}
+    settings = {"codec": _described(codec), "decoder": decoder, "tile": tile}
     outputs = Outputs(sources, inputs, output, settings, force, report)
     codecs: dict[str, Codec] = {}  # by fingerprint
 
@@ -162,8 +162,10 @@ def decode(
     return report.exit_code()
 
 
-def _states(codec: str | None) -> list[list[int]]:
-    """Tell whether a codec on the disk has changed; the latents say only which encoder it must have."""
-    path = Path(codec or "")
-    files = sorted(path.iterdir()) if codec and path.is_dir() else [path] if path.is_file() else []
-    return [state_of(file) for file in files]
+def _described(codec: str | None) -> object:
+    """Tell codecs apart, also by their decoders: the latents have only one encoder, and need no name of it."""
+    if codec is None or codec in available_codecs():
+        return None
+    path = Path(codec)
+    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
+    return [state_of(file) for file in files] or codec

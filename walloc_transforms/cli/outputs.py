@@ -113,7 +113,9 @@ class Outputs:
             return False
         known = self.journal.find(self._name(target)) if self.journal else None
         if known and known.get("state") == state_of(target):
-            return all(known.get(key) == value for key, value in made.items())
+            if any(known.get(key) != value for key, value in made.items()):
+                raise FileExistsError(f"{target} exists, of another source or other options: --force overwrites it")
+            return True
         with tempfile.TemporaryDirectory() as folder:
             again = Path(folder) / target.name
             write(again)
