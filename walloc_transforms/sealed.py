@@ -4,9 +4,11 @@ A reader that comes while such a folder is written, or after the writer was kill
 together, and says so.
 """
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,10 +18,31 @@ from torch import Tensor
 
 from .safe import escaped, shown, write_atomically
 
-__all__ = ["read_config", "read_tensors", "seal", "write_config", "write_tensors"]
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+__all__ = ["read_config", "read_tensors", "seal", "write_config", "write_tensors", "writing"]
 
 MAX_CONFIG = 1 << 16
 """Most bytes of a ``config.json``: real ones have about 1,000."""
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Make a folder, and hold it while its files are written, so that those of two writers do not mix."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def seal(fields: Mapping[str, Any]) -> dict[str, Any]:

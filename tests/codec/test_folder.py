@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,21 @@ def test_a_reader_between_two_files_says_so(folder: Path, monkeypatch: pytest.Mo
     monkeypatch.undo()
     make_codec(5).save_pretrained(folder)
     assert torch.equal(Codec.from_pretrained(folder).weight, make_codec(5).weight)
+
+
+def test_files_of_two_writers_do_not_mix(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = threading.Thread(target=make_codec(7).save_pretrained, args=(folder,))
+
+    def write(file: Path, fields: dict[str, Any]) -> None:
+        monkeypatch.undo()
+        other.start()  # it waits, or else its weights come between these and their config
+        other.join(0.2)
+        sealed.write_config(file, fields)
+
+    monkeypatch.setattr(sealed, "write_config", write)
+    make_codec(5).save_pretrained(folder)
+    other.join()
+    assert torch.equal(Codec.from_pretrained(folder).weight, make_codec(7).weight)
 
 
 def test_missing_folder(tmp_path: Path) -> None:

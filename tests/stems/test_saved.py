@@ -145,7 +145,8 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda f: f["model_args"].update(pruned=True), "no such model can be built: FileNotFoundError"),
         (lambda f: f["model_args"].update(channels=[9000] * 4), "the model takes 21,409 MB, its weights 0 MB"),
         (lambda f: f["model_args"].update(num_classes=10**6), "the model takes 164 MB"),
-        (lambda f: f["model_args"].update(num_classes=10**7), r"must add up to at most 1,048,576 .*, got 1e\+07"),
+        (lambda f: f["model_args"].update(num_classes=10**7), r"must add up to at most 4,194,304 .*, got 1e\+07"),
+        (lambda f: f["model_args"].update(window_size=[64]), "must add up to"),
         (lambda f: f["model_args"].update(layers=[500] * 4), "far more modules than its .* tensors need"),
         (lambda f: f["model_args"].update(num_classes=8), "makes another model: fc.weight has shape"),
         (lambda f: f["codec"].update(channels=11), "does not fit its config: weight has shape"),
@@ -162,6 +163,18 @@ def test_damaged_config(folder: Path, change: Callable[[dict[str, Any]], Any], m
     edit(folder, change)
     with pytest.raises(ValueError, match=match):
         wt.load_model(folder)
+
+
+def test_decoders_of_the_codec_stay_behind(tmp_path: Path) -> None:
+    codec = wt.load_codec("rgb_16x")
+    codec.load_refiner()
+    model: Any = wt.replace_stem(timm.create_model("resnet18", **ARGS), codec).eval()
+    wt.save_model(model, tmp_path, model_args=ARGS)
+    again = find_stem(wt.load_model(tmp_path)).codec
+    latents = codec.encode(torch.rand(3, 64, 64))
+    assert torch.equal(again.decode(latents), codec.decode(latents))
+    with pytest.raises(ValueError, match="a saved model holds no decoder network or refiner"):
+        again.decode(latents, decoder="refiner")
 
 
 def test_config_edited_by_hand(folder: Path) -> None:

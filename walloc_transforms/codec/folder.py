@@ -77,13 +77,14 @@ def write_codec(
         refiner: Tensors of the refiner, if there is one.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     header: dict[str, Any] = {"format": FORMAT, "version": FORMAT_VERSION}
-    for key, file, tensors in (("decoder_sha256", DECODER_FILE, decoder), ("refiner_sha256", REFINER_FILE, refiner)):
-        if tensors is not None:
-            header[key] = sealed.write_tensors(folder / file, tensors)
-    header["sha256"] = sealed.write_tensors(folder / WEIGHTS_FILE, state)
-    sealed.write_config(folder / CONFIG_FILE, {**header, **dataclasses.asdict(config)})
+    networks = ("decoder_sha256", DECODER_FILE, decoder), ("refiner_sha256", REFINER_FILE, refiner)
+    with sealed.writing(folder):
+        for key, file, tensors in networks:
+            if tensors is not None:
+                header[key] = sealed.write_tensors(folder / file, tensors)
+        header["sha256"] = sealed.write_tensors(folder / WEIGHTS_FILE, state)
+        sealed.write_config(folder / CONFIG_FILE, {**header, **dataclasses.asdict(config)})
 
 
 def read_codec(folder: str | os.PathLike[str]) -> tuple[CodecConfig, dict[str, Tensor], dict[str, TensorFile]]:

@@ -15,7 +15,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import timm
 import torch
@@ -33,8 +33,9 @@ __all__ = ["load_model", "save_model"]
 
 FORMAT, VERSION = "walloc_transforms.model", 3
 CONFIG_FILE, MODEL_FILE = "config.json", "model.safetensors"
-MAX_ARGUMENTS = 1 << 20
-"""What the numbers in ``model_args`` may add up to: lists are made of depths, and classes of numbers of them."""
+MAX_ARGUMENTS = 1 << 22
+"""What the numbers in ``model_args`` may add up to, sizes of windows with their fourth power: timm makes lists of as
+many blocks, and of all pairs of cells in a window."""
 _SLACK = 64 << 20  # bytes that a model may take besides those of its weights
 
 
@@ -84,14 +85,18 @@ def save_model(
         fields = json.loads(json.dumps(fields, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise ValueError(f"model_args must be plain values, for a JSON file: {error}") from error
-    state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    state = {
+        key: value.detach().cpu()
+        for key, value in model.state_dict().items()
+        if not re.search(r"(^|\.)codec\.refiner\.", key)  # which is loaded only where somebody decoded by it
+    }
     what = f"timm.create_model({name!r}) with model_args={dict(model_args or {})}"
     _check_arguments(fields["model_args"], what)
     _compare(_build(fields, state, what).state_dict(), state, what)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    header = {"format": FORMAT, "version": VERSION, "sha256": sealed.write_tensors(folder / MODEL_FILE, state)}
-    sealed.write_config(folder / CONFIG_FILE, {**header, **fields})
+    with sealed.writing(folder):
+        header = {"format": FORMAT, "version": VERSION, "sha256": sealed.write_tensors(folder / MODEL_FILE, state)}
+        sealed.write_config(folder / CONFIG_FILE, {**header, **fields})
 
 
 def load_model(folder: str | os.PathLike[str], *, revision: str | None = None) -> nn.Module:
@@ -151,7 +156,9 @@ def _build(fields: Mapping[str, Any], state: Mapping[str, Tensor], what: str) ->
     """
     prefix = next((name for name in state if name.endswith("codec.latent_mean")), "").removesuffix("latent_mean")
     own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    codec = Codec.from_tensors(CodecConfig(**fields["codec"]), own, {}, what)
+    codec = Codec.from_tensors(
+        CodecConfig(**fields["codec"]), own, dict.fromkeys(("decoder", "refiner"), _absent), what
+    )
     with torch.random.fork_rng(devices=[]), _few_modules(state):
         with torch.device("meta"):
             model: Any = timm.create_model(fields["architecture"], **fields["model_args"])
@@ -166,10 +173,17 @@ def _build(fields: Mapping[str, Any], state: Mapping[str, Tensor], what: str) ->
         return put_stem(model, plan, WallocStem(codec, plan.channels, **place, **fields["stem"]))
 
 
+def _absent() -> NoReturn:
+    """Stand for a decoder network and a refiner of the codec: without them, it would decode by random ones."""
+    raise ValueError(
+        "a saved model holds no decoder network or refiner of its codec: decode by that codec, loaded by itself"
+    )
+
+
 @contextlib.contextmanager
 def _few_modules(state: Mapping[str, Tensor]) -> Iterator[None]:
     """Let this thread make some modules for every tensor, but not millions: each takes time, on any device."""
-    left, thread = 5 * len(state) + 2000, threading.get_ident()
+    left, thread = 4 * len(state) + 1000, threading.get_ident()
 
     def count(*_: Any) -> None:
         nonlocal left
@@ -228,14 +242,22 @@ def _check_arguments(arguments: Mapping[str, Any], what: str) -> None:
     if (total := _sum_of_numbers(arguments)) > MAX_ARGUMENTS:
         raise ValueError(
             f"{what}: the numbers in model_args must add up to at most {MAX_ARGUMENTS:,} "
-            f"(walloc_transforms.stems.saved), got {total:.3g}"
+            f"(walloc_transforms.stems.saved), got {total:.4g}"
         )
 
 
-def _sum_of_numbers(value: Any) -> float:
-    if isinstance(value, Mapping | list):
-        return sum(map(_sum_of_numbers, value.values() if isinstance(value, Mapping) else value))
-    return float(min(abs(value), 2**64)) if isinstance(value, int | float) else 0.0
+def _sum_of_numbers(arguments: Mapping[str, Any]) -> float:
+    left: list[tuple[str, Any]] = [("", arguments)]
+    total = 0.0
+    while left:  # a loop, as a file may nest more deeply than functions
+        name, value = left.pop()
+        if isinstance(value, Mapping):
+            left += value.items()
+        elif isinstance(value, list):
+            left += [(name, inner) for inner in value]
+        elif isinstance(value, int | float):
+            total += float(min(abs(value), 2**64)) ** (4 if "window" in name else 1)
+    return total
 
 
 def _compare(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], what: str) -> None:
