@@ -19,7 +19,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
-import tyro
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
@@ -36,6 +35,10 @@ from recipes.bench.reference import (
     reference_encoder,
 )
 from recipes.bench.report import INPUTS, draw, report
+from recipes.common.checks import check_above_zero, check_at_least
+from recipes.common.command import run_command
+from recipes.common.outputs import claim
+from recipes.common.ranks import Ranks
 from recipes.common.timing import in_fresh_process, machine, median_seconds, memory_rise, use_tf32
 from walloc_transforms.safe import write_atomically
 
@@ -72,8 +75,11 @@ class Config:
     """Rounds at most; where they take long, at least three."""
     row_seconds: float = 12
     """Seconds after which no further round of a row begins."""
-    output_dir: Path = Path("runs/benchmark")
-    """Gets results.json, with every figure and the machine's facts, and benchmark.png, of the image part."""
+    overwrite: bool = False
+    """Put this benchmark in the place of the one that --output-dir holds."""
+    output_dir: Path = Path("runs/benchmark/TIME")
+    """A new or empty folder, which gets results.json, with every figure and the machine's facts, and benchmark.png, of
+    the image part. TIME stands for date and time."""
 
 
 def main(config: Config) -> str:
@@ -85,7 +91,16 @@ def main(config: Config) -> str:
         )
     for name in config.codecs:
         wt.load_codec(name)  # a misspelt name fails now
-    config.output_dir.mkdir(parents=True, exist_ok=True)
+    check_at_least(config, 1, ("threads",))
+    check_at_least(config, 0, ("workers",))
+    check_above_zero(config, ("megapixels", "row_seconds"))
+    with claim("benchmark", config, Ranks.start(), ("results.json", "benchmark.png")) as begin:
+        begin()
+        return measure_parts(config)
+
+
+def measure_parts(config: Config) -> str:
+    """Measure, write results.json and the figure; returns Markdown tables."""
     settings = {**asdict(config), "output_dir": str(config.output_dir)}
     results: dict[str, Any] = {"machine": machine(), "settings": settings}
     measure = {
@@ -99,7 +114,9 @@ def main(config: Config) -> str:
     try:
         for part in config.parts:
             results[part] = measure[part](config)
-            write_atomically(config.output_dir / "results.json", (json.dumps(results, indent=2) + "\n").encode())
+            write_atomically(
+                config.output_dir / "results.json", (json.dumps(results, indent=2) + "\n").encode(), durable=True
+            )
     finally:
         torch.set_num_threads(threads)
     if results.get("image"):
@@ -302,6 +319,6 @@ def memory_of(name: str, call: str, dtype: str, megapixels: float, threads: int)
 
 
 if __name__ == "__main__":
-    config = tyro.cli(Config, description=__doc__)
-    print(main(config))
+    config, tables = run_command(Config, main, __doc__)
+    print(tables)
     print(f"\nwritten to {config.output_dir}")

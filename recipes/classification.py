@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import tyro
 from matplotlib.figure import Figure
 from torch import nn
 from torchvision.transforms import v2
@@ -23,10 +22,16 @@ from torchvision.transforms import v2
 from recipes.classify.training import Schedule, train_classifier
 from recipes.classify.trunk import Classifier
 from recipes.common.arms import STRIDE, Resize, make_arm, values_per_token
+from recipes.common.checks import check_above_zero, check_at_least
+from recipes.common.command import run_command
 from recipes.common.datasets import Features, Task, batches, cuts, in_memory, load_task
+from recipes.common.digits import SIDE
 from recipes.common.macs import count_macs
+from recipes.common.outputs import claim
 from recipes.common.ranks import Ranks
-from recipes.common.runs import Run, finished_or_new
+from recipes.common.runs import FILES, Run, finished_or_new
+
+WRITTEN = (*FILES, "curve.png")
 
 
 @dataclass
@@ -52,7 +57,9 @@ class Settings:
     workers: int = 2
     """Processes that load and encode."""
     resume: bool = False
-    """Go on from what the output folder holds."""
+    """Go on with the run that --output-dir holds, which must have the same settings."""
+    overwrite: bool = False
+    """Put this run in the place of the one that --output-dir holds."""
     protocol: Literal["same-view", "paper"] = "same-view"
     """What validation shows: the same field of view to every arm, or, as in the paper, a small center crop to the
     resize arms (a crop of the thumbnail's side, out of the image at 9/8 of the image size)."""
@@ -64,8 +71,9 @@ class Config(Settings):
 
     arm: str = "walloc_16x"
     """What the network reads: resize_16x, resize_4x, patch, dct_16x, dct_4x, walloc_16x or walloc_4x."""
-    output_dir: Path = Path("runs/classification")
-    """Gets config.yaml, metrics.jsonl, checkpoint.pt, result.json and curve.png."""
+    output_dir: Path = Path("runs/classification/TIME")
+    """A new or empty folder, which gets config.yaml, metrics.jsonl, checkpoint.pt, result.json and curve.png. TIME
+    stands for date and time."""
     seed: int = 0
 
 
@@ -97,23 +105,42 @@ def measure_pipeline(dataset: Features, batch_size: int, workers: int, batches_t
     return seen / (time.perf_counter() - start)
 
 
-def check_size(image_size: int) -> None:
-    """Raise a ValueError for a side that tokens do not fit."""
-    if image_size < STRIDE or image_size % STRIDE:
-        raise ValueError(f"image_size must be a multiple of {STRIDE}, got {image_size}")
+def check(config: Settings) -> None:
+    """Raise a ValueError for settings that cannot be run."""
+    if config.image_size < STRIDE or config.image_size % STRIDE:
+        raise ValueError(f"image_size must be a multiple of {STRIDE}, got {config.image_size}")
+    check_at_least(config, 1, ("epochs", "batch_size", "width", "stages", "demo_crops"))
+    check_at_least(config, 0, ("workers", "weight_decay"))
+    check_above_zero(config, ("lr",))
+
+
+def open_task(config: Config, ranks: Ranks) -> Task:
+    """Open the data, and check that the arm can be trained on it."""
+    task = load_task(
+        config.data, config.data_root, demo_crops=config.demo_crops, seed=config.seed, processes=ranks.world
+    )
+    if task.fixed and config.image_size != SIDE:
+        raise ValueError(f"the demo's crops are {SIDE} pixels, got image_size={config.image_size}")
+    features(config, task)
+    return task
 
 
 def main(config: Config) -> dict[str, Any]:
     """Train and write the result; a finished run with --resume is only read."""
-    check_size(config.image_size)
-    run = Run(config.output_dir, Ranks.start(), config.resume)
-    return finished_or_new(run, config, lambda: train_and_score(config, run))
+    check(config)
+    ranks = Ranks.start()
+    with claim("classification", config, ranks, WRITTEN) as begin:
+        task = open_task(config, ranks)
+        if ranks.first and task.remark:
+            print(task.remark)
+        begin()
+        run = Run(config.output_dir, ranks, config.resume)
+        return finished_or_new(run, lambda: train_and_score(config, task, run))
 
 
-def train_and_score(config: Config, run: Run) -> dict[str, Any]:
+def train_and_score(config: Config, task: Task, run: Run) -> dict[str, Any]:
     """Train one network on one kind of input; returns its accuracy and what that cost."""
     show = run.ranks.first
-    task = load_task(config.data, config.data_root, demo_crops=config.demo_crops, seed=config.seed)
     train_set, validation_set = features(config, task)
     pipeline_rate = measure_pipeline(train_set, config.batch_size, config.workers)
     held_out = in_memory(validation_set, workers=config.workers, description="validation crops", show=show)
@@ -124,7 +151,7 @@ def train_and_score(config: Config, run: Run) -> dict[str, Any]:
     schedule = Schedule(config.epochs, config.batch_size, config.lr, config.weight_decay, config.workers, config.seed)
     record = train_classifier(model, seen, held_out, schedule, run)
     if show:
-        draw_curve(config.output_dir)
+        draw_curve(run.folder)
 
     one = held_out[0][0][None].to(run.ranks.device)
     tokens = (config.image_size // STRIDE) ** 2
@@ -157,8 +184,7 @@ def draw_curve(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    config = tyro.cli(Config, description=__doc__)
-    result = main(config)
+    config, result = run_command(Config, main, __doc__)
     if Ranks.start().first:
         print("\n".join(f"{key:>14}  {value}" for key, value in result.items()))
         print(f"written to {config.output_dir}")

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-import tyro
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -34,15 +33,19 @@ from recipes.color.network import Colorizer, color, loss_of, macs_per_image
 from recipes.color.scores import SCORES, ColorOfBrightness, markdown, score
 from recipes.color.sheet import draw_sheet
 from recipes.common.arms import STRIDE
-from recipes.common.comparison import check_comparison, compare, first_runs
+from recipes.common.checks import check_above_zero, check_at_least
+from recipes.common.command import run_command
+from recipes.common.comparison import check_comparison, compare, files_of_arms, first_runs
 from recipes.common.datasets import batches
 from recipes.common.loop import train_steps
+from recipes.common.outputs import claim
 from recipes.common.quality import Networks, load_networks
-from recipes.common.ranks import Ranks, save_config
-from recipes.common.runs import Run, load_checkpoint
+from recipes.common.ranks import Ranks
+from recipes.common.runs import FILES, Run, load_checkpoint
 from recipes.common.tables import Record, as_csv, mean_known, mean_over_seeds
 from walloc_transforms.safe import write_atomically
 
+WRITTEN = ("table.md", "table.csv", "images.csv", "sheet.png", *files_of_arms(COLOR_ARMS, FILES))
 MEASURED_CROPS = 64  # for the statistics of values, and the colors of brightness
 
 
@@ -101,14 +104,19 @@ class Config(Settings):
     seeds: int = 1
     """Seeds 0 to seeds - 1; each draws its own crops and initialization."""
     resume: bool = False
-    """Keep finished runs and go on from checkpoints in the output folder."""
-    output_dir: Path = Path("runs/colorization")
-    """Gets table.md, table.csv, images.csv, sheet.png and a folder per run."""
+    """Go on with what --output-dir holds, which must have the same settings: finished runs are kept."""
+    overwrite: bool = False
+    """Put this comparison in the place of the one that --output-dir holds."""
+    output_dir: Path = Path("runs/colorization/TIME")
+    """A new or empty folder, which gets table.md, table.csv, images.csv, sheet.png and a folder per run. TIME stands
+    for date and time."""
 
 
 def check(config: Config) -> None:
     """Raise a ValueError for settings that cannot be run, now rather than after an hour."""
     check_comparison(config, ("steps", "batch_size", "checkpoint_every", "sheet_images"))
+    check_at_least(config, 0, ("workers", "weight_decay"))
+    check_above_zero(config, ("lr",))
     if config.test_images is not None and config.test_images < 1:
         raise ValueError(f"test_images must be at least 1, got {config.test_images}")
     if config.crop < 2 * STRIDE or config.crop % STRIDE:
@@ -128,12 +136,23 @@ def main(config: Config) -> list[Record]:
     ranks = Ranks.start()
     if config.batch_size % ranks.world:
         raise ValueError(f"batch_size {config.batch_size} must be a multiple of the {ranks.world} processes")
-    photographs, test = load_photographs(
-        config.data, config.data_root, test_images=config.test_images, memory=config.memory_gb * 1e9, show=ranks.first
-    )
+    with claim("colorization", config, ranks, WRITTEN) as begin:
+        photographs, test = load_photographs(
+            config.data,
+            config.data_root,
+            test_images=config.test_images,
+            memory=config.memory_gb * 1e9,
+            show=ranks.first,
+        )
+        begin()
+        return train_and_score_all(config, photographs, test, ranks)
+
+
+def train_and_score_all(
+    config: Config, photographs: list[Photograph], test: list[Photograph], ranks: Ranks
+) -> list[Record]:
+    """Run every arm with every seed, write tables and picture; returns the table's rows."""
     networks = load_networks() if config.networks else Networks()
-    if ranks.first:
-        save_config(config.output_dir, config)
 
     def train_and_score(arm: str, seed: int, run: Run) -> Record:
         model, crops = build(config, arm, seed), Crops(photographs, config.crop, seed)
@@ -152,9 +171,9 @@ def main(config: Config) -> list[Record]:
     if ranks.first:
         missing = "no weights" if "lpips" in networks.missing else ""
         text = caption(config, photographs, test) + markdown(table, config.crop, missing)
-        write_atomically(config.output_dir / "table.md", text.encode())
-        write_atomically(config.output_dir / "table.csv", as_csv(table))
-        write_atomically(config.output_dir / "images.csv", as_csv(rows))
+        write_atomically(config.output_dir / "table.md", text.encode(), durable=True)
+        write_atomically(config.output_dir / "table.csv", as_csv(table), durable=True)
+        write_atomically(config.output_dir / "images.csv", as_csv(rows), durable=True)
         show(config, test)
     return table
 
@@ -285,8 +304,7 @@ def show(config: Config, test: list[Photograph]) -> None:
 
 
 if __name__ == "__main__":
-    config = tyro.cli(Config, description=__doc__)
-    main(config)
+    config, _ = run_command(Config, main, __doc__)
     if Ranks.start().first:
         print((config.output_dir / "table.md").read_text("utf-8"))
         print(f"written to {config.output_dir}: table.md, table.csv, images.csv, sheet.png, a folder per run")

@@ -11,18 +11,20 @@ protocol is in ``recipes/evaluation/images.py``. Music is compared with resampli
 Vorbis and MP3 files of as many bytes; the protocol is in ``recipes/evaluation/sounds.py``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import tyro
 from tqdm import tqdm
 
 import walloc_transforms as wt
+from recipes.common.command import run_command
 from recipes.common.files import select_files
+from recipes.common.outputs import claim
 from recipes.common.photographs import ImageFiles, demo_photographs, image_files
 from recipes.common.quality import load_networks
+from recipes.common.ranks import Ranks
 from recipes.common.sounds import SoundFiles, sound_files
 from recipes.common.tables import Record, as_csv
 from recipes.evaluation import image_formats, image_report, images, sound_formats, sound_report, sounds
@@ -30,6 +32,8 @@ from recipes.evaluation.image_measures import IMAGE_CODERS, MOSAIC, NO_NETWORKS
 from recipes.evaluation.means import mean_curve
 from walloc_transforms.files import CODERS, DEFAULT_CODER
 from walloc_transforms.safe import write_atomically
+
+WRITTEN = ("table.md", "images.csv", "pieces.csv", "prefix.csv", "rates.csv", "rd.png", "sheet.png", "prefix.png")
 
 
 @dataclass
@@ -43,10 +47,12 @@ class Config:
     """Names, folders or hub repositories; all for images or all for stereo sound."""
     include: tuple[str, ...] = ()
     """Only files whose paths end like one of these patterns, such as `kodim0*` or `musdb18*/mixture.*`."""
-    output_dir: Path = Path("runs/evaluate_codec")
-    """Gets table.md; for images images.csv (a row per image, codec, method and decoder), rates.csv of the lossy
-    formats, rd.png and sheet.png; for music pieces.csv (a row per piece, codec, method and decoder) and prefix.png.
-    Linear codecs give prefix.csv too."""
+    overwrite: bool = False
+    """Put this evaluation in the place of the one that --output-dir holds."""
+    output_dir: Path = Path("runs/evaluate_codec/TIME")
+    """A new or empty folder, in whose name TIME stands for date and time. It gets table.md; for images images.csv (a
+    row per image, codec, method and decoder), rates.csv of the lossy formats, rd.png and sheet.png; for music
+    pieces.csv (a row per piece, codec, method and decoder) and prefix.png. Linear codecs give prefix.csv too."""
     sheet_rows: int = 3
     """Images of which the sheet shows the middle 128 pixels, a row per codec."""
     coder: str | None = None
@@ -88,10 +94,14 @@ def main(config: Config) -> list[Record]:
     for given, known in (((coder,), coders), (formats, all_formats)):
         if unknown := [name for name in given if name not in known]:
             raise ValueError(f"unknown coder or format {unknown[0]!r}: expected one of {', '.join(known)}")
-    return (evaluate_images if is_image else evaluate_music)(config, codecs, coder, formats)
+    evaluate = evaluate_images if is_image else evaluate_music
+    with claim("evaluate_codec", config, Ranks.start(), WRITTEN) as begin:
+        return evaluate(config, codecs, coder, formats, begin)
 
 
-def evaluate_music(config: Config, codecs: Sequence[wt.Codec], coder: str, formats: Sequence[str]) -> list[Record]:
+def evaluate_music(
+    config: Config, codecs: Sequence[wt.Codec], coder: str, formats: Sequence[str], begin: Callable[[], None]
+) -> list[Record]:
     """Measure audio codecs, write the tables and the prefix curve; returns a row per codec and method."""
     files = [] if config.data == "demo" else select_files(sound_files(config.data), config.include)
     records: list[Record] = []
@@ -107,6 +117,7 @@ def evaluate_music(config: Config, codecs: Sequence[wt.Codec], coder: str, forma
     if not records:
         raise ValueError(f"no piece in {config.data!r} could be measured")
     summary, curve = sounds.mean_over_pieces(records), sounds.mean_prefixes(curve)
+    begin()  # only now, so that older results stay until there are new ones
     write_tables(config.output_dir, {"pieces.csv": records, "prefix.csv": curve})
     if curve:
         sound_report.draw_prefixes(curve, config.output_dir / "prefix.png")
@@ -115,11 +126,13 @@ def evaluate_music(config: Config, codecs: Sequence[wt.Codec], coder: str, forma
     text = sound_report.markdown(
         summary, differences, curve, coder=coder, threads=torch.get_num_threads(), remark=remark
     )
-    write_atomically(config.output_dir / "table.md", text.encode())
+    write_atomically(config.output_dir / "table.md", text.encode(), durable=True)
     return summary
 
 
-def evaluate_images(config: Config, codecs: Sequence[wt.Codec], coder: str, formats: Sequence[str]) -> list[Record]:
+def evaluate_images(
+    config: Config, codecs: Sequence[wt.Codec], coder: str, formats: Sequence[str], begin: Callable[[], None]
+) -> list[Record]:
     """Measure image codecs, write the tables, curves and a sheet of crops; returns a row per codec and method."""
     for codec in codecs:
         if coder == MOSAIC and codec.config.latent_bits > 8:
@@ -143,6 +156,7 @@ def evaluate_images(config: Config, codecs: Sequence[wt.Codec], coder: str, form
     summary = images.mean_over_images(results.records)
     curve = mean_curve(results.prefixes, ("codec", "channels"), "image")
     rates = mean_curve(results.rates, ("format", "quality"), "image")
+    begin()  # only now, so that older results stay until there are new ones
     write_tables(config.output_dir, {"images.csv": results.records, "prefix.csv": curve, "rates.csv": rates})
     image_report.draw_rates(summary, curve, rates, config.output_dir / "rd.png")
     if results.sheet:
@@ -155,20 +169,18 @@ def evaluate_images(config: Config, codecs: Sequence[wt.Codec], coder: str, form
         missing=networks.missing,
         remark=f"{skipped} images skipped",
     )
-    write_atomically(config.output_dir / "table.md", text.encode())
+    write_atomically(config.output_dir / "table.md", text.encode(), durable=True)
     return summary
 
 
 def write_tables(folder: Path, tables: Mapping[str, Sequence[Record]]) -> None:
     """Write tables of records as CSV files, those that have any rows."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, records in tables.items():
         if records:
-            write_atomically(folder / name, as_csv(records))
+            write_atomically(folder / name, as_csv(records), durable=True)
 
 
 if __name__ == "__main__":
-    config = tyro.cli(Config, description=__doc__)
-    main(config)
+    config, _ = run_command(Config, main, __doc__)
     print((config.output_dir / "table.md").read_text("utf-8"))
     print(f"written to {config.output_dir}")

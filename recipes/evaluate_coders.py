@@ -10,7 +10,7 @@ megapixels per second. ``prefix`` is decoding a quarter of the channels.
 
 import json
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,16 +18,19 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import tyro
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 import walloc_transforms as wt
+from recipes.common.checks import check_at_least
+from recipes.common.command import run_command
+from recipes.common.outputs import claim
 from recipes.common.photographs import ImageFiles, demo_photographs, image_files
+from recipes.common.ranks import Ranks
 from recipes.common.tables import Record, group, markdown_table, number
 from recipes.common.timing import machine, median_seconds
-from walloc_transforms.files import CODERS, load_latents, write_latents
+from walloc_transforms.files import CODERS, get_coder, load_latents, write_latents
 from walloc_transforms.safe import write_atomically
 from walloc_transforms.signals import pil_to_tensor
 
@@ -46,13 +49,33 @@ class Config:
     """Pixels per side of the small images; 0 leaves them out."""
     repeats: int = 5
     """Timed rounds per image."""
-    output_dir: Path = Path("runs/evaluate_coders")
-    """Gets results.json and table.md."""
+    overwrite: bool = False
+    """Put this measurement in the place of the one that --output-dir holds."""
+    output_dir: Path = Path("runs/evaluate_coders/TIME")
+    """A new or empty folder, which gets results.json and table.md. TIME stands for date and time."""
 
 
 def main(config: Config) -> dict[str, Any]:
     """Measure and write both files; returns what results.json holds."""
-    images = demo_photographs() if config.data == "demo" else ImageFiles(image_files(config.data))
+    check_at_least(config, 1, ("repeats",))
+    check_at_least(config, 0, ("crop",))
+    for name in config.coders:
+        get_coder(name)
+    for name in config.codecs:
+        wt.load_codec(name)
+    with claim("evaluate_coders", config, Ranks.start(), ("results.json", "table.md")) as begin:
+        images = demo_photographs() if config.data == "demo" else ImageFiles(image_files(config.data))
+        results = measure_all(config, images)
+        begin()
+        content = json.dumps(results, indent=1).encode()
+        write_atomically(config.output_dir / "results.json", content, durable=True)
+        content = markdown(results["summary"], config.crop).encode()
+        write_atomically(config.output_dir / "table.md", content, durable=True)
+    return results
+
+
+def measure_all(config: Config, images: Iterable[Image.Image]) -> dict[str, Any]:
+    """Measure; returns what results.json holds."""
     sizes = ("whole", *(["crop"] if config.crop else []))
     records: list[Record] = []
     torch.set_num_threads(1)
@@ -66,11 +89,7 @@ def main(config: Config) -> dict[str, Any]:
     if not records:
         raise ValueError(f"no image in {config.data!r} could be read")
     settings = {**asdict(config), "output_dir": str(config.output_dir)}
-    results = {"config": settings, "machine": machine(), "summary": mean_over_images(records), "records": records}
-    config.output_dir.mkdir(parents=True, exist_ok=True)
-    write_atomically(config.output_dir / "results.json", json.dumps(results, indent=1).encode())
-    write_atomically(config.output_dir / "table.md", markdown(results["summary"], config.crop).encode())
-    return results
+    return {"config": settings, "machine": machine(), "summary": mean_over_images(records), "records": records}
 
 
 def _middle(image: Image.Image, side: int) -> Image.Image:
@@ -141,6 +160,6 @@ def markdown(summary: list[Record], crop: int) -> str:
 
 
 if __name__ == "__main__":
-    config = tyro.cli(Config, description=__doc__)
-    print(markdown(main(config)["summary"], config.crop))
+    config, results = run_command(Config, main, __doc__)
+    print(markdown(results["summary"], config.crop))
     print(f"written to {config.output_dir}: table.md, results.json")

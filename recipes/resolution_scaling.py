@@ -1,8 +1,8 @@
 """Compare what a network may read instead of a full image or sound: equal compute, several seeds, a table, a figure.
 
     python -m recipes.resolution_scaling
-    python -m recipes.resolution_scaling --data PHOTOS --image-size 256 --epochs 40 --output-dir runs/photos
-    python -m recipes.resolution_scaling --task all --output-dir runs/all
+    python -m recipes.resolution_scaling --data PHOTOS --image-size 256 --epochs 40
+    python -m recipes.resolution_scaling --task all
     python -m recipes.resolution_scaling --task colorization --colorization.data PHOTOS --colorization.steps 3000
     python -m recipes.resolution_scaling --task separation --separation.data STEMS --separation.arms walloc_20x stft
 
@@ -19,22 +19,29 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
 from recipes import classification, colorization, source_separation
 from recipes.color.data import load_photographs
 from recipes.colorization import Settings as ColorizationSettings
 from recipes.common.arms import ARMS, STRIDE, make_arm
-from recipes.common.comparison import compare
-from recipes.common.ranks import Ranks, save_config
+from recipes.common.command import run_command
+from recipes.common.comparison import compare, files_of_arms
+from recipes.common.outputs import claim
+from recipes.common.ranks import Ranks
+from recipes.common.runs import Run
 from recipes.common.tables import Record, group, mean_and_sd
 from recipes.scaling.report import Part, caption, csv_of, draw, markdown, markdown_published
 from recipes.separation.front_ends import HOP
-from recipes.separation.tracks import RATE, load_tracks
+from recipes.separation.tracks import RATE
 from recipes.source_separation import Settings as SeparationSettings
 from walloc_transforms.safe import write_atomically
 
 TASKS = ("classification", "colorization", "separation")
+WRITTEN = (
+    *("table.md", "table.csv", "figure.png"),
+    *files_of_arms(ARMS, classification.WRITTEN),
+    *(f"colorization/{file}" for file in colorization.WRITTEN),
+    *(f"separation/{file}" for file in source_separation.WRITTEN),
+)
 
 
 @dataclass
@@ -49,9 +56,9 @@ class Config(classification.Settings):
     separation: SeparationSettings = field(default_factory=SeparationSettings)
     seeds: int = 3
     """Seeds 0 to seeds - 1 of every task; each draws its own crops, initialization and order."""
-    output_dir: Path = Path("runs/resolution_scaling")
-    """Gets table.md, table.csv, figure.png and a folder per run, those of colorization and separation in a folder of
-    their task. With --resume, finished runs are kept."""
+    output_dir: Path = Path("runs/resolution_scaling/TIME")
+    """A new or empty folder, which gets table.md, table.csv, figure.png and a folder per run, those of colorization and
+    separation in a folder of their task. TIME stands for date and time."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -68,15 +75,21 @@ def main(config: Config) -> list[Record]:
     """
     check(config)
     ranks = Ranks.start()
-    if ranks.first:
-        save_config(config.output_dir, config)
+    with claim("resolution_scaling", config, ranks, WRITTEN) as begin:
+        check_data(config, ranks)
+        begin()
+        return run_tasks(config, ranks)
+
+
+def run_tasks(config: Config, ranks: Ranks) -> list[Record]:
+    """Run every arm with every seed and write table and figure; returns the table's rows."""
     parts = [_RUN[task](config, ranks) for task in config.tasks]
     rows = [row for part in parts for row in part.rows]
     if ranks.first:
         alone = config.task == "classification"  # whose table and figure are as before there were other tasks
         text = markdown(rows) if alone else caption(parts) + markdown(rows) + markdown_published(config.tasks)
-        write_atomically(config.output_dir / "table.md", text.encode())
-        write_atomically(config.output_dir / "table.csv", csv_of(rows))
+        write_atomically(config.output_dir / "table.md", text.encode(), durable=True)
+        write_atomically(config.output_dir / "table.csv", csv_of(rows), durable=True)
         draw(parts, with_published=not alone).savefig(config.output_dir / "figure.png", dpi=150)
     return rows
 
@@ -91,22 +104,30 @@ def check(config: Config) -> None:
             raise ValueError("there is nothing to run: expected at least one arm and one seed")
         for arm in config.arms:
             make_arm(arm)
-        classification.check_size(config.image_size)
+        classification.check(config)
     if "colorization" in config.tasks:
         colorization.check(colorization_config(config))
     if "separation" in config.tasks:
         source_separation.check(separation_config(config))
-    if config.task == "all":  # other tasks open their data at once
-        if (c := config.colorization).data != "demo":
-            load_photographs(c.data, c.data_root, test_images=c.test_images, memory=0, show=False)
-        if (s := config.separation).data != "demo":
-            load_tracks(s.data, s.data_root, s.sources, test_tracks=s.test_tracks, memory=0, show=False)
+
+
+def check_data(config: Config, ranks: Ranks) -> None:
+    """Open the data of every task, which each opens again when its turn comes."""
+    if "classification" in config.tasks:
+        for arm in config.arms:
+            task = classification.open_task(classification_config(config, arm, 0, config.output_dir), ranks)
+            if ranks.first and task.remark and arm == config.arms[0]:
+                print(task.remark)
+    if "colorization" in config.tasks and (c := config.colorization).data != "demo":
+        load_photographs(c.data, c.data_root, test_images=c.test_images, memory=0, show=False)
+    if "separation" in config.tasks and config.separation.data != "demo":
+        source_separation.open_tracks(separation_config(config), show=False)
 
 
 def check_unused_settings(config: Config) -> None:
     """Raise a ValueError for a setting of a task that is not run: whoever sets it means to run that task."""
     default = Config()
-    flat = ["arms", *(f.name for f in fields(classification.Settings) if f.name != "resume")]
+    flat = ["arms", *(f.name for f in fields(classification.Settings) if f.name not in ("resume", "overwrite"))]
     settings = {"classification": flat, "colorization": ["colorization"], "separation": ["separation"]}
     for task in TASKS:
         changed = [name for name in settings[task] if getattr(config, name) != getattr(default, name)]
@@ -118,18 +139,12 @@ def check_unused_settings(config: Config) -> None:
 
 def run_classification(config: Config, ranks: Ranks) -> Part:
     """Train and score every arm with every seed."""
-    shared = {f.name: getattr(config, f.name) for f in fields(classification.Settings)}
 
-    def config_of(arm: str, seed: int, folder: Path) -> classification.Config:
-        return classification.Config(**shared, arm=arm, seed=seed, output_dir=folder)
+    def run_arm(arm: str, seed: int, run: Run) -> Record:
+        own = classification_config(config, arm, seed, run.folder)
+        return classification.train_and_score(own, classification.open_task(own, ranks), run)
 
-    runs = compare(
-        config,
-        ranks,
-        lambda arm, seed, run: classification.train_and_score(config_of(arm, seed, run.folder), run),
-        lambda result: f"{result['accuracy']:.1f} %",
-        config_of,
-    )
+    runs = compare(config, ranks, run_arm, lambda result: f"{result['accuracy']:.1f} %")
     rows = [mean_of_runs(own) for own in group(runs, ("arm",)).values()]
     return Part(
         "classification",
@@ -139,6 +154,12 @@ def run_classification(config: Config, ranks: Ranks) -> Part:
         "validation accuracy (%)",
         f"a crop of {config.image_size}x{config.image_size} pixels",
     )
+
+
+def classification_config(config: Config, arm: str, seed: int, folder: Path) -> classification.Config:
+    """Make the settings of one run."""
+    shared = {f.name: getattr(config, f.name) for f in fields(classification.Settings)}
+    return classification.Config(**shared, arm=arm, seed=seed, output_dir=folder)
 
 
 def mean_of_runs(runs: list[Record]) -> Record:
@@ -257,8 +278,7 @@ _RUN: dict[str, Callable[[Config, Ranks], Part]] = {
 
 
 if __name__ == "__main__":
-    config = tyro.cli(Config, description=__doc__)
-    main(config)
+    config, _ = run_command(Config, main, __doc__)
     if Ranks.start().first:
         print((config.output_dir / "table.md").read_text("utf-8"))
         print(f"written to {config.output_dir}: table.md, table.csv, figure.png")

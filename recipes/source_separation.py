@@ -17,22 +17,28 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-import tyro
 from torch import Tensor
 
-from recipes.common.comparison import check_comparison, compare, first_runs
+from recipes.common.checks import check_above_zero
+from recipes.common.command import run_command
+from recipes.common.comparison import check_comparison, compare, files_of_arms, first_runs
 from recipes.common.loop import train_steps
-from recipes.common.ranks import Ranks, save_config
-from recipes.common.runs import Run, load_checkpoint
+from recipes.common.outputs import claim
+from recipes.common.ranks import Ranks
+from recipes.common.runs import FILES, Run, load_checkpoint
 from recipes.common.tables import Record, as_csv
 from recipes.separation.front_ends import ARMS, HOP, UNIT, make_front_end
 from recipes.separation.network import NetworkSize, Separator, macs_per_second
 from recipes.separation.report import caption, draw_spectrograms, write_sounds
-from recipes.separation.scores import best_gains, markdown, mean_by_source, score_all
+from recipes.separation.scores import best_gains, is_silent, markdown, mean_by_source, score_all
 from recipes.separation.tracks import RATE, Crops, Segment, Track, load_tracks, segments_of
 from recipes.separation.training import loss_of, parameter_groups, separate
 from walloc_transforms.safe import write_atomically
 
+WRITTEN = (
+    *("table.md", "table.csv", "segments.csv", "spectrograms.png", "sounds/*.wav"),
+    *files_of_arms(ARMS, FILES),
+)
 MEASURED_CROPS = 16  # for the statistics of features, and the gains of the scaled mixture
 EXCERPT = 6.0  # seconds to look at and listen to
 
@@ -79,14 +85,18 @@ class Config(Settings):
     seeds: int = 1
     """Seeds 0 to seeds - 1; each draws its own crops and initialization."""
     resume: bool = False
-    """Keep finished runs and go on from checkpoints in the output folder."""
-    output_dir: Path = Path("runs/source_separation")
-    """Gets table.md, table.csv, segments.csv, spectrograms.png, sounds and a folder per run."""
+    """Go on with what --output-dir holds, which must have the same settings: finished runs are kept."""
+    overwrite: bool = False
+    """Put this comparison in the place of the one that --output-dir holds."""
+    output_dir: Path = Path("runs/source_separation/TIME")
+    """A new or empty folder, which gets table.md, table.csv, segments.csv, spectrograms.png, sounds and a folder per
+    run. TIME stands for date and time."""
 
 
 def check(config: Config) -> None:
     """Raise a ValueError for settings that cannot be run, now rather than after an hour."""
     check_comparison(config, ("steps", "batch_size", "checkpoint_every"))
+    check_above_zero(config, ("lr", "segment_seconds"))
     models = {arm: build(config, arm, 0) for arm in config.arms}
     if config.samples < 8 * HOP:
         raise ValueError(f"segment_seconds must be at least {8 * HOP / RATE:.3f}, got {config.segment_seconds}")
@@ -107,21 +117,36 @@ def main(config: Config) -> list[Record]:
     """
     check(config)
     ranks = Ranks.start()
+    with claim("source_separation", config, ranks, WRITTEN) as begin:
+        tracks, segments = open_tracks(config, show=ranks.first)
+        begin()
+        return train_and_score_all(config, tracks, segments, ranks)
+
+
+def open_tracks(config: Config, *, show: bool) -> tuple[list[Track], list[Segment]]:
+    """Open the training tracks and the test segments, in which every source must be heard somewhere."""
     tracks, test = load_tracks(
         config.data,
         config.data_root,
         config.sources,
         test_tracks=config.test_tracks,
         memory=config.memory_gb * 1e9,
-        show=ranks.first,
+        show=show,
     )
-    if ranks.first:
-        save_config(config.output_dir, config)
     segments = segments_of(test, config.samples)
+    heard = dict.fromkeys(config.sources, 0)
+    for track, start in segments:
+        for source, sound in zip(config.sources, track.crop(start, config.samples), strict=True):
+            heard[source] += not is_silent(sound)
+    if not all(heard.values()):
+        raise ValueError(f"a source is silent in all {len(segments)} test segments: scored were {heard}")
+    return tracks, segments
+
+
+def train_and_score_all(config: Config, tracks: list[Track], segments: Sequence[Segment], ranks: Ranks) -> list[Record]:
+    """Run every arm with every seed, write table, picture and sounds; returns the table's rows."""
     rows = score_untrained(config, tracks, segments)
     scored = {source: sum(r["source"] == source for r in rows if r["arm"] == "silence") for source in config.sources}
-    if not all(scored.values()):
-        raise ValueError(f"a source is silent in all {len(segments)} test segments: scored were {scored}")
 
     def train_and_score(arm: str, seed: int, run: Run) -> Record:
         model, crops = build(config, arm, seed), Crops(tracks, config.samples, seed)
@@ -147,9 +172,9 @@ def main(config: Config) -> list[Record]:
     table = [{**row, **costs.get(row["arm"], {})} for row in mean_by_source(rows, config.sources)]
     if ranks.first:
         text = caption(config.sources, config.samples / RATE, len(segments), scored) + markdown(table, config.sources)
-        write_atomically(config.output_dir / "table.md", text.encode())
-        write_atomically(config.output_dir / "table.csv", as_csv(table))
-        write_atomically(config.output_dir / "segments.csv", as_csv(rows))
+        write_atomically(config.output_dir / "table.md", text.encode(), durable=True)
+        write_atomically(config.output_dir / "table.csv", as_csv(table), durable=True)
+        write_atomically(config.output_dir / "segments.csv", as_csv(rows), durable=True)
         show(config, segments, rows)
     return table
 
@@ -227,8 +252,7 @@ def show(config: Config, segments: Sequence[Segment], rows: list[Record]) -> Non
 
 
 if __name__ == "__main__":
-    config = tyro.cli(Config, description=__doc__)
-    main(config)
+    config, _ = run_command(Config, main, __doc__)
     if Ranks.start().first:
         print((config.output_dir / "table.md").read_text("utf-8"))
         print(f"written to {config.output_dir}: table.md, table.csv, segments.csv, spectrograms.png, sounds")

@@ -1,7 +1,7 @@
 """Move a network that was trained on pixels to latents: with a new stem from scratch, and with one fitted to the old.
 
     python -m recipes.stem_transfer
-    python -m recipes.stem_transfer --data PHOTOS --image-size 256 --epochs 30 --output-dir runs/stem_transfer
+    python -m recipes.stem_transfer --data PHOTOS --image-size 256 --epochs 30
 
 A small timm network is trained on pixels. Then its stem is replaced by ``replace_stem`` (random weights) and by
 ``fit_stem`` (least squares on some training images), and the network is evaluated as it is and after a short training
@@ -20,7 +20,6 @@ from typing import Any, Literal
 
 import timm
 import torch
-import tyro
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
@@ -29,13 +28,19 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from recipes.classify.training import Schedule, evaluate_classifier, train_classifier
+from recipes.common.arms import STRIDE
+from recipes.common.checks import check_above_zero, check_at_least
+from recipes.common.command import run_command
 from recipes.common.datasets import Task, cuts, load_task
-from recipes.common.ranks import Ranks, save_config
-from recipes.common.runs import Run, finished_or_new
+from recipes.common.digits import SIDE
+from recipes.common.outputs import claim
+from recipes.common.ranks import Ranks
+from recipes.common.runs import FILES, Run, finished_or_new
 from recipes.common.tables import Record, figure, group, markdown_table, mean_and_sd
-from walloc_transforms import fit_stem, replace_stem
+from walloc_transforms import fit_stem, load_codec, replace_stem
 from walloc_transforms.safe import write_atomically
 
+WRITTEN = ("results.json", "table.md", *(f"seed[0-9]*/{place}{name}" for place in ("", "*/") for name in FILES))
 GROWTH = 2  # of the image: both backbones have a stem of 4 pixels, and the codecs a stride of 8
 PIXELS = "pixels"
 # Name and arguments of timm: a stem with a pooling, and one of a single convolution.
@@ -79,9 +84,12 @@ class Config:
     seeds: int = 3
     """Seeds 0 to seeds - 1; each draws its own initialization, order, crops and images to fit to."""
     resume: bool = False
-    """Go on from what the output folder holds."""
-    output_dir: Path = Path("runs/stem_transfer")
-    """Gets config.yaml, results.json, table.md and a folder per run."""
+    """Go on with what --output-dir holds, which must have the same settings: finished seeds are kept."""
+    overwrite: bool = False
+    """Put this run in the place of the one that --output-dir holds."""
+    output_dir: Path = Path("runs/stem_transfer/TIME")
+    """A new or empty folder, which gets config.yaml, results.json, table.md and a folder per run. TIME stands for date
+    and time."""
 
 
 class Crops(Dataset[tuple[Tensor, int]]):
@@ -240,27 +248,53 @@ def trials(
         yield Trial(codec, "fitted", model, macs, residual)
 
 
-def main(config: Config) -> list[Record]:
-    """Run every seed and write the table; returns its rows."""
-    if config.image_size % 64:
+def check(config: Config) -> None:
+    """Raise a ValueError for settings that cannot be run."""
+    if config.image_size < 64 or config.image_size % 64:
         raise ValueError(f"image_size must be a multiple of 64, got {config.image_size}")
     if config.seeds < 1 or not config.codecs or config.fit_images < 1 or config.epochs < 1 or config.tuning_epochs < 1:
         raise ValueError("expected at least one seed, codec, image to fit to, and epoch of either training")
+    check_at_least(config, 1, ("batch_size", "demo_crops"))
+    check_at_least(config, 0, ("neighbors", "weight_decay"))
+    check_above_zero(config, ("lr", "tuning_lr"))
+    for name in config.codecs:
+        c = load_codec(name).config
+        if c.modality != "image" or c.stride != STRIDE:
+            raise ValueError(f"codecs must be for images, with a stride of {STRIDE} pixels: {name!r} is not")
+
+
+def open_task(config: Config, seed: int, ranks: Ranks) -> Task:
+    """Open a seed's data."""
+    task = load_task(config.data, config.data_root, demo_crops=config.demo_crops, seed=seed, processes=ranks.world)
+    if task.fixed and config.image_size != SIDE:
+        raise ValueError(f"the demo's crops are {SIDE} pixels, got image_size={config.image_size}")
+    return task
+
+
+def main(config: Config) -> list[Record]:
+    """Run every seed and write the table; returns its rows."""
+    check(config)
     ranks = Ranks.start()
-    if ranks.first:
-        save_config(config.output_dir, config, resume=config.resume)
+    with claim("stem_transfer", config, ranks, WRITTEN) as begin:
+        task = open_task(config, 0, ranks)
+        if ranks.first and task.remark:
+            print(task.remark)
+        begin()
+        return run_seeds(config, ranks)
+
+
+def run_seeds(config: Config, ranks: Ranks) -> list[Record]:
+    """Run every seed and write the table; returns its rows."""
     runs: list[Record] = []
     for seed in tqdm(range(config.seeds), desc="seeds", unit="seed", disable=not ranks.first):
-        task = load_task(config.data, config.data_root, demo_crops=config.demo_crops, seed=seed)
-        if task.fixed and config.image_size != 128:
-            raise ValueError(f"the demo's crops are 128 pixels, got image_size={config.image_size}")
+        task = open_task(config, seed, ranks)
         run = Run(config.output_dir / f"seed{seed}", ranks, config.resume)
-        runs += finished_or_new(run, config, lambda task=task, seed=seed, run=run: run_seed(config, task, seed, run))
+        runs += finished_or_new(run, lambda task=task, seed=seed, run=run: run_seed(config, task, seed, run))
     rows = mean_of_seeds(runs)
     if ranks.first:
         text = json.dumps({"rows": rows, "runs": runs}, indent=2) + "\n"
-        write_atomically(config.output_dir / "results.json", text.encode())
-        write_atomically(config.output_dir / "table.md", markdown(rows).encode())
+        write_atomically(config.output_dir / "results.json", text.encode(), durable=True)
+        write_atomically(config.output_dir / "table.md", markdown(rows).encode(), durable=True)
     return rows
 
 
@@ -303,8 +337,7 @@ def markdown(rows: list[Record]) -> str:
 
 
 if __name__ == "__main__":
-    config = tyro.cli(Config, description=__doc__)
-    rows = main(config)
+    config, rows = run_command(Config, main, __doc__)
     if Ranks.start().first:
         print(markdown(rows))
         print(f"written to {config.output_dir}: table.md, results.json")

@@ -5,35 +5,49 @@
     python -m recipes.train_codec --data PHOTOS --codec rgb_16x --training.steps 14000                       # a refiner
     python -m recipes.train_codec --data PHOTOS --codec rgb_16x --training.steps 9000 --training.projection  # and more
 
-The output folder holds the codec, which ``walloc_transforms.load_codec`` reads, and a model card with the command that
-made it. Training adds ``training.yaml``, ``metrics.jsonl``, ``validation.png`` and ``checkpoint.pt``.
+The output folder holds the codec, which ``walloc_transforms.load_codec`` reads, a model card with the command that made
+it, and ``training.yaml``, the settings. Training adds ``metrics.jsonl``, ``validation.png``, ``checkpoint.pt`` and
+``start``, the codec that it began with.
 """
 
 import dataclasses
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import tyro
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
 import walloc_transforms as wt
+from recipes.codec.crops import Crops
 from recipes.codec.training import Training, train
 from recipes.codec.validation import measure
+from recipes.common.checks import check_above_zero, check_at_least
+from recipes.common.command import run_command
 from recipes.common.demo_music import demo_track
+from recipes.common.outputs import claim
 from recipes.common.photographs import ImageFiles, demo_photographs, image_files
-from recipes.common.ranks import Ranks, save_config
+from recipes.common.ranks import Ranks
 from recipes.common.runs import Run
 from recipes.common.sounds import SoundFiles, full_scale, sound_files
 from recipes.common.tables import Record
 from walloc_transforms.safe import write_atomically
+
+CODEC = ("config.json", "weights.safetensors", "refiner.safetensors")
+WRITTEN = (
+    *CODEC,
+    *(f"start/{file}" for file in CODEC),
+    "README.md",
+    "metrics.jsonl",
+    "checkpoint.pt",
+    "validation.png",
+)
 
 
 @dataclass
@@ -49,8 +63,8 @@ class Config:
     """Begin with this codec, a name or a folder, instead of fitting one. Options of fitting are ignored then."""
     modality: Literal["image", "audio"] = "image"
     """Photographs, or sound, which is read as stereo."""
-    output_dir: Path = Path("runs/codec")
-    """Where the codec goes."""
+    output_dir: Path = Path("runs/train_codec/TIME")
+    """Where the codec goes: a new or empty folder. TIME stands for date and time."""
     name: str = "custom"
     """Name of the codec."""
     channels: int = 12
@@ -69,7 +83,9 @@ class Config:
     training: Training = field(default_factory=Training)
     """Gradient descent; all signals are kept in memory for it, a byte per value of an image, four of sound."""
     resume: bool = False
-    """Go on from the checkpoint in the output folder, and from the codec there, without fitting again."""
+    """Go on with the training that --output-dir holds, which must have the same settings, without fitting again."""
+    overwrite: bool = False
+    """Put this codec in the place of the one that this recipe left in --output-dir."""
 
 
 CARD = """# {name}
@@ -141,32 +157,47 @@ def main(config: Config) -> wt.Codec:
     """Fit or load, train, save, and write the model card."""
     if "demo" in config.data and len(config.data) > 1:
         raise ValueError(f"demo stands alone: got --data {' '.join(config.data)}")
-    ranks, s, folder = Ranks.start(), config.training, config.output_dir
+    check_at_least(config, 1, ("channels", "levels", "sample_rate"))
+    check_above_zero(config, ("rounding_loss",))
     start_from = wt.load_codec(config.codec) if config.codec is not None else None
     if start_from is not None:
         check(start_from, config)
+        if Path(config.codec or "").resolve().is_relative_to(config.output_dir.resolve()):
+            raise ValueError(
+                f"--codec {config.codec} lies in --output-dir {config.output_dir}: expected another folder"
+            )
         config = dataclasses.replace(
             config, modality=start_from.config.modality, sample_rate=start_from.config.sample_rate or config.sample_rate
         )
+    ranks = Ranks.start()
+    with claim("train_codec", config, ranks, WRITTEN, settings="training.yaml") as begin:
+        return fit_and_train(config, start_from, ranks, begin)
+
+
+def fit_and_train(config: Config, start_from: wt.Codec | None, ranks: Ranks, begin: Callable[[], None]) -> wt.Codec:
+    """Fit if there is no codec to start from, train, save, and write the model card."""
+    s, folder = config.training, config.output_dir
     signals, files = signals_of(config)
     if s.steps:
         hold_out(s.held_out, len(signals))
-        if ranks.first:
-            save_config(folder, config, resume=config.resume, file="training.yaml")
     source = describe_source(config, start_from)
     start = time.perf_counter()
     resuming = config.resume and s.steps > 0 and (folder / "checkpoint.pt").is_file()
     codec = wt.load_codec(folder / "start") if resuming else start_from or fit(config, signals, source)
     seconds, record = time.perf_counter() - start, {}
+    tensors = [*as_tensors(signals)] if s.steps else []
+    if s.steps:
+        Crops(tensors, s.crop, codec, s.seed)  # refuses signals that are too short
+    begin()
     if s.steps:
         if ranks.first and not resuming:
             codec.save_pretrained(folder / "start")
-        codec, record = train_further(codec, s, [*as_tensors(signals)], Run(folder, ranks, config.resume))
+        codec, record = train_further(codec, s, tensors, Run(folder, ranks, config.resume))
         codec.config = dataclasses.replace(codec.config, name=config.name, source=source)
     if ranks.first:
         codec.save_pretrained(folder)
         card = model_card(codec, config, record, len(signals) - files.skipped, source, seconds)
-        write_atomically(folder / "README.md", card.encode())
+        write_atomically(folder / "README.md", card.encode(), durable=True)
         print(
             f"{folder}: {codec.config.channels} channels, {'loaded' if start_from else 'fitted'} in {seconds:.0f} s; "
             f"{files.skipped} unreadable files skipped"
@@ -264,4 +295,4 @@ def model_card(codec: wt.Codec, config: Config, record: Record, count: int, sour
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config, description=__doc__))
+    run_command(Config, main, __doc__)

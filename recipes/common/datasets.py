@@ -5,7 +5,7 @@ rank; loss and accuracy leave these images out, and the training loop counts the
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from recipes.common.digits import SIDE, DigitsOnPhotographs
 from recipes.common.photographs import image_files, read_image
+from walloc_transforms.files import IMAGE_SUFFIXES, find_files
 
 IGNORE = -100  # torch's default ignore_index of the cross-entropy
 
@@ -33,6 +34,8 @@ class Task:
     classes: list[str]
     fixed: bool
     """Every epoch shows the same crops, so they can be made once and kept."""
+    remark: str = ""
+    """What is left out of the data, for the user to know."""
 
 
 class Files(Dataset[tuple[Image.Image | None, int]]):
@@ -49,8 +52,8 @@ class Files(Dataset[tuple[Image.Image | None, int]]):
         return read_image(file), label
 
 
-def load_task(data: str, root: Path, *, demo_crops: tuple[int, int], seed: int) -> Task:
-    """Open a dataset.
+def load_task(data: str, root: Path, *, demo_crops: tuple[int, int], seed: int, processes: int = 1) -> Task:
+    """Open a dataset that can be trained on.
 
     Args:
         data: ``demo``; a folder with one subfolder of images per class (every 5th file of a sorted class is validation,
@@ -58,11 +61,27 @@ def load_task(data: str, root: Path, *, demo_crops: tuple[int, int], seed: int) 
         root: Where torchvision's datasets are, or are downloaded to.
         demo_crops: Training and validation crops of the demo.
         seed: Of the demo's crops.
+        processes: That share the training images.
 
     Raises:
         FileNotFoundError: The folder does not exist or holds no images.
-        ValueError: No such torchvision dataset, or it has no training and validation part.
+        ValueError: No such torchvision dataset, or it has no training and validation part, or too few images are in
+            one of these, or none of them can be read.
     """
+    task = _open(data, root, demo_crops, seed)
+    train, validation = (len(cast(Sized, part)) for part in (task.train, task.validation))
+    if train < processes or not validation:
+        raise ValueError(
+            f"{data!r} has {train} images to train on and {validation} to validate on: expected at least {processes} "
+            "and 1"
+        )
+    for images in (task.train, task.validation):
+        if isinstance(images, Files) and all(image is None for image, _ in images):
+            raise ValueError(f"none of {len(images)} images in {data!r} can be read")
+    return task
+
+
+def _open(data: str, root: Path, demo_crops: tuple[int, int], seed: int) -> Task:
     if data == "demo":
         train, validation = (
             DigitsOnPhotographs(n, training=t, seed=seed) for n, t in zip(demo_crops, (True, False), strict=True)
@@ -75,15 +94,19 @@ def load_task(data: str, root: Path, *, demo_crops: tuple[int, int], seed: int) 
         parts = [folder / "train", folder / "val"]
         classes = _class_names(parts[0])
         samples = [_samples(part, classes) for part in parts]
+        remark = _only_in(parts[1], classes)
     else:
         classes = _class_names(folder)
         everything = _samples(folder, classes)
-        samples = [[], []]
+        samples, single = [[], []], 0
         for label in range(len(classes)):
             own = [sample for sample in everything if sample[1] == label]
-            samples[1] += own[::5]
-            samples[0] += [sample for i, sample in enumerate(own) if i % 5]
-    return Task(Files(samples[0]), Files(samples[1]), classes, fixed=False)
+            held_out = own[::5] if len(own) > 1 else []
+            samples[1] += held_out
+            samples[0] += [sample for sample in own if sample not in held_out]
+            single += len(own) == 1
+        remark = f"{single} classes have a single image, which is trained on: no image validates them" if single else ""
+    return Task(Files(samples[0]), Files(samples[1]), classes, fixed=False, remark=remark)
 
 
 def _class_names(folder: Path) -> list[str]:
@@ -92,6 +115,17 @@ def _class_names(folder: Path) -> list[str]:
     if len(classes) < 2:
         raise FileNotFoundError(f"{str(folder)!r} must hold one subfolder of images per class, found {len(classes)}")
     return classes
+
+
+def _only_in(folder: Path, classes: Sequence[str]) -> str:
+    """Say which classes of the validation part the training part lacks, and how many images are left out so."""
+    unknown = sorted(d for d in folder.iterdir() if d.is_dir() and d.name not in classes)
+    found = {d.name: len(list(find_files([d], IMAGE_SUFFIXES))) for d in unknown}
+    names = [name for name, count in found.items() if count]
+    if not names:
+        return ""
+    some = ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
+    return f"left out: {sum(found.values())} images of {len(names)} classes that only {str(folder)!r} has: {some}"
 
 
 def _samples(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:

@@ -1,8 +1,8 @@
-"""One training run: its folder, its log, its checkpoints and its result."""
+"""One training run: its log, its checkpoints and its result."""
 
 import json
 import math
-import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,11 @@ from typing import Any
 
 import torch
 
-from recipes.common.ranks import Ranks, save_config
-from walloc_transforms.safe import write_atomically
+from recipes.common.ranks import Ranks
+from walloc_transforms.safe import atomic_file, remove_leftovers, write_atomically
+
+FILES = ("metrics.jsonl", "checkpoint.pt", "result.json")
+"""What a run leaves in its folder."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,7 @@ class Run:
     """One training: where it is kept and who works on it.
 
     Attributes:
-        folder: Gets ``metrics.jsonl`` and ``checkpoint.pt``; it must be there.
+        folder: Gets ``metrics.jsonl`` and ``checkpoint.pt``; it must be there. It is held by :func:`claim`.
         ranks: This process among others.
         resume: Go on from the checkpoint, if there is one.
         name: For the progress bar.
@@ -55,39 +58,50 @@ class Run:
         """
         if self.ranks.first:
             text = "".join(json.dumps(record) + "\n" for record in log)
-            write_atomically(self.folder / "metrics.jsonl", text.encode())
-            partial = self.checkpoint.with_suffix(".partial")
-            torch.save({**{name: part.state_dict() for name, part in parts.items()}, "log": log, **facts}, partial)
-            os.replace(partial, self.checkpoint)
+            write_atomically(self.folder / "metrics.jsonl", text.encode(), durable=True)
+            with atomic_file(self.checkpoint, durable=True) as file:
+                torch.save({**{name: part.state_dict() for name, part in parts.items()}, "log": log, **facts}, file)
+
+
+class UnusableCheckpoint(ValueError):
+    """A checkpoint that cannot be read, or is of something else."""
 
 
 def load_checkpoint(file: Path, parts: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """Restore models, optimizers and so on, by name, from a checkpoint; returns all that it holds."""
-    state = torch.load(file, map_location=device, weights_only=True)
-    for name, part in parts.items():
-        part.load_state_dict(state[name])
+    """Restore models, optimizers and so on, by name, from a checkpoint; returns all that it holds.
+
+    Raises:
+        UnusableCheckpoint: The file is damaged, holds a pickle, or does not fit the parts.
+    """
+    advice = f"delete {file}, and --resume begins this training again"
+    try:
+        state = torch.load(file, map_location=device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        raise UnusableCheckpoint(f"{file} is no whole checkpoint of tensors (cut off, or changed): {advice}") from error
+    try:
+        for name, part in parts.items():
+            part.load_state_dict(state[name])
+    except (RuntimeError, LookupError, TypeError, ValueError) as error:
+        raise UnusableCheckpoint(f"{file} is of another network or optimizer: {advice}") from error
     return state
 
 
-def finished_or_new(run: Run, config: Any, work: Callable[[], Any]) -> Any:
+def finished_or_new(run: Run, work: Callable[[], Any]) -> Any:
     """Do a run and keep its result, or read the result of one that is resumed and finished.
 
     Args:
-        run: Its folder is made, and gets ``config.yaml`` and ``result.json``.
-        config: The run's settings, a dataclass.
+        run: Its folder is made, and gets ``result.json``.
         work: Does the run; gives what JSON can hold.
-
-    Raises:
-        ValueError: A run with other settings is in the folder, and is to be resumed.
     """
     file = run.folder / "result.json"
-    if run.ranks.first:
-        save_config(run.folder, config, resume=run.resume)
     if run.resume and file.is_file():
         return json.loads(file.read_text("utf-8"))
+    if run.ranks.first:
+        run.folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(run.folder)
     result = work()
     if run.ranks.first:
-        write_atomically(file, (json.dumps(result, indent=2) + "\n").encode())
+        write_atomically(file, (json.dumps(result, indent=2) + "\n").encode(), durable=True)
     return result
 
 

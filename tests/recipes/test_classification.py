@@ -3,10 +3,10 @@
 import json
 import math
 import os
+import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from recipes import classification
 from recipes.classify import training
 from recipes.common import arms, datasets, digits, photographs
 from recipes.common.macs import count_macs
-from recipes.common.ranks import Ranks, save_config
+from recipes.common.ranks import Ranks
 
 ROOT = Path(__file__).parents[2]
 
@@ -133,6 +133,34 @@ def test_train_and_val_folders(tmp_path: Path) -> None:
             save_images(tmp_path / part / name, count)
     task = datasets.load_task(str(tmp_path), Path(), demo_crops=(1, 1), seed=0)
     assert (len(task.train), len(task.validation)) == (6, 4)  # type: ignore[arg-type]
+    assert not task.remark
+    for name in ("c", "d"):
+        save_images(tmp_path / "val" / name, 3)
+    task = datasets.load_task(str(tmp_path), Path(), demo_crops=(1, 1), seed=0)
+    assert (task.classes, len(task.validation)) == (["a", "b"], 4)  # type: ignore[arg-type]
+    assert "left out: 6 images of 2 classes that only" in task.remark
+    assert task.remark.endswith("val' has: 'c', 'd'")
+
+
+def test_classes_of_one_image(tmp_path: Path) -> None:
+    """They are trained on; a part that is left empty is refused."""
+    for name, count in (("a", 1), ("b", 1), ("c", 5)):
+        save_images(tmp_path / name, count)
+    task = datasets.load_task(str(tmp_path), Path(), demo_crops=(1, 1), seed=0)
+    assert (len(task.train), len(task.validation)) == (6, 1)  # type: ignore[arg-type]
+    assert task.remark.startswith("2 classes have a single image")
+    shutil.rmtree(tmp_path / "c")
+    with pytest.raises(ValueError, match="has 2 images to train on and 0 to validate on: expected at least 1 and 1"):
+        datasets.load_task(str(tmp_path), Path(), demo_crops=(1, 1), seed=0)
+
+
+def test_data_of_no_readable_image(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            (tmp_path / name / f"{i}.jpg").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"none of 2 images in .* can be read"):
+        datasets.load_task(str(tmp_path), Path(), demo_crops=(1, 1), seed=0)
 
 
 @pytest.mark.parametrize(
@@ -160,6 +188,9 @@ def test_torchvision_datasets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, p
         def __init__(self, root: Path, train: bool = True, download: bool = False) -> None:
             assert download
             self.part = train
+
+        def __len__(self) -> int:
+            return 1
 
     class BySplit(ByTrain):
         def __init__(self, root: Path, split: str = "train", download: bool = False) -> None:
@@ -232,63 +263,6 @@ def test_classification_is_repeatable_and_resumes(tmp_path: Path, monkeypatch: p
     with pytest.raises(ValueError, match="holds a run with epochs 3, and is to be resumed with 4"):
         classification.main(tiny(tmp_path / "b", epochs=4, resume=True))
     assert yaml.safe_load((tmp_path / "b" / "config.yaml").read_text())["epochs"] == 3
-
-
-@dataclass
-class Group:
-    """Settings within settings."""
-
-    width: int | None = None
-    checkpoint_every: int = 10
-
-
-@dataclass
-class Run:
-    """Settings as recipes have them."""
-
-    lr: float = 1e-5
-    names: tuple[str, ...] = ("a", "b")
-    seeds: int = 1
-    data_root: Path = Path("data")
-    group: Group = field(default_factory=Group)
-    resume: bool = True
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        (Run(lr=2e-5), "lr 1e-05, and is to be resumed with 2e-05"),
-        (Run(names=("a",)), r"names \['a', 'b'\], and is to be resumed with \['a'\]"),
-        (Run(group=Group(width=0)), "group.width None, and is to be resumed with 0"),
-        (Run(group=Group(checkpoint_every=3), seeds=5, data_root=Path("elsewhere"), resume=False), None),
-    ],
-)
-def test_a_run_is_resumed_with_its_own_settings(tmp_path: Path, changed: Run, message: str | None) -> None:
-    save_config(tmp_path, Run(), resume=True)  # nothing there yet
-    save_config(tmp_path, Run(), resume=True)
-    if message is None:
-        save_config(tmp_path, changed, resume=True)
-        return
-    with pytest.raises(ValueError, match=f"holds a run with {message}: resume it with the same settings"):
-        save_config(tmp_path, changed, resume=True)
-    assert yaml.safe_load((tmp_path / "config.yaml").read_text())["lr"] == 1e-5
-
-
-def test_another_run_takes_the_place_of_one_with_other_settings(tmp_path: Path) -> None:
-    """If it is interrupted and resumed, it must not find what is not its own."""
-    save_config(tmp_path, Run())
-    for name in ("result.json", "checkpoint.pt"):
-        (tmp_path / name).touch()
-    save_config(tmp_path, Run(), resume=True)
-    assert {f.name for f in tmp_path.iterdir()} == {"config.yaml", "result.json", "checkpoint.pt"}
-    save_config(tmp_path, Run(lr=1.0))
-    assert {f.name for f in tmp_path.iterdir()} == {"config.yaml"}
-    save_config(tmp_path, Run(lr=1.0), resume=True)
-
-
-def test_settings_that_an_older_run_did_not_have(tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text("lr: 1.0e-05\nabandoned: 7\n")
-    save_config(tmp_path, Run(), resume=True)
 
 
 @pytest.mark.slow

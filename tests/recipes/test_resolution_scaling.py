@@ -253,6 +253,13 @@ def test_resume_keeps_finished_runs(everything: Run, tmp_path: Path) -> None:
     assert {file: file.stat().st_mtime_ns for file in folder.rglob("checkpoint.pt")} == before
 
 
+@pytest.mark.slow
+def test_overwriting_would_remove_every_file(everything: Run) -> None:
+    named = {file for pattern in resolution_scaling.WRITTEN for file in everything.folder.glob(pattern)}
+    others = {file.name for file in everything.folder.rglob("*") if file.is_file()} - {file.name for file in named}
+    assert others == {"config.yaml"}
+
+
 # one task
 
 
@@ -356,7 +363,9 @@ def test_command_line() -> None:
     )
     own = resolution_scaling.separation_config(config)
     assert (own.arms, own.size.width, own.seeds, own.resume) == (("stft", "conv"), 32, 2, True)
-    default = resolution_scaling.colorization.Config(seeds=3, output_dir=Path("runs/resolution_scaling/colorization"))
+    default = resolution_scaling.colorization.Config(
+        seeds=3, output_dir=Path("runs/resolution_scaling/TIME/colorization")
+    )
     assert resolution_scaling.colorization_config(Config()) == default
 
 

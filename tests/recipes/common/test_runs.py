@@ -1,4 +1,4 @@
-"""The loop over arms and seeds: every run once, results kept, finished ones read."""
+"""Checkpoints, and the loop over arms and seeds: every run once, results kept, finished ones read."""
 
 import json
 from dataclasses import dataclass
@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from recipes.common.comparison import check_comparison, compare, first_runs
 from recipes.common.ranks import Ranks
-from recipes.common.runs import Run
+from recipes.common.runs import Run, UnusableCheckpoint
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
@@ -38,16 +37,29 @@ def test_every_arm_with_every_seed(tmp_path: Path) -> None:
     assert done == [(arm, seed, f"{arm}_seed{seed}") for seed in (0, 1) for arm in "ab"]
     assert results[1] == {"arm": "b", "seed": 0, "macs": 98, "rows": [{"seed": 0}]}
     assert first_runs(results, ("macs",)) == {"a": {"macs": 97}, "b": {"macs": 98}}
-    assert yaml.safe_load((tmp_path / "b_seed1" / "config.yaml").read_text())["arms"] == ["b"]
     assert json.loads((tmp_path / "a_seed0" / "result.json").read_text())["macs"] == 97
 
     (tmp_path / "b_seed1" / "result.json").unlink()
     config.resume = True
     assert compare(config, ALONE, train, lambda _: "") == results
     assert done[4:] == [("b", 1, "b_seed1")]
-    config.steps = 6
-    with pytest.raises(ValueError, match="a_seed0 holds a run with steps 5, and is to be resumed with 6"):
-        compare(config, ALONE, train, lambda _: "")
+
+
+@pytest.mark.parametrize("damage", ["cut off", "garbled", "a pickle", "of another network"])
+def test_an_unusable_checkpoint_is_named(damage: str, tmp_path: Path) -> None:
+    run, network = Run(tmp_path, ALONE, resume=True), torch.nn.Linear(2, 2)
+    run.save({"model": network}, [])
+    whole = run.checkpoint.read_bytes()
+    if damage == "cut off":
+        run.checkpoint.write_bytes(whole[: len(whole) // 2])
+    elif damage == "garbled":
+        run.checkpoint.write_bytes(b"\x80\x02garbled")
+    elif damage == "a pickle":
+        torch.save({"model": network}, run.checkpoint)
+    else:
+        network = torch.nn.Linear(3, 2)
+    with pytest.raises(UnusableCheckpoint, match=r"checkpoint\.pt is .*: delete .*checkpoint\.pt, and --resume begins"):
+        run.load({"model": network})
 
 
 def test_a_comparison_of_nothing_is_refused(tmp_path: Path) -> None:

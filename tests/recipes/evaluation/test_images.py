@@ -487,7 +487,7 @@ def test_evaluate_codec(
     assert "deep.png: mode I;16 is not of 8 bits" in said
     assert "3 images skipped" in said
     names = {"table.md", "images.csv", "prefix.csv", "rates.csv", "rd.png", "sheet.png"}
-    assert {f.name for f in config.output_dir.iterdir()} == names
+    assert {f.name for f in config.output_dir.iterdir()} == {"config.yaml", *names}
     methods = ["resize", "JPEG", "WebP"]
     assert [(r["codec"], r["method"]) for r in rows] == [(c, m) for c in ("rgb_16x", "rgb_4x") for m in (c, *methods)]
     assert {r["images"] for r in rows} == {2}
@@ -549,7 +549,7 @@ def test_images_too_small_for_ms_ssim_and_no_rivals(tmp_path: Path) -> None:
     )
     rows = evaluate_codec.main(config)
     assert [r["method"] for r in rows] == ["staged", "resize"]
-    assert {f.name for f in config.output_dir.iterdir()} == {"table.md", "images.csv", "rd.png"}
+    assert {f.name for f in config.output_dir.iterdir()} == {"config.yaml", "table.md", "images.csv", "rd.png"}
     table = (config.output_dir / "table.md").read_text()
     assert "`.wlc` files by coder zlib" in table
     assert "no weights" not in table

@@ -323,7 +323,13 @@ def test_evaluate_codec_on_music(
     assert "other.wav" not in said
     assert [r["method"] for r in rows] == ["tiny", *RESAMPLERS, "Vorbis"]
     assert {r["pieces"] for r in rows} == {2}
-    assert {f.name for f in config.output_dir.iterdir()} == {"table.md", "pieces.csv", "prefix.csv", "prefix.png"}
+    assert {f.name for f in config.output_dir.iterdir()} == {
+        "config.yaml",
+        "table.md",
+        "pieces.csv",
+        "prefix.csv",
+        "prefix.png",
+    }
     records = rows_of(config.output_dir / "pieces.csv")
     assert [r["piece"] for r in records] == ["0.wav"] * 4 + ["1.wav"] * 4
     figures = ["reduction", "bits_per_sample", "compression_ratio", "psnr_unrounded", "psnr", "si_sdr", "encode_msps"]
@@ -366,7 +372,7 @@ def test_evaluate_codec_on_generated_music(codec: wt.Codec, tmp_path: Path, monk
     assert {r["seconds"] for r in rows_of(tmp_path / "out" / "pieces.csv")} == {"1.0"}
     config = evaluate_codec.Config(codecs=(str(tmp_path / "staged"),), formats=(), output_dir=tmp_path / "bare")
     evaluate_codec.main(config)
-    assert {f.name for f in config.output_dir.iterdir()} == {"table.md", "pieces.csv"}
+    assert {f.name for f in config.output_dir.iterdir()} == {"config.yaml", "table.md", "pieces.csv"}
 
 
 @pytest.mark.parametrize(
