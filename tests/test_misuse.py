@@ -155,6 +155,13 @@ def test_latents_normalized_by_other_statistics() -> None:
         wt.WallocDecode(codec)(normalized)
 
 
+def test_integers_are_not_normalized() -> None:
+    normalized = wt.WallocEncode("rgb_16x", normalize=True)(photograph())
+    for latents in (normalized.to(torch.int8), normalized.to(torch.int8).as_subclass(Tensor)):
+        with pytest.raises(ValueError, match=r"latents of dtype torch\.int8 are rounded"):
+            wt.functional.decode_image(latents, "rgb_16x", normalized=True)
+
+
 def test_sides_in_the_wrong_order() -> None:
     """They fill the same cells, but are not those that were encoded."""
     latents = wt.WallocEncode("rgb_16x")(photograph()[:, :63, :60])

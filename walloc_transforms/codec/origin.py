@@ -39,10 +39,15 @@ def check_latents(latents: Tensor, codec: Any, normalized: bool = False) -> Chec
         normalized: What the caller was told; ``wt.Latents`` know it themselves.
 
     Raises:
-        ValueError: They are another codec's, normalized by statistics that are not the codec's, or not normalized
-            though the caller was told so.
+        ValueError: They are another codec's, normalized by statistics that are not the codec's, integers that are
+            said to be normalized, or not normalized though the caller was told so.
+        TypeError: Not a tensor.
     """
     given: Any = latents
+    if not isinstance(given, Tensor):
+        raise TypeError(f"expected a tensor of latents, got {type(given).__name__}")
+    if (normalized or getattr(given, "normalized", False)) and not given.is_floating_point():
+        raise ValueError(f"latents of dtype {given.dtype} are rounded, and cannot be normalized ones")
     if getattr(given, "fingerprint", None) is None:
         return CheckedLatents(latents, normalized, None)
     if not torch.compiler.is_compiling():  # which cannot trace a fingerprint
