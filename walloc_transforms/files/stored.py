@@ -89,10 +89,10 @@ def save_latents(
     codec = load_codec(codec)
     c = codec.config
     check_sample_rate(c, sample_rate)
+    latents, normalized, own_size = check_latents(latents, codec)
     if latents.ndim != c.dims + 1 or latents.shape[0] != c.channels:
         form = f"({c.channels}, h, w)" if c.dims == 2 else f"({c.channels}, t)"
         raise ValueError(f"codec {c.name!r} has latents of shape {form}, got {tuple(latents.shape)}")
-    latents, normalized, own_size = check_latents(latents, codec)
     if normalized:
         raise ValueError("expected rounded latents, got normalized ones: encode with quantize=True, normalize=False")
     sides = c.check_size(size) or own_size
