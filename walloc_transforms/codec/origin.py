@@ -44,8 +44,8 @@ def check_latents(latents: Tensor, codec: Any, normalized: bool = False) -> Chec
         TypeError: Not a tensor.
     """
     given: Any = latents
-    if not isinstance(given, Tensor):
-        raise TypeError(f"expected a tensor of latents, got {type(given).__name__}")
+    if not isinstance(latents, Tensor):
+        raise TypeError(f"expected a tensor of latents, got {type(latents).__name__}")
     if (normalized or getattr(given, "normalized", False)) and not given.is_floating_point():
         raise ValueError(f"latents of dtype {given.dtype} are rounded, and cannot be normalized ones")
     if getattr(given, "fingerprint", None) is None:
