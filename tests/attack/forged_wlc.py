@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import ExifTags, Image
 
 import walloc_transforms as wt
 from tests.attack.forged import Forged
@@ -133,6 +134,44 @@ def _largest_of(what: str, coder: str, form: Callable[[int], Shape], dtype: str 
     return Forged(f"wlc: {coder} {dtype}, largest of 1 MB, {what}", make, _read, accepted=True)
 
 
+def _mosaic(pixels: tuple[int, int], *, note_first: bool, folder: Path) -> Path:
+    """Make a PNG of black pixels that says that it holds 12 channels; its size does not fit them."""
+    width, height = pixels
+    size = height * (1 + 3 * width)
+    deflate = zlib.compressobj(9)
+    block = deflate.compress(bytes(2**20)) + deflate.flush(zlib.Z_FULL_FLUSH)
+    rest = zlib.compressobj(9, zlib.DEFLATED, -15)
+    data = block + block[2:] * ((size >> 20) - 1) + rest.compress(bytes(size % 2**20)) + rest.flush()
+    data += struct.pack(">HH", size % 65521, 1)  # Adler-32 of zeros
+    exif = Image.Exif()
+    exif[ExifTags.Base.ImageDescription] = "walloc latents: 12 channels of 8 bits in RGB"
+    note = (b"eXIf", exif.tobytes()[6:])
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)), (b"IDAT", data), (b"IEND", b"")]
+    chunks.insert(1 if note_first else 2, note)
+    file = folder / "forged.png"
+    file.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+            for kind, content in chunks
+        )
+    )
+    return file
+
+
+def _mosaic_of_odd_size(folder: Path) -> Path:
+    return _mosaic((9001, 9001), note_first=True, folder=folder)
+
+
+def _mosaic_with_its_note_at_the_end(folder: Path) -> Path:
+    return _mosaic((9000, 9000), note_first=False, folder=folder)
+
+
+def _read_mosaic(file: Path) -> tuple[int, ...]:
+    with Image.open(file) as image:
+        return tuple(wt.functional.pil_to_latents([image]).shape)
+
+
 def _square(n: int) -> Shape:
     return (1, n, n)
 
@@ -175,6 +214,8 @@ FORGED: list[Forged] = [
     _amplifying("ans", (20_000, 1, 1)),
     Forged("wlc: a gigapixel", partial(_file, _gigapixel), _read),
     Forged("wlc: name of a codec that moves the cursor", partial(_file, _strange_name), _read_codec),
+    Forged("mosaic: of a size that holds no tiles", _mosaic_of_odd_size, _read_mosaic),
+    Forged("mosaic: with its note behind the pixels", _mosaic_with_its_note_at_the_end, _read_mosaic),
     _largest_of("a plane", "zlib", _square),
     _largest_of("a plane", "zlib", _square, "int16"),
     _largest_of("two rows", "zlib", _thin),

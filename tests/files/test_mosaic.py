@@ -6,6 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
+import walloc_transforms as wt
 from walloc_transforms.functional import latents_to_pil, pil_to_latents, save_mosaic
 
 PLANES = {"L": 1, "RGB": 3, "CMYK": 4}
@@ -157,3 +158,9 @@ def test_damaged_exif() -> None:
     image.save(content, "PNG", exif=b"Exif\0\0MM\0\0\0\0")
     with Image.open(content) as damaged, pytest.raises(ValueError, match="Exif data of the image cannot be read"):
         pil_to_latents([damaged], channels=12)
+
+
+def test_normalized_latents_are_refused() -> None:
+    latents = wt.functional.encode_image(torch.rand(3, 64, 80), "rgb_16x", quantize=True, normalize=True)
+    with pytest.raises(ValueError, match="got normalized ones"):
+        latents_to_pil(latents)

@@ -119,11 +119,16 @@ def test_latents_know_their_codec_and_size(tmp_path: Path) -> None:
         wt.save_latents(file, latents, "rgb_16x", size=(64, 88))
     with pytest.raises(ValueError, match="encoded by codec 'rgb_16x'"):
         wt.save_latents(file, latents, "rgb_16x_joint")
+    codec = wt.load_codec("rgb_16x_joint")
+    with pytest.raises(ValueError, match=r"encoded by codec 'rgb_16x' \(fingerprint \w+\), got fingerprint"):
+        write_latents(file, latents, codec="rgb_16x", fingerprint=codec.fingerprint(), size=(61, 83))
     with pytest.raises(ValueError, match="size is needed"):
         wt.save_latents(file, latents.as_subclass(torch.Tensor), "rgb_16x")
     normalized = wt.functional.encode_image(image, "rgb_16x", quantize=True, normalize=True)
     with pytest.raises(ValueError, match="expected rounded latents, got normalized ones"):
         wt.save_latents(file, normalized, "rgb_16x")
+    with pytest.raises(ValueError, match="expected rounded latents, got normalized ones"):
+        write_latents(file, normalized, codec="rgb_16x", fingerprint=normalized.fingerprint, size=(61, 83))
     assert not file.exists()
 
 

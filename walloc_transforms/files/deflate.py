@@ -79,7 +79,7 @@ class Zlib(Coder):
     def _add_means(codes: NDArray) -> NDArray:
         """Undo the prediction, diagonal by diagonal: each is predicted from the one before."""
         n, h, w = codes.shape
-        x = codes.astype(np.int32)
+        x = codes.astype(np.int16 if codes.dtype == INT8 else np.int32)
         half = 1 << (8 * codes.itemsize - 1)
         x[:, 0] = x[:, 0].cumsum(1).astype(codes.dtype)
         x[:, :, 0] = x[:, :, 0].cumsum(1).astype(codes.dtype)

@@ -5,7 +5,9 @@ row i and column j of plane p. A code of b bits is stored as ``code + 2**(b - 1)
 code 0.
 
 The pixels do not tell how many channels are real. :func:`save_mosaic` notes the number in the file, as Exif data that
-other readers ignore.
+other readers ignore. They do not tell the codec either: keep its name elsewhere, or use ``.wlc`` files, which hold it.
+
+What an image may cost is up to Pillow, which refuses more than twice ``Image.MAX_IMAGE_PIXELS`` pixels.
 """
 
 import io
@@ -21,6 +23,7 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from ..latents import Latents
 from ..safe import shown, write_atomically
 
 __all__ = ["latents_to_pil", "pil_to_latents", "save_mosaic"]
@@ -51,7 +54,7 @@ def latents_to_pil(latents: Tensor, mode: str = "RGB", *, bits: int = 8) -> list
         One image of ``(n * h, n * w)`` pixels for each of the N. Save it with :func:`save_mosaic`.
 
     Raises:
-        ValueError: Wrong shape, no such mode or bits, or values that are no such integers.
+        ValueError: Wrong shape, no such mode or bits, normalized latents, or values that are no such integers.
 
     Example:
         >>> import torch, walloc_transforms as wt
@@ -62,6 +65,8 @@ def latents_to_pil(latents: Tensor, mode: str = "RGB", *, bits: int = 8) -> list
     """
     if latents.ndim not in (3, 4) or 0 in latents.shape[-3:]:
         raise ValueError(f"expected latents of shape (N, D, h, w) or (D, h, w), got {tuple(latents.shape)}")
+    if isinstance(latents, Latents) and latents.normalized:
+        raise ValueError("expected rounded latents, got normalized ones: encode with quantize=True, normalize=False")
     offset = _offset(bits)
     latents = latents.detach().cpu().reshape(-1, *latents.shape[-3:])
     n, channels, h, w = latents.shape
@@ -149,16 +154,20 @@ def pil_to_latents(images: Sequence[Image.Image], channels: int | None = None, *
     width, height = first.size
     if width % side or height % side:
         raise ValueError(f"an image of {width}x{height} pixels does not hold {side}x{side} tiles of equal size")
-    mosaics = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
-    tiles = mosaics.view(len(images), side, height // side, side, width // side, planes).permute(0, 5, 1, 3, 2, 4)
-    codes = tiles.reshape(len(images), planes * side**2, height // side, width // side)[:, :channels]
+    codes = torch.empty(len(images), channels, height // side, width // side, dtype=torch.uint8)
+    for own, image in zip(codes, images, strict=True):
+        pixels = torch.from_numpy(np.array(image)).view(side, height // side, side, width // side, planes)
+        own[:] = pixels.permute(4, 0, 2, 1, 3).reshape(-1, *own.shape[1:])[:channels]
     if int(codes.max()) >= 2 * offset:
         raise ValueError(f"the images hold the value {int(codes.max())}: no code of {bits} bits")
-    return (codes - offset).view(torch.int8)  # of uint8, which wraps around
+    codes -= offset  # which wraps around
+    return codes.view(torch.int8)
 
 
 def _read_note(image: Image.Image) -> tuple[int, int] | None:
-    """Read channels and bits from what :func:`latents_to_pil` noted."""
+    """Read channels and bits from what :func:`latents_to_pil` noted; no pixels are decoded."""
+    if image.format == "PNG" and "exif" not in image.info:
+        return None  # Pillow would look behind the pixels
     try:
         note = image.getexif().get(ExifTags.Base.ImageDescription, "")
     except Exception as error:  # Pillow raises many kinds for damaged Exif data, SyntaxError among them

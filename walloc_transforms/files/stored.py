@@ -236,7 +236,7 @@ def write_latents(
     Args:
         file: The file; an existing one is replaced.
         latents: ``(D, h, w)`` or ``(D, t)``, int8 or int16; or of another real dtype with integers from -128 to 127,
-            which become int8.
+            which become int8. ``Latents`` must have this fingerprint; a plain tensor is believed.
         codec: Name of the codec, up to 255 bytes in UTF-8.
         fingerprint: SHA-256 of the encoder, 64 hexadecimal digits.
         size: ``(H, W)`` or ``(T,)`` of the signal.
@@ -251,6 +251,14 @@ def write_latents(
         ValueError: An argument is out of range, or the coder cannot hold the latents.
         ImportError: The coder needs a package that is not installed.
     """
+    if isinstance(latents, Latents):
+        if latents.fingerprint != fingerprint.lower():
+            raise ValueError(
+                f"these latents were encoded by codec {latents.codec!r} (fingerprint {latents.fingerprint[:8]}), got "
+                f"fingerprint {fingerprint[:8]!r}"
+            )
+        if latents.normalized:
+            raise ValueError("expected rounded latents, got normalized ones: encode with normalize=False")
     codes = _as_codes(latents)
     content = pack(codes, codec=codec, fingerprint=fingerprint, size=tuple(size), sample_rate=sample_rate, coder=coder)
     write_atomically(Path(file), content)
