@@ -22,6 +22,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 import walloc_transforms as wt
+from tests.attack import forged_wlc
 from tests.reference import save_checkpoint
 from walloc_transforms.codec import Codec
 from walloc_transforms.files import READ_ERRORS, read_signal
@@ -77,14 +78,7 @@ def _wave() -> Tensor:
 
 
 def _latent_files() -> list[Parts]:
-    image = wt.functional.encode_image(_photograph(), "rgb_16x", quantize=True)
-    sound = wt.functional.encode_waveform(_wave(), "stereo_5x", quantize=True)
-    seeds = []
-    for coder in ("zlib", "webp", "ans", "jpegls"):
-        for latents, codec, rate in ((image, "rgb_16x", None), (sound, "stereo_5x", 44100)):
-            loaded = wt.load_codec(codec)
-            seeds.append(_saved(lambda file: wt.save_latents(file, latents, loaded, sample_rate=rate, coder=coder)))  # noqa: B023  (called at once)
-    return seeds
+    return [{"file": content} for content in forged_wlc.seeds()]
 
 
 def _mend_wlc(content: bytes) -> bytes:
