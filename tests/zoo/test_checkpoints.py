@@ -537,6 +537,17 @@ def test_limits(tmp_path: Path) -> None:
             read_checkpoint(file, limits)
 
 
+@pytest.mark.slow
+def test_published_checkpoints_stay_far_below_the_limits(tmp_path: Path) -> None:
+    """The largest decoder that is about has 552 tensors, the longest logs 13 MB."""
+    tensors = {f"decoder.1.up_blocks.0.resnets.{i}.conv1.weight": torch.ones(1) for i in range(600)}
+    record = types.SimpleNamespace(**{f"setting_{i}": i / 7 for i in range(50)})
+    without = {"model_state_dict": tensors, "config": record, "i_epoch": 149}
+    read_checkpoint(save(tmp_path / "x.pth", without), Limits(work=Limits().work // 10))
+    logs = {name: [i / 7 for i in range(480_000)] for name in ("losses", "rates", "norms")}
+    read_checkpoint(save(tmp_path / "x.pth", {**without, **logs}), Limits(work=Limits().work // 2))
+
+
 def test_too_many_entries(tmp_path: Path) -> None:
     entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0, 0, 500_000 * len(entry), 30, 0)

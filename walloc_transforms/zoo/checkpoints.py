@@ -34,8 +34,8 @@ class Limits:
 
     Attributes:
         pickle: Bytes of the pickle. Training logs are pickled, too: in the published files up to 13 MB, by their sizes.
-        work: Opcodes of the pickle, each 16 except literals, which are one: up to a second in a file of one megabyte.
-            Published files take some 30,000, and one per number in their logs.
+        work: Opcodes of the pickle, each 16 except literals, which are one: a second for a file of one megabyte. A
+            tensor takes some 400, and published codecs have up to 552; a number in a log takes one.
         directory: Bytes of the zip directory, which bound the number of entries: enough for 20,000 tensors.
     """
 
