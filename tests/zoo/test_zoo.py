@@ -48,6 +48,8 @@ def test_info_reads_no_weights(tmp_path: Path) -> None:
         wt.codec_info(tmp_path)
     with pytest.raises(ValueError, match=r"unknown codec 'rgb_16': did you mean 'rgb_16x'\? Embedded codecs are"):
         wt.codec_info("rgb_16")
+    with pytest.raises(ValueError, match="unknown codec 'owner/name'"):  # no server is asked
+        wt.codec_info("owner/name")
 
 
 def test_embedded_weights_are_small() -> None:
