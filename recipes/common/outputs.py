@@ -1,9 +1,11 @@
 """The output folder of a run: one run's alone, and untouched until everything else has been checked.
 
-with claim("classification", config, ranks, FILES) as begin:
-    ...  # open the data, check what can be checked
-    begin()
-    ...  # work, write
+    with claim("classification", config, ranks, FILES) as begin:
+        ...  # open the data, check what can be checked
+        begin()
+        ...  # work, write
+
+Processes that start at once exclude each other by a lock, except on Windows.
 """
 
 import contextlib
@@ -70,7 +72,7 @@ def claim(
         OSError: The folder cannot be written to.
     """
     global _begun_in
-    _begun_in, folder = None, None
+    outer, _begun_in, folder = _begun_in, None, None  # a recipe may run others in its own folder
 
     def hold() -> Path:
         nonlocal folder
@@ -92,6 +94,7 @@ def claim(
     finally:
         if folder is not None:
             folder.release()
+        _begun_in = outer or _begun_in
 
 
 def begun_in() -> Path | None:
