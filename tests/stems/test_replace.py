@@ -278,7 +278,7 @@ def test_vit_input_size(codec: Codec, name: str, kind: str) -> None:
     model = replaced(name, codec, input=kind).eval()
     model.set_input_size(img_size=(96, 128))
     assert (model.patch_embed.img_size, model.patch_embed.grid_size) == ((96, 128), (6, 8))
-    x = torch.rand(1, 3, 96, 128) - 0.5
+    x = torch.rand(1, 3, 96, 128)
     x = x if kind == "pixels" else codec.encode(x)
     assert model(x).shape == (1, 7)
     final, intermediates = model.forward_intermediates(x)
@@ -305,7 +305,7 @@ def test_vit_sizes_are_checked(codec: Codec) -> None:
 @pytest.mark.parametrize("kind", INPUTS)
 def test_dynamic_vit_reads_any_size(codec: Codec, kind: str) -> None:
     model = replaced("vit_dynamic", codec, input=kind).eval()
-    x = torch.rand(1, 3, 32, 80) - 0.5
+    x = torch.rand(1, 3, 32, 80)
     x = x if kind == "pixels" else codec.encode(x)
     assert model(x).shape == (1, 7)
     assert model.forward_intermediates(x)[1][0].shape == (1, 48, 2, 5)
