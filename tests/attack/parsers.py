@@ -42,12 +42,14 @@ class Parser:
         write: Puts parts together in an empty folder, and may mend checksums. Returns what is to be read.
         read: Reads it, and uses what it read.
         errors: What it may raise.
+        megabytes: What it may take.
     """
 
     seeds: Callable[[], list[Parts]]
     write: Callable[[Parts, Path, random.Random], Path]
     read: Callable[[Path], object]
     errors: tuple[type[Exception], ...] = (ValueError,)
+    megabytes: float = 300
 
 
 def _file(name: str, mend: Callable[[bytes], bytes] = lambda content: content) -> Any:
@@ -239,7 +241,7 @@ def _models() -> list[Parts]:
 PARSERS = {
     "wlc": Parser(_latent_files, _file("file.wlc", _mend_wlc), _read_latents),
     "mosaic": Parser(_mosaics, _file("file"), _read_mosaic),
-    "image": Parser(_images, _file("file"), _read_image, READ_ERRORS),
+    "image": Parser(_images, _file("file"), _read_image, READ_ERRORS, megabytes=1500),
     "sound": Parser(_sounds, _file("file"), _read_sound, READ_ERRORS),
     "checkpoint": Parser(_checkpoints, _write_checkpoint, _read_checkpoint),
     "codec": Parser(
@@ -247,4 +249,7 @@ PARSERS = {
     ),
     "model": Parser(_models, _folder({"model.safetensors": "sha256"}), wt.load_model),
 }
-"""By name. Other libraries decode images and sound: errors of the operating system's kind are theirs, and right."""
+"""By name. Other libraries decode images and sound: errors of the operating system's kind are theirs, and right.
+
+Pillow takes memory for as many pixels as a file says it has, up to its limit: 179 million of three bytes, twice.
+"""
