@@ -9,6 +9,8 @@ and decode. Python switches between threads as often as it can.
 
 import argparse
 import contextlib
+import copy
+import pickle
 import random
 import sys
 import threading
@@ -33,13 +35,16 @@ def works_with(codec: Codec) -> dict[str, Work]:
     generator = torch.Generator().manual_seed(0)
     signal = torch.rand(2, c.signal_channels, *[3 * c.stride] * c.dims, generator=generator)
     latents = codec.encode(signal, rounding="round")
-    few = max(1, c.channels // 2)
+    few = c.channels // max(2, c.stages)
     works: dict[str, Work] = {
         "encode": lambda codec: codec.encode(signal),
         "decode": lambda codec: codec.decode(latents),
         "normalize": lambda codec: codec.normalize(latents),
         "fingerprint": lambda codec: torch.frombuffer(bytearray.fromhex(codec.fingerprint()), dtype=torch.uint8),
         "prefix": lambda codec: codec.prefix(few).encode(signal),
+        "copy": lambda codec: copy.deepcopy(codec).encode(signal),
+        "pickle": lambda codec: pickle.loads(pickle.dumps(codec)).encode(signal),
+        "move": lambda codec: codec.half().to("cpu").requires_grad_(False).encode(signal),
     }
     if c.refiner_width:
         works["refiner"] = lambda codec: codec.decode(latents, decoder="refiner")

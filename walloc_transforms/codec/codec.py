@@ -104,7 +104,8 @@ class Codec(nn.Module):
         self.config = config
         self.sources: dict[str, Callable[[], Mapping[str, Tensor]]] = {}
         self._backend: Backend = "auto"
-        self.encoder = self.decoder = self.refiner = None
+        for name in ("encoder", "decoder", "refiner"):  # a name that comes later would disturb who lists the modules
+            self.register_module(name, None)
         with torch.inference_mode(False):
             self.analysis = WaveletPacketAnalysis(config.wavelet, config.levels, config.dims)
             self.synthesis = WaveletPacketSynthesis(config.wavelet, config.levels, config.dims)
@@ -152,8 +153,13 @@ class Codec(nn.Module):
 
         return super()._apply(keep_dtype, recurse)
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load weights as ``nn.Module`` does: all at once for the threads that share the codec."""
+        with LOCK:
+            return super().load_state_dict(state_dict, strict, assign)
+
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        with LOCK:  # all weights at once
+        with LOCK:  # of the encoder at once, where a larger model is loaded
             super()._load_from_state_dict(*args, **kwargs)
 
     def encode(self, x: Tensor, *, rounding: Rounding = "none") -> Tensor:
@@ -208,7 +214,10 @@ class Codec(nn.Module):
                 check_values(x, self.config.modality, f"codec {self.config.name!r}")
             z = self._project(self.analysis(x.to(torch.float32) * scale + shift))
             z = self._compand(z) if self.config.stages == 1 else z
-        latents = round_latents(z, rounding) if self.config.stages == 1 else self._encode_stages(z, rounding)
+        if self.config.stages == 1:
+            latents = round_latents(z, rounding)
+        else:
+            latents = self._encode_stages(z, self._seen() if path is None else path.seen, rounding)
         if self.config.pad and self.encoder is None:  # an Oobleck encoder adds its own
             bias = self.bias if path is None else path.bias
             edge = self._compand(bias.view(1, -1, 1)).expand(len(latents), -1, self.config.pad)
@@ -236,9 +245,12 @@ class Codec(nn.Module):
             return packets.new_zeros(0, self.config.channels, *sides)
         return self.encoder(packets)
 
-    def _encode_stages(self, z: Tensor, rounding: Rounding) -> Tensor:
+    def _seen(self) -> Tensor:
+        """Multiply encoder and decoder: what the projection sees of what is decoded."""
+        return (self.weight @ self.decoder.weight)[..., None]
+
+    def _encode_stages(self, z: Tensor, seen: Tensor, rounding: Rounding) -> Tensor:
         """Take from the projections of a group what the groups before it have coded, as their decoder sees it."""
-        seen = (self.weight @ self.decoder.weight)[..., None]
         latents: list[Tensor] = []
         for rows in torch.arange(self.config.channels).chunk(self.config.stages):
             first, last = int(rows[0]), int(rows[-1]) + 1
@@ -388,9 +400,9 @@ class Codec(nn.Module):
         """
         if channels == self.config.channels:
             return self
-        state = self.state_dict()
         shorter = Codec(prefix_config(self.config, channels))
-        shorter.load_state_dict(prefix_state(state, channels))
+        with LOCK:
+            shorter.load_state_dict(prefix_state(self.state_dict(), channels))
         shorter.backend = self.backend
         source = self.sources.get("refiner")
         if self.refiner is not None:
@@ -406,11 +418,9 @@ class Codec(nn.Module):
         The hash is kept until a weight changes.
         """
         parts = self._encoder_parts() if self.encoder is None else [*self.encoder.state_dict().values()]
-        parts = [*parts, *(self._decoder_parts() if self.config.stages > 1 else [])]
         stamp = (stamp_of(parts), self.config.channels)
         known = self._fingerprint
         if known[0] != stamp or any(part.is_inference() for part in parts):
-            # Stages see their decoder.
             names = ("weight", "bias", "encoder.", *(["decoder."] if self.config.stages > 1 else []))
             with LOCK:
                 tensors = {name: value for name, value in self.state_dict().items() if name.startswith(names)}
@@ -425,10 +435,10 @@ class Codec(nn.Module):
             ValueError: The file is damaged, or a tensor in it does not fit the config.
         """
         if self.decoder is None:
-            state = self.sources["decoder"]() if "decoder" in self.sources else None
-            decoder = build_decoder(self.config, state).to(self.latent_mean.device)
-            with LOCK:  # the first thread's stays
-                self.decoder = self.decoder or decoder
+            with LOCK:
+                if self.decoder is None:  # nor did another thread read it in the meantime
+                    state = self.sources["decoder"]() if "decoder" in self.sources else None
+                    self.decoder = build_decoder(self.config, state).to(self.latent_mean.device)
         return self.decoder
 
     def load_refiner(self) -> Refiner:
@@ -440,11 +450,10 @@ class Codec(nn.Module):
         if self.refiner is None:
             if not self.config.refiner_width:
                 raise ValueError(f"codec {self.config.name!r} has no refiner")
-            state = self.sources["refiner"]() if "refiner" in self.sources else None
-            with torch.inference_mode(False):
-                refiner = build_refiner(self.config, state).to(self.latent_mean.device)
-            with LOCK:  # the first thread's stays
-                self.refiner = self.refiner or refiner
+            with LOCK, torch.inference_mode(False):
+                if self.refiner is None:  # nor did another thread read it in the meantime
+                    state = self.sources["refiner"]() if "refiner" in self.sources else None
+                    self.refiner = build_refiner(self.config, state).to(self.latent_mean.device)
         return self.refiner
 
     def set_refiner(self, refiner: Refiner) -> None:
@@ -526,7 +535,8 @@ class Codec(nn.Module):
         return codec
 
     def _encoder_parts(self) -> list[Tensor]:
-        return [] if self.encoder is not None else [self.weight, self.bias]
+        decoder = self._decoder_parts() if self.config.stages > 1 else []  # which stages see
+        return [] if self.encoder is not None else [self.weight, self.bias, *decoder]
 
     def _decoder_parts(self) -> list[Tensor]:
         return [self.decoder.weight, self.decoder.bias] if isinstance(self.decoder, LinearDecoder) else []
@@ -541,7 +551,10 @@ class Codec(nn.Module):
     def _fold_analysis(self) -> nn.Module | None:
         if self.encoder is not None:
             return None
-        return FoldedAnalysis(self.weight, self.bias, **self._geometry()).to(self.weight.device)
+        folded = FoldedAnalysis(self.weight, self.bias, **self._geometry()).to(self.weight.device)
+        if self.config.stages > 1:
+            folded.register_buffer("seen", self._seen().detach(), persistent=False)
+        return folded
 
     def _fold_synthesis(self) -> nn.Module:
         decoder = self.decoder
