@@ -2,9 +2,14 @@
 
 Threads may use a codec from its first call on: a kernel is folded by one of them, under ``LOCK``, and appears whole to
 the others. Weights are loaded under it, too, so no kernel is folded of some old and some new ones.
+
+A process may fork after it has loaded a codec: no thread holds ``LOCK`` in the moment of the fork, and the child works
+without torch's threads. Those of its parent did not come along, and torch would wait for them for ever.
 """
 
+import functools
 import itertools
+import os
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -38,13 +43,16 @@ class FoldedPath(nn.Module):
         self.of, self.make = of, make
         self.register_module("folded", None)
         self.stamp: object = None
-        self._key = next(_KEYS)
-        _PATHS[self._key] = self
+        self._enlist()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        self._enlist()
+
+    def _enlist(self) -> None:
         self._key = next(_KEYS)
         _PATHS[self._key] = self
+        _leave_threads_behind()
 
     def current(self) -> Any:
         """Return the folded module, up to date; None where the tensors hold no values to fold, as in an export."""
@@ -88,6 +96,16 @@ def _update(key: int) -> bool:
                 path.stamp = stamp
     return True
 
+
+@functools.cache
+def _leave_threads_behind() -> None:
+    """Let children that are forked from now on use one thread of torch, as the workers of a ``DataLoader`` do."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=LOCK.acquire, after_in_parent=LOCK.release, after_in_child=LOCK.release)
 
 # A compiler that traces calls such a function instead of tracing it, if its arguments are of simple types: hence the
 # key. torch.compiler.assume_constant_result sets the same mark, but imports torch._dynamo, which takes a second.
