@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torchvision.transforms.v2.functional import horizontal_flip
 
 import walloc_transforms as wt
 from tests.helpers import signal
@@ -60,3 +61,15 @@ def test_vmap_is_refused(wrap) -> None:
         torch.vmap(wrap(CODEC.encode))(IMAGE)
     with pytest.raises(ValueError, match=r"torch\.vmap is not supported.*pass the whole batch"):
         torch.vmap(wrap(CODEC.decode))(LATENTS)
+
+
+def test_meta_device_as_the_default_where_codecs_are_made() -> None:
+    with torch.device("meta"):
+        fitted = wt.fit_codec(IMAGE, levels=2, channels=6, progress=False)
+        measured = wt.fit_statistics(wt.load_codec("rgb_16x"), IMAGE, progress=False)
+        prefix, frames = wt.load_codec("rgb_16x", channels=4), wt.StreamEncoder(wt.load_codec("stereo_5x"))(WAVE[0])
+        flipped = horizontal_flip(wt.functional.encode_image(IMAGE, "rgb_16x"))
+    assert torch.equal(fitted.weight, FITTED.weight)
+    assert measured.latent_std.isfinite().all()
+    assert torch.equal(prefix.encode(IMAGE), LATENTS[:, :4])
+    assert frames.device == flipped.device == IMAGE.device

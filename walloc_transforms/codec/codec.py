@@ -400,7 +400,8 @@ class Codec(nn.Module):
         """
         if channels == self.config.channels:
             return self
-        shorter = Codec(prefix_config(self.config, channels))
+        with torch.device("cpu"):  # the default may hold no values
+            shorter = Codec(prefix_config(self.config, channels))
         with LOCK:
             shorter.load_state_dict(prefix_state(self.state_dict(), channels))
         shorter.backend = self.backend

@@ -42,6 +42,7 @@ __all__ = ["fit_codec", "fit_statistics"]
 _HEADROOM = 0.5
 _LEAST = 1e-6  # of the largest latent of any channel: what a smaller one holds is float32's rounding
 _MAX_LOSS = 100.0  # dB, at which every latent is rounded to 0
+_CPU = torch.device("cpu")  # where fits are solved, whatever the default device is
 
 
 def fit_codec(
@@ -108,14 +109,17 @@ def fit_codec(
             modality = "image" if signal.ndim == 3 else "audio"
             rate = sample_rate or 0
             geometry = (name, modality, len(signal), channels, levels, wavelet)
-            seen = PacketStatistics(CodecConfig(*geometry, source=source, sample_rate=rate), relative)
+            with _CPU:
+                seen = PacketStatistics(CodecConfig(*geometry, source=source, sample_rate=rate), relative)
         try:
-            seen.add(signal)
+            with _CPU:
+                seen.add(signal)
         except ValueError as error:
             raise _at(seen.signals, error) from None
     if seen is None:
         raise ValueError("there are no signals to fit a codec to")
-    return _solve(seen, rounding_loss)
+    with _CPU:
+        return _solve(seen, rounding_loss)
 
 
 @torch.no_grad()
@@ -146,7 +150,7 @@ def fit_statistics(codec: Codec, signals: Iterable[Tensor | Image.Image], *, pro
         raise TypeError(f"expected a codec, as load_codec gives it, got {type(codec).__name__}")
     check_several(signals)
     c = codec.config
-    total = squares = torch.zeros(c.channels, dtype=torch.float64)
+    total = squares = torch.zeros(c.channels, dtype=torch.float64, device="cpu")
     count = 0
     disable = not progress or os.environ.get("RANK", "0") != "0"
     for i, signal in enumerate(tqdm(signals, desc="fit statistics", unit="signal", disable=disable)):

@@ -79,7 +79,7 @@ def _operator(codec: Codec, axis: int, device: torch.device) -> tuple[Tensor, Te
         known = {}
         _OPERATORS[codec] = codec.fingerprint(), known
     if (axis, device) not in known:
-        with torch.inference_mode(False), torch.no_grad():
+        with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
             kernel, constant = _impulse_responses(codec, axis)
             known[axis, device] = kernel.to(device), constant.to(device)
     return known[axis, device]

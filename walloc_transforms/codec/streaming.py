@@ -191,7 +191,7 @@ class StreamEncoder(_Stream):
         super().__init__(
             codec,
             (c.signal_channels, c.channels),
-            torch.zeros(1, 1),
+            torch.zeros(1, 1, device="cpu"),
             unit=c.stride,
             before=before,
             after=right + network * c.stride,

@@ -74,7 +74,7 @@ def latents_to_pil(latents: Tensor, mode: str = "RGB", *, bits: int = 8) -> list
     codes = latents.to(torch.int16)
     if not torch.equal(codes.to(latents.dtype), latents) or ((codes < -offset) | (codes >= offset)).any():
         raise ValueError(f"expected rounded latents: integers from {-offset} to {offset - 1} (encode with quantize)")
-    tiles = torch.full((n, planes * side**2, h, w), offset, dtype=torch.uint8)
+    tiles = torch.full((n, planes * side**2, h, w), offset, dtype=torch.uint8, device="cpu")
     tiles[:, :channels] = codes + offset
     tiles = tiles.view(n, planes, side, side, h, w).permute(0, 2, 4, 3, 5, 1)
     mosaics = tiles.reshape(n, side * h, side * w, planes).numpy()
@@ -154,7 +154,7 @@ def pil_to_latents(images: Sequence[Image.Image], channels: int | None = None, *
     width, height = first.size
     if width % side or height % side:
         raise ValueError(f"an image of {width}x{height} pixels does not hold {side}x{side} tiles of equal size")
-    codes = torch.empty(len(images), channels, height // side, width // side, dtype=torch.uint8)
+    codes = torch.empty(len(images), channels, height // side, width // side, dtype=torch.uint8, device="cpu")
     for own, image in zip(codes, images, strict=True):
         pixels = torch.from_numpy(np.array(image)).view(side, height // side, side, width // side, planes)
         own[:] = pixels.permute(4, 0, 2, 1, 3).reshape(-1, *own.shape[1:])[:channels]
