@@ -7,7 +7,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from recipes.common.files import files_of, names_of
-from walloc_transforms.files import IMAGE_SUFFIXES
+from walloc_transforms.files import IMAGE_SUFFIXES, open_image
 
 
 def image_files(folder: str | Path) -> list[Path]:
@@ -22,7 +22,7 @@ def image_files(folder: str | Path) -> list[Path]:
 def read_image(file: str | Path) -> Image.Image | None:
     """Read an image as RGB; name the file and return None if that cannot be done."""
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             if image.mode.startswith(("I", "F")):  # Pillow would clip these to 8 bits
                 raise ValueError(f"mode {image.mode} is not of 8 bits")
             return image.convert("RGB")

@@ -1,7 +1,16 @@
 """Latents, images and sound as files."""
 
 from .coders import CODERS, get_coder
-from .media import IMAGE_SUFFIXES, READ_ERRORS, SOUND_SUFFIXES, find_files, load_soundfile, read_signal, write_signal
+from .media import (
+    IMAGE_SUFFIXES,
+    READ_ERRORS,
+    SOUND_SUFFIXES,
+    find_files,
+    load_soundfile,
+    open_image,
+    read_signal,
+    write_signal,
+)
 from .mosaic import latents_to_pil, pil_to_latents, save_mosaic
 from .stored import (
     DEFAULT_CODER,
@@ -27,6 +36,7 @@ __all__ = [
     "latents_to_pil",
     "load_latents",
     "load_soundfile",
+    "open_image",
     "pil_to_latents",
     "read_header",
     "read_signal",

@@ -2,6 +2,7 @@
 
 import io
 import math
+import os
 import struct
 import zlib
 from collections import Counter
@@ -24,6 +25,7 @@ __all__ = [
     "SOUND_SUFFIXES",
     "find_files",
     "load_soundfile",
+    "open_image",
     "read_signal",
     "write_signal",
 ]
@@ -113,7 +115,7 @@ def read_signal(
         ImportError: soundfile is not installed.
     """
     if modality == "image":
-        with _damage(file), _open_image(file) as opened:
+        with _damage(file), open_image(file) as opened:
             not_read = list(_not_read(opened))
             image = ImageOps.exif_transpose(opened)
             image.load()
@@ -123,7 +125,8 @@ def read_signal(
     return _read_sound(file)
 
 
-def _open_image(file: Path) -> Image.Image:
+def open_image(file: str | os.PathLike[str]) -> Image.Image:
+    """Open an image of a format that :func:`read_signal` reads; Pillow would start other programs for some others."""
     Image.init()
     return Image.open(file, formats=[name for name in _IMAGE_FORMATS if name in Image.OPEN])
 
@@ -226,7 +229,7 @@ def write_signal(file: Path, signal: Tensor, sample_rate: int | None) -> None:
         kind = Image.registered_extensions().get(file.suffix.lower())
         if kind is None or kind not in Image.SAVE:
             raise ValueError(f"{file.name!r} is of no image format that can be written, such as .png")
-        pixels = (signal * 255).round().clamp(0, 255).to(torch.uint8).movedim(0, -1).cpu().numpy()
+        pixels = signal.mul(255).round_().clamp_(0, 255).to(torch.uint8).movedim(0, -1).cpu().numpy()
         if pixels.shape[2] not in (1, 3):
             raise ValueError(f"an image file holds 1 or 3 colors, got {pixels.shape[2]} channels")
         image = Image.fromarray(np.ascontiguousarray(pixels if pixels.shape[2] == 3 else pixels[..., 0]))
