@@ -130,11 +130,11 @@ def without_values(kind: str, part: str) -> bytes:
 
 
 def negative_offset() -> bytes:
-    """Make an archive whose directory claims to be longer than all before it, so that entries begin before the file."""
+    """Make an archive whose directory claims too much: the first entry begins below 0."""
     content = bytearray(pickled(b"N"))
-    end = content.rindex(b"PK\5\6")
-    place = struct.unpack_from("<I", content, end + 16)[0]
-    struct.pack_into("<I", content, end + 16, place + 1000)
+    places = [match.start() + 42 for match in re.finditer(b"PK\1\2", content)][1:]  # of the other entries
+    for place in [*places, content.rindex(b"PK\5\6") + 16]:
+        struct.pack_into("<I", content, place, struct.unpack_from("<I", content, place)[0] + 1000)
     return bytes(content)
 
 
