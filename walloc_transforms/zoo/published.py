@@ -32,7 +32,7 @@ _BITS = {
     "v0.8.0": 5,
     "v0.12.0": 3,
 }
-MAX_SETTINGS = 2**20  # bytes of the JSON file
+MAX_SETTINGS = 2**20  # bytes of a JSON file, beside a checkpoint or on the hub
 
 
 def read_published(file: str | os.PathLike[str], settings: str | os.PathLike[str] | None = None) -> Codec:

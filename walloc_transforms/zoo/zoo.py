@@ -17,8 +17,8 @@ __all__ = ["CodecInfo", "CodecLike", "available_codecs", "codec_info", "fetch", 
 
 CodecLike = Codec | str | os.PathLike[str]
 
-MAX_DOWNLOAD, MAX_SETTINGS = 2**32, 2**20
-"""Most bytes of a file that the hub may give: of any, and of JSON. A larger one is refused before it is downloaded."""
+MAX_DOWNLOAD = 2**32
+"""Most bytes of a file that the hub may give, but for JSON. A larger one is refused before it is downloaded."""
 
 
 @dataclass(frozen=True)
@@ -215,11 +215,13 @@ def fetch(repo: str, file: str, revision: str | None) -> Path:
     """Download a file of a Hugging Face repository, or find it in the cache.
 
     Raises:
-        ValueError: It is larger than ``MAX_DOWNLOAD``, or than ``MAX_SETTINGS`` if it is JSON.
+        ValueError: It is larger than ``MAX_DOWNLOAD``, or than ``published.MAX_SETTINGS`` if it is JSON.
         ConnectionError: The hub did not give it.
     """
     import huggingface_hub  # only here: it is slow to import
     import huggingface_hub.errors as errors
+
+    from .published import MAX_SETTINGS
 
     limit = MAX_SETTINGS if file.endswith(".json") else MAX_DOWNLOAD
     try:
