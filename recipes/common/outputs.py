@@ -138,12 +138,12 @@ class _Folder:
             if not os.access(self.path, os.W_OK):
                 raise PermissionError(f"cannot write to {self.path}")
             self.lock = _lock(self.path)
-        except BaseException:
+        except BaseException:  # an interrupt, too, must leave no folder behind
             self._remove_empty()
             raise
         try:
             self._check(config)  # another process may have written there meanwhile
-        except BaseException:
+        except BaseException:  # an interrupt, too, must leave no lock behind
             self.release()
             raise
 

@@ -2,7 +2,7 @@
 
 ``tests/attack/test_fuzz.py`` tries a few hundred cases per parser. For hours of it:
 
-    python -m tests.attack.fuzz --hours 2 --output /tmp/fuzz            # all parsers in turn
+    python -m tests.attack.fuzz --hours 2 --output fuzz                 # all parsers in turn
     python -m tests.attack.fuzz --parsers wlc pth --seed 7 --hours 1
 
 A file that is refused otherwise, takes more than 2 s or too much memory is kept in the output folder with a note.

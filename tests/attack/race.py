@@ -43,6 +43,7 @@ def works_with(codec: Codec) -> dict[str, Work]:
         "fingerprint": lambda codec: torch.frombuffer(bytearray.fromhex(codec.fingerprint()), dtype=torch.uint8),
         "prefix": lambda codec: codec.prefix(few).encode(signal),
         "copy": lambda codec: copy.deepcopy(codec).encode(signal),
+        # what this process has just pickled
         "pickle": lambda codec: pickle.loads(pickle.dumps(codec)).encode(signal),
         "move": lambda codec: codec.half().to("cpu").requires_grad_(False).encode(signal),
     }

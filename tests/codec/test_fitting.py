@@ -299,7 +299,7 @@ class MapStyle(torch.utils.data.Dataset):
 
 
 def test_data_sets_without_iter(images: list[torch.Tensor], codec: wt.Codec) -> None:
-    fitted = wt.fit_codec(MapStyle(images), levels=2, channels=12, progress=False)  # type: ignore
+    fitted = wt.fit_codec(MapStyle(images), levels=2, channels=12, progress=False)  # type: ignore[arg-type]  # it has no __iter__
     assert torch.equal(fitted.weight, codec.weight)
 
 

@@ -117,7 +117,7 @@ def test_digits_are_legible(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_folder_split_and_unreadable_images(flowers: Path, capsys: pytest.CaptureFixture[str]) -> None:
     task = datasets.load_task(str(flowers), Path(), demo_crops=(1, 1), seed=0)
     assert task.classes == ["rose", "tulip"]
-    assert (len(task.train), len(task.validation)) == (16, 4)  # type: ignore[arg-type]
+    assert (len(task.train), len(task.validation)) == (16, 4)  # type: ignore[arg-type]  # a Dataset need have no length
     assert task.validation[0] == (None, 0)
     assert "skipped" in (said := capsys.readouterr().out)
     assert "rose/00.jpg" in said
@@ -132,12 +132,12 @@ def test_train_and_val_folders(tmp_path: Path) -> None:
         for name in ("a", "b"):
             save_images(tmp_path / part / name, count)
     task = datasets.load_task(str(tmp_path), Path(), demo_crops=(1, 1), seed=0)
-    assert (len(task.train), len(task.validation)) == (6, 4)  # type: ignore[arg-type]
+    assert (len(task.train), len(task.validation)) == (6, 4)  # type: ignore[arg-type]  # a Dataset need have no length
     assert not task.remark
     for name in ("c", "d"):
         save_images(tmp_path / "val" / name, 3)
     task = datasets.load_task(str(tmp_path), Path(), demo_crops=(1, 1), seed=0)
-    assert (task.classes, len(task.validation)) == (["a", "b"], 4)  # type: ignore[arg-type]
+    assert (task.classes, len(task.validation)) == (["a", "b"], 4)  # type: ignore[arg-type]  # a Dataset need have no length
     assert "left out: 6 images of 2 classes that only" in task.remark
     assert task.remark.endswith("val' has: 'c', 'd'")
 
@@ -147,7 +147,7 @@ def test_classes_of_one_image(tmp_path: Path) -> None:
     for name, count in (("a", 1), ("b", 1), ("c", 5)):
         save_images(tmp_path / name, count)
     task = datasets.load_task(str(tmp_path), Path(), demo_crops=(1, 1), seed=0)
-    assert (len(task.train), len(task.validation)) == (6, 1)  # type: ignore[arg-type]
+    assert (len(task.train), len(task.validation)) == (6, 1)  # type: ignore[arg-type]  # a Dataset need have no length
     assert task.remark.startswith("2 classes have a single image")
     shutil.rmtree(tmp_path / "c")
     with pytest.raises(ValueError, match="has 2 images to train on and 0 to validate on: expected at least 1 and 1"):
@@ -200,7 +200,7 @@ def test_torchvision_datasets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, p
     kind = ByTrain if parameter == "train" else BySplit
     monkeypatch.setattr(torchvision.datasets, "Animals", kind, raising=False)
     task = datasets.load_task("Animals", tmp_path, demo_crops=(1, 1), seed=0)
-    assert (task.train.part, task.validation.part, task.classes) == (True, False, ["cat", "dog"])  # type: ignore
+    assert (task.train.part, task.validation.part, task.classes) == (True, False, ["cat", "dog"])  # type: ignore[attr-defined]  # of Part
 
 
 # training

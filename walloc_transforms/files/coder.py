@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ Shape = tuple[int, int, int]
 INT8, INT16 = np.dtype(np.int8), np.dtype(np.int16)
 
 
-class Coder:
+class Coder(ABC):
     """Encode channels of integers to byte streams, and decode them.
 
     Attributes:
@@ -42,6 +43,7 @@ class Coder:
         """
         return math.prod(shape) * dtype.itemsize + 512 * shape[0]
 
+    @abstractmethod
     def encode(self, codes: NDArray) -> list[bytes]:
         """Encode channels.
 
@@ -55,8 +57,8 @@ class Coder:
             ValueError: The coder cannot hold the dtype or the shape.
             ImportError: It needs a package that is not installed.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, streams: Sequence[bytes], shape: Shape, dtype: np.dtype, channels: int) -> NDArray:
         """Decode the first channels.
 
@@ -73,7 +75,6 @@ class Coder:
             ValueError: A stream is damaged, or the coder cannot have written this dtype or shape.
             ImportError: The coder needs a package that is not installed.
         """
-        raise NotImplementedError
 
     def check_dtype(self, dtype: np.dtype) -> None:
         """Refuse a dtype that the coder does not store."""
