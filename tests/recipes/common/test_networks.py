@@ -4,9 +4,10 @@ import re
 
 import pytest
 import timm
-import timm.data
 import torch
 from PIL import Image
+from timm.data.config import resolve_model_data_config
+from timm.data.imagenet_info import ImageNetInfo
 from torchvision.transforms import v2
 
 from recipes.common import networks
@@ -16,7 +17,7 @@ from recipes.common.photographs import demo_photographs
 
 def test_weights_of_the_wheel_know_a_cat_and_a_coffee() -> None:
     model = load_network("lite0")
-    names = timm.data.ImageNetInfo()
+    names = ImageNetInfo()
     said = []
     for photograph in demo_photographs()[1:3]:
         image = photograph.resize((224, 224), Image.Resampling.BICUBIC)
@@ -30,7 +31,7 @@ def test_weights_of_the_wheel_know_a_cat_and_a_coffee() -> None:
 
 def test_another_size() -> None:
     model = load_network("tf_efficientnet_lite0", image_size=64)
-    assert timm.data.resolve_model_data_config(model)["input_size"] == (3, 64, 64)
+    assert resolve_model_data_config(model)["input_size"] == (3, 64, 64)
 
 
 @pytest.mark.parametrize(
