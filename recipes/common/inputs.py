@@ -1,0 +1,181 @@
+"""What a trained network or a reader is shown in place of an image, at the image's size: the arms of such comparisons.
+
+    show = make_input("rgb_16x")
+    shown = show(images)                    # uint8, (..., 3, H, W), to the same
+    show.values(height, width)              # numbers that the image was reduced to
+
+    pixels                      the image as it is
+    resized_4x, resized_16x     a thumbnail of 8 bits with sides 2 or 4 times shorter, bicubic there and back
+    dct_4x, dct_16x             8x8 block DCT per color, the lowest frequencies: a quarter or a sixteenth of the values
+    rgb_4x, rgb_16x, ...        latents of a codec, rounded as they are stored, decoded linearly
+    rgb_4x:24                   of its first 24 channels
+    rgb_16x_joint+refiner       decoded by the codec's refiner
+
+Images may have any sides of at least 8 pixels.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms import v2
+
+import walloc_transforms as wt
+from recipes.common.arms import PIXELS, STRIDE, BlockDCT
+from recipes.common.quality import to_8_bits
+
+
+class Input(ABC):
+    """A way from images to images, on which only some values of an image are kept.
+
+    Args:
+        name: As above.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    @abstractmethod
+    def values(self, height: int, width: int) -> int:
+        """Count the values that an image is reduced to."""
+
+    @abstractmethod
+    def __call__(self, images: Tensor) -> Tensor:
+        """Map images ``(..., 3, H, W)``, uint8, to what is shown in their place, of the same shape and dtype."""
+
+
+class Pixels(Input):
+    """The images as they are."""
+
+    def values(self, height: int, width: int) -> int:
+        """Count the values of the image."""
+        return 3 * height * width
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the images."""
+        return images
+
+
+class Resized(Input):
+    """What a thumbnail of 8 bits keeps, antialiased bicubic there and bicubic back.
+
+    Args:
+        name: Of the arm.
+        factor: By which its sides are shorter.
+    """
+
+    def __init__(self, name: str, factor: int) -> None:
+        super().__init__(name)
+        self.factor = factor
+
+    def values(self, height: int, width: int) -> int:
+        """Count the values of the thumbnail."""
+        return 3 * -(-height // self.factor) * -(-width // self.factor)
+
+    def thumbnail(self, images: Tensor) -> Tensor:
+        """Reduce images."""
+        small = [-(-side // self.factor) for side in images.shape[-2:]]
+        return v2.functional.resize(images, small, v2.InterpolationMode.BICUBIC, antialias=True)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Reduce images and enlarge them again."""
+        return v2.functional.resize(self.thumbnail(images), [*images.shape[-2:]], v2.InterpolationMode.BICUBIC)
+
+
+class Cosines(Input):
+    """What the lowest frequencies of 8x8 blocks keep, not rounded.
+
+    Args:
+        name: Of the arm.
+        kept: Values per block.
+    """
+
+    def __init__(self, name: str, kept: int) -> None:
+        super().__init__(name)
+        self.kept, self.transform = kept, BlockDCT(kept)
+
+    def values(self, height: int, width: int) -> int:
+        """Count the frequencies that are kept."""
+        return self.kept * -(-height // STRIDE) * -(-width // STRIDE)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Transform forth and back, sides being filled up by reflection."""
+        height, width = images.shape[-2:]
+        flat = images.reshape(-1, *images.shape[-3:]).float()
+        values = self.transform(F.pad(flat, (0, -width % STRIDE, 0, -height % STRIDE), "reflect"))
+        back = F.conv_transpose2d(values, self.transform.basis, stride=STRIDE, groups=3)[..., :height, :width]
+        return to_8_bits(back + 0.5).reshape(images.shape)
+
+
+class Decoded(Input):
+    """What rounded latents keep.
+
+    Args:
+        name: Of the arm.
+        codec: The codec.
+        decoder: ``"refiner"``, or None for the codec's own decoder.
+    """
+
+    def __init__(self, name: str, codec: wt.Codec, decoder: str | None) -> None:
+        super().__init__(name)
+        self.codec, self.decoder = codec, decoder
+
+    def values(self, height: int, width: int) -> int:
+        """Count the latents."""
+        c = self.codec.config
+        return c.channels * -(-height // c.stride) * -(-width // c.stride)
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Encode, rounded."""
+        return self.codec.encode(images, rounding="round")
+
+    def decode(self, latents: Tensor, height: int, width: int) -> Tensor:
+        """Decode to images of 8 bits."""
+        return to_8_bits(self.codec.decode(latents, size=(height, width), decoder=self.decoder))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Encode and decode."""
+        height, width = images.shape[-2:]
+        return self.decode(self.encode(images), height, width)
+
+
+_MAKE = {
+    "pixels": Pixels,
+    "resized_4x": lambda name: Resized(name, 2),
+    "resized_16x": lambda name: Resized(name, 4),
+    "dct_4x": lambda name: Cosines(name, PIXELS // 4),
+    "dct_16x": lambda name: Cosines(name, PIXELS // 16),
+}
+
+
+def make_input(name: str) -> Input:
+    """Make an arm by name.
+
+    Raises:
+        ValueError: It is neither an arm nor a codec for color images; a number of channels that the codec does not
+            have; or the codec has no refiner.
+    """
+    if name in _MAKE:
+        return _MAKE[name](name)
+    try:
+        codec, decoder = load_codec_of(name)
+    except ValueError as error:
+        raise ValueError(f"unknown arm {name!r}: expected one of {', '.join(_MAKE)}, or a codec ({error})") from error
+    return Decoded(name, codec, decoder)
+
+
+def load_codec_of(name: str) -> tuple[wt.Codec, str | None]:
+    """Load the codec that ``CODEC``, ``CODEC:CHANNELS`` or either with ``+refiner`` names, and name its decoder.
+
+    Raises:
+        ValueError: There is no such codec, it is not for color images, or it has no such channels or decoder.
+    """
+    codec_name, plus, decoder = name.partition("+")
+    codec_name, colon, channels = codec_name.partition(":")
+    if (plus and decoder != "refiner") or (colon and not channels.isdecimal()):
+        raise ValueError(f"expected CODEC, CODEC:CHANNELS, CODEC+refiner or CODEC:CHANNELS+refiner, got {name!r}")
+    codec = wt.load_codec(codec_name, channels=int(channels) if colon else None)
+    if codec.config.modality != "image" or codec.config.signal_channels != 3:
+        raise ValueError(f"codec {codec_name!r} is not for color images")
+    codec.config.check_decoder(decoder or None)
+    return codec, decoder or None
