@@ -17,7 +17,7 @@ Images may have any sides of at least 8 pixels.
 from abc import ABC, abstractmethod
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.transforms import v2
 
 import walloc_transforms as wt
@@ -25,14 +25,15 @@ from recipes.common.arms import PIXELS, STRIDE, BlockDCT
 from recipes.common.quality import to_8_bits
 
 
-class Input(ABC):
-    """A way from images to images, on which only some values of an image are kept.
+class Input(nn.Module, ABC):
+    """A way from images to images, on which only some values of an image are kept; nothing in it is trained.
 
     Args:
         name: As above.
     """
 
     def __init__(self, name: str) -> None:
+        super().__init__()
         self.name = name
 
     @abstractmethod
@@ -40,7 +41,7 @@ class Input(ABC):
         """Count the values that an image is reduced to."""
 
     @abstractmethod
-    def __call__(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Map images ``(..., 3, H, W)``, uint8, to what is shown in their place, of the same shape and dtype."""
 
 
@@ -51,7 +52,7 @@ class Pixels(Input):
         """Count the values of the image."""
         return 3 * height * width
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Return the images."""
         return images
 
@@ -77,7 +78,7 @@ class Resized(Input):
         small = [-(-side // self.factor) for side in images.shape[-2:]]
         return v2.functional.resize(images, small, v2.InterpolationMode.BICUBIC, antialias=True)
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Reduce images and enlarge them again."""
         return v2.functional.resize(self.thumbnail(images), [*images.shape[-2:]], v2.InterpolationMode.BICUBIC)
 
@@ -98,7 +99,7 @@ class Cosines(Input):
         """Count the frequencies that are kept."""
         return self.kept * -(-height // STRIDE) * -(-width // STRIDE)
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Transform forth and back, sides being filled up by reflection."""
         height, width = images.shape[-2:]
         flat = images.reshape(-1, *images.shape[-3:]).float()
@@ -133,7 +134,7 @@ class Decoded(Input):
         """Decode to images of 8 bits."""
         return to_8_bits(self.codec.decode(latents, size=(height, width), decoder=self.decoder))
 
-    def __call__(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Encode and decode."""
         height, width = images.shape[-2:]
         return self.decode(self.encode(images), height, width)
