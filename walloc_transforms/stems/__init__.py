@@ -1,5 +1,8 @@
 """Stems for timm backbones: the layers, how they are put into a model, fitted and saved."""
 
+from .adapter import Adapter, AdapterShape
+from .budget import adapter_for
+from .cuts import last_of_stage
 from .families import FAMILIES, Family, Look, Match, Plan
 from .fit import StemFit, fit_stem
 from .layers import WallocStem
@@ -9,6 +12,8 @@ from .saved import load_model, save_model
 
 __all__ = [
     "FAMILIES",
+    "Adapter",
+    "AdapterShape",
     "Family",
     "Look",
     "Match",
@@ -17,7 +22,9 @@ __all__ = [
     "StemInfo",
     "WallocPatchEmbed",
     "WallocStem",
+    "adapter_for",
     "fit_stem",
+    "last_of_stage",
     "load_model",
     "plan_replacement",
     "put_stem",

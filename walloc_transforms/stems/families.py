@@ -35,7 +35,7 @@ class Look:
         image_size: ``(H, W)`` in pixels.
         input_shape: ``(C, H, W)``.
         macs: Multiply-adds for one such input.
-        units: The units from the input on, where the family knows them.
+        units: The units from the input on; only the patch embedding, where a transformer follows.
         in_stem: The number of units that belong to the stem.
         stride: Pixels per cell of the stem.
         bias: Whether the stem's convolution has one.
@@ -55,10 +55,14 @@ class Look:
         """Channels of what a unit gives."""
         return unit.shape[-1] if self.channels_last else unit.shape[0]
 
+    def grid(self, unit: Unit) -> tuple[int, int]:
+        """Rows and columns of what a unit gives."""
+        rows, columns = unit.shape[:2] if self.channels_last else unit.shape[1:]
+        return rows, columns
+
     def reduction(self, unit: Unit) -> int:
         """Pixels per cell of what a unit gives."""
-        rows = unit.shape[0] if self.channels_last else unit.shape[1]
-        return -(-self.image_size[0] // rows)
+        return -(-self.image_size[0] // self.grid(unit)[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +88,11 @@ class Plan:
     channels: int
     stride: int
     image_size: tuple[int, int]
+
+    @property
+    def cut(self) -> str:
+        """Path of the last module whose work the stem takes over."""
+        return (self.dropped or [self.path])[-1]
 
 
 class Family(ABC):
@@ -181,7 +190,8 @@ class PatchStem(Family):
         stride = int(embed.patch_size[0])
         size = (embed.grid_size[0] * stride, embed.grid_size[1] * stride)
         trace = Trace(model, shape := (embed.proj.in_channels, *size))
-        units = trace.units(self.stem) if self.stages else []
+        alone = Unit("patch_embed", (*embed.grid_size, embed.proj.out_channels))
+        units = trace.units(self.stem) if self.stages else [alone]
         return Look(size, shape, trace.macs, units, 1, stride, embed.proj.bias is not None, channels_last=True)
 
     def replace_first(self, model: Any, look: Look, match: Match, stride: int, image_size: tuple[int, int]) -> Plan:
@@ -224,7 +234,8 @@ class HieraStem(PatchStem):
             raise ValueError(f"this {type(model).__name__} does not read images in square patches")
         size = (model.tokens_spatial_shape[0] * strides[0], model.tokens_spatial_shape[1] * strides[1])
         macs = Trace(model, shape := (projection.in_channels, *size)).macs
-        return Look(size, shape, macs, [], 1, strides[0], projection.bias is not None, channels_last=True)
+        unit = Unit("patch_embed", (*model.tokens_spatial_shape, projection.out_channels))
+        return Look(size, shape, macs, [unit], 1, strides[0], projection.bias is not None, channels_last=True)
 
     def module(self, model: Any, plan: Plan, stem: WallocStem) -> nn.Module:
         """Check the size of the input, which Hiera's positions are for."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..codec import Codec, check_latents, slope
 from ..zoo import CodecLike, load_codec
+from .adapter import Adapter, AdapterShape
 
 __all__ = [
     "Input",
@@ -27,13 +28,13 @@ OutputFormat = Literal["NCHW", "NHWC", "NLC"]
 class WallocStem(nn.Module):
     """Codec, normalization and a linear projection, as the first layer of an image network.
 
-        latents -> normalize -> convolution                  stride of the stem >= that of the codec
-        latents -> normalize -> 1x1 convolution -> pixel shuffle                 below it
+        latents -> normalize -> (adapter) -> convolution                  stride of the stem >= that of the codec
+        latents -> normalize -> (adapter) -> 1x1 convolution -> pixel shuffle                 below it
 
     Every channel of the latents is brought to zero mean and unit variance by the statistics kept with the codec. Then
     one convolution whose kernel is its stride projects. Below the codec's stride every cell becomes several. The codec
-    is a copy, frozen, in float32, and ``train()`` changes nothing in it. Only ``proj`` is trained, in the dtype of the
-    model around it; ``trainable_codec=True`` unfreezes the projection of the codec too.
+    is a copy, frozen, in float32, and ``train()`` changes nothing in it. Only ``adapter`` and ``proj`` are trained, in
+    the dtype of the model around them; ``trainable_codec=True`` unfreezes the projection of the codec too.
 
     Args:
         codec: An image codec, or what ``load_codec`` takes.
@@ -48,11 +49,14 @@ class WallocStem(nn.Module):
         neighbors: Cells of the codec around its own that an output cell reads as well, to every side.
         expand: Whether the companding is undone before normalizing, which makes the stem linear in the pixels: see
             ``fit_stem``.
+        adapter: Size of a small network before the projection, which makes the stem more than linear: see
+            ``distill_stem``.
         device: Of the stem.
-        dtype: Of the projection.
+        dtype: Of the projection and the adapter.
 
     Attributes:
         codec: The codec.
+        adapter: The adapter, or ``Identity``.
         proj: The projection, a ``Conv2d``.
 
     Raises:
@@ -79,6 +83,7 @@ class WallocStem(nn.Module):
         trainable_codec: bool = False,
         neighbors: int = 0,
         expand: bool = False,
+        adapter: AdapterShape | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -107,7 +112,9 @@ class WallocStem(nn.Module):
         self.trainable_codec, self.neighbors, self.expand = trainable_codec, neighbors, expand
         cells, self.shuffle = max(1, stride // c.stride), max(1, c.stride // stride)
         kernel, channels = cells + 2 * neighbors, out_channels * self.shuffle**2
-        self.proj = nn.Conv2d(c.channels, channels, kernel, cells, neighbors, bias=bias, device=device, dtype=dtype)
+        width = adapter.width if adapter else c.channels
+        self.adapter = Adapter(c.channels, adapter, device=device, dtype=dtype) if adapter else nn.Identity()
+        self.proj = nn.Conv2d(width, channels, kernel, cells, neighbors, bias=bias, device=device, dtype=dtype)
         self.codec.to(self.proj.weight.device)
 
     @property
@@ -141,7 +148,7 @@ class WallocStem(nn.Module):
         if self.expand and self.codec.config.companding == "gaussian":
             # In units of latents, whose statistics are known.
             latents = self.codec.expand(latents) * slope(self.codec.config.latent_bits)
-        x = self.proj(self.codec.normalize(latents).to(self.proj.weight.dtype))
+        x = self.proj(self.adapter(self.codec.normalize(latents).to(self.proj.weight.dtype)))
         x = nn.functional.pixel_shuffle(x, self.shuffle) if self.shuffle > 1 else x
         return nchw_to(x, Format(self.output_fmt))
 

@@ -18,7 +18,8 @@ from torch import nn
 
 from ..codec import Codec
 from ..zoo import CodecLike
-from .families import Family, Look, Match, Plan, find_family
+from .cuts import enter_later
+from .families import Match, Plan, find_family
 from .layers import Input, WallocStem, check_choice, load_image_codec
 from .tracing import Trace
 
@@ -41,6 +42,8 @@ class StemInfo:
         latents_shape: The same in latents.
         macs: Multiply-adds of the model for one input, without encoding.
         macs_before: Multiply-adds of the model before, for an image of its own size.
+        cut: Path of the last module whose work the stem does.
+        agreement: Of ``distill_stem``: share of held-back images of which the model says what it said before.
 
     Example:
         >>> import timm, walloc_transforms as wt
@@ -57,6 +60,8 @@ class StemInfo:
     latents_shape: tuple[int, int, int]
     macs: int
     macs_before: int
+    cut: str
+    agreement: float | None = None
 
 
 def replace_stem(model: Model, codec: CodecLike, *, input: Input = "pixels", match: Match = "grid") -> Model:
@@ -115,13 +120,22 @@ def replace_stem(model: Model, codec: CodecLike, *, input: Input = "pixels", mat
     return put_stem(model, plan, stem)
 
 
-def plan_replacement(model: nn.Module, codec: Codec, match: Match) -> Plan:
+def plan_replacement(model: nn.Module, codec: Codec, match: Match, *, cut: str | None = None) -> Plan:
     """Decide what of a model is dropped and where a stem goes; nothing is changed.
 
+    Args:
+        model: The model.
+        codec: The codec.
+        match: As for :func:`replace_stem`.
+        cut: With ``match="entry"``, path of the last unit that is replaced, where the model's stride is a multiple of
+            the codec's. Default: the first one at the codec's stride.
+
     Raises:
-        ValueError: As :func:`replace_stem`.
+        ValueError: As :func:`replace_stem`; ``cut`` is no such unit (the message lists them), or ``match`` is another.
     """
     check_choice("match", match, get_args(Match))
+    if cut is not None and match != "entry":
+        raise ValueError(f"only match='entry' takes a cut, got match={match!r} and cut={cut!r}")
     if hasattr(model, "walloc"):
         raise ValueError(f"the stem of this {type(model).__name__} is replaced already: {model.walloc}")
     family = find_family(model)
@@ -131,31 +145,13 @@ def plan_replacement(model: nn.Module, codec: Codec, match: Match) -> Plan:
         height, width = (-(-side // look.stride) * stride for side in look.image_size)
         return family.replace_first(model, look, match, stride, (height, width))
     if match == "entry":
-        return _enter_later(model, family, look, step)
+        return enter_later(model, family, look, step, cut)
     if look.stride % step and step % look.stride:
         raise ValueError(
             f"match='resolution' needs a stem whose stride is a multiple or a divisor of the codec's, "
             f"{step}: this {type(model).__name__}'s is {look.stride}; match='grid' takes it"
         )
     return family.replace_first(model, look, match, look.stride, look.image_size)
-
-
-def _enter_later(model: nn.Module, family: Family, look: Look, step: int) -> Plan:
-    """Replace everything up to the unit that comes down to the stride of the codec."""
-    coarse = next((i for i, unit in enumerate(look.units) if look.reduction(unit) >= step), None)
-    if coarse is not None and look.stride == step:
-        return family.replace_first(model, look, "entry", step, look.image_size)
-    if coarse is None or coarse < look.in_stem - 1 or look.reduction(look.units[coarse]) != step:
-        reason = (
-            f"its stem has a stride of {look.stride}" if look.stride >= step else "its stages are not a plain chain"
-        )
-        raise ValueError(
-            f"match='entry' needs a model that comes down to the codec's stride of {step} after its "
-            f"stem; {type(model).__name__}: {reason}"
-        )
-    dropped = [unit.path for unit in look.units[1 : coarse + 1]]
-    channels = look.channels(look.units[coarse])
-    return Plan(family, look, "entry", look.units[0].path, dropped, channels, step, look.image_size)
 
 
 def put_stem(model: Model, plan: Plan, stem: WallocStem) -> Model:
@@ -181,7 +177,7 @@ def put_stem(model: Model, plan: Plan, stem: WallocStem) -> Model:
         trace = Trace(model, latents)
     _update_metadata(model, plan, stem, trace.shapes)
     shape = pixels if stem.input == "pixels" else latents
-    info = StemInfo(c.name, stem.input, plan.match, shape, pixels, latents, trace.macs, plan.look.macs)
+    info = StemInfo(c.name, stem.input, plan.match, shape, pixels, latents, trace.macs, plan.look.macs, plan.cut)
     setattr(model, "walloc", info)  # noqa: B010 (type checkers allow no plain values on a module)
     return model
 
