@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from recipes.common.figures import mark_values
 from recipes.common.tables import Record, as_csv, figure, markdown_table
 from recipes.scaling import published_results as published
 
@@ -211,17 +212,6 @@ def _draw_published(axes: Any, task: str) -> None:
     )
     axes.margins(0.14, 0.14)
     mark_values(axes, [r.values for r in results])
-
-
-def mark_values(axes: Any, values: Iterable[int]) -> None:
-    """Mark the values on a logarithmic axis, but of close ones only the first, whose labels would touch."""
-    ticks: list[int] = []
-    for value in sorted(set(values)):
-        if not ticks or value > 1.2 * ticks[-1]:
-            ticks.append(value)
-    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    axes.minorticks_off()
-    axes.grid(alpha=0.3)
 
 
 def _legend(axes: Any, columns: int) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from recipes import resolution_scaling
 from recipes.common.demo_music import demo_track
+from recipes.common.figures import mark_values
 from recipes.common.photographs import demo_photographs
 from recipes.resolution_scaling import ColorizationSettings, Config, SeparationSettings
 from recipes.scaling import published_results as published
@@ -517,5 +518,5 @@ def test_figure_of_ours_alone() -> None:
 
 def test_close_values_share_a_tick() -> None:
     axes = Figure().subplots()
-    scaling_report.mark_values(axes, [512, 514, 27, 108, 27])
+    mark_values(axes, [512, 514, 27, 108, 27])
     assert [text.get_text() for text in axes.get_xticklabels()] == ["27", "108", "512"]
