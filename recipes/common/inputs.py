@@ -11,14 +11,20 @@
     rgb_4x:24                   of its first 24 channels
     rgb_16x_joint+refiner       decoded by the codec's refiner
 
-Images may have any sides of at least 8 pixels.
+Images may have any sides of at least 8 pixels. What is kept can go through a file, a PNG or ``.wlc``:
+
+    show.save(image, file)
+    shown = show.load(file, height, width)
 """
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms import v2
+from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 import walloc_transforms as wt
 from recipes.common.arms import PIXELS, STRIDE, BlockDCT
@@ -30,7 +36,12 @@ class Input(nn.Module, ABC):
 
     Args:
         name: As above.
+
+    Attributes:
+        suffix: Of the files that hold what is kept; empty where there is no such format.
     """
+
+    suffix = ""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -44,9 +55,19 @@ class Input(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``(..., 3, H, W)``, uint8, to what is shown in their place, of the same shape and dtype."""
 
+    def save(self, image: Tensor, file: Path) -> None:
+        """Write what is kept of one image."""
+        raise NotImplementedError(f"there is no format for {self.name}")
+
+    def load(self, file: Path, height: int, width: int) -> Tensor:
+        """Read what is shown in place of an image of this size."""
+        raise NotImplementedError(f"there is no format for {self.name}")
+
 
 class Pixels(Input):
     """The images as they are."""
+
+    suffix = ".png"
 
     def values(self, height: int, width: int) -> int:
         """Count the values of the image."""
@@ -56,6 +77,14 @@ class Pixels(Input):
         """Return the images."""
         return images
 
+    def save(self, image: Tensor, file: Path) -> None:
+        """Write the image."""
+        to_pil_image(image).save(file)
+
+    def load(self, file: Path, height: int, width: int) -> Tensor:
+        """Read the image."""
+        return _read_png(file)
+
 
 class Resized(Input):
     """What a thumbnail of 8 bits keeps, antialiased bicubic there and bicubic back.
@@ -64,6 +93,8 @@ class Resized(Input):
         name: Of the arm.
         factor: By which its sides are shorter.
     """
+
+    suffix = ".png"
 
     def __init__(self, name: str, factor: int) -> None:
         super().__init__(name)
@@ -80,7 +111,18 @@ class Resized(Input):
 
     def forward(self, images: Tensor) -> Tensor:
         """Reduce images and enlarge them again."""
-        return v2.functional.resize(self.thumbnail(images), [*images.shape[-2:]], v2.InterpolationMode.BICUBIC)
+        return self._enlarge(self.thumbnail(images), *images.shape[-2:])
+
+    def _enlarge(self, thumbnails: Tensor, height: int, width: int) -> Tensor:
+        return v2.functional.resize(thumbnails, [height, width], v2.InterpolationMode.BICUBIC)
+
+    def save(self, image: Tensor, file: Path) -> None:
+        """Write the thumbnail."""
+        to_pil_image(self.thumbnail(image)).save(file)
+
+    def load(self, file: Path, height: int, width: int) -> Tensor:
+        """Read and enlarge the thumbnail."""
+        return self._enlarge(_read_png(file), height, width)
 
 
 class Cosines(Input):
@@ -117,6 +159,8 @@ class Decoded(Input):
         decoder: ``"refiner"``, or None for the codec's own decoder.
     """
 
+    suffix = ".wlc"
+
     def __init__(self, name: str, codec: wt.Codec, decoder: str | None) -> None:
         super().__init__(name)
         self.codec, self.decoder = codec, decoder
@@ -138,6 +182,20 @@ class Decoded(Input):
         """Encode and decode."""
         height, width = images.shape[-2:]
         return self.decode(self.encode(images), height, width)
+
+    def save(self, image: Tensor, file: Path) -> None:
+        """Write the latents."""
+        wt.save_latents(file, self.encode(image), self.codec, size=image.shape[-2:])
+
+    def load(self, file: Path, height: int, width: int) -> Tensor:
+        """Read and decode the latents."""
+        latents = wt.load_latents(file).latents
+        return self.decode(latents.to(self.codec.latent_mean.device), height, width)
+
+
+def _read_png(file: Path) -> Tensor:
+    with Image.open(file) as image:
+        return pil_to_tensor(image)
 
 
 _MAKE = {
