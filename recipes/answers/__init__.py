@@ -1,0 +1,1 @@
+"""What only recipes/pretrained.py needs."""
