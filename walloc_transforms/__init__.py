@@ -24,10 +24,13 @@ if TYPE_CHECKING:
     from .files import save_latents as save_latents
     from .files import stored_codec as stored_codec
     from .latents import Latents as Latents
+    from .stems import AdapterShape as AdapterShape
+    from .stems import StemDistillation as StemDistillation
     from .stems import StemFit as StemFit
     from .stems import StemInfo as StemInfo
     from .stems import WallocPatchEmbed as WallocPatchEmbed
     from .stems import WallocStem as WallocStem
+    from .stems import distill_stem as distill_stem
     from .stems import fit_stem as fit_stem
     from .stems import load_model as load_model
     from .stems import replace_stem as replace_stem
@@ -47,10 +50,13 @@ _PUBLIC = {
     "functional": [],
     "latents": ["Latents"],
     "stems": [
+        "AdapterShape",
+        "StemDistillation",
         "StemFit",
         "StemInfo",
         "WallocPatchEmbed",
         "WallocStem",
+        "distill_stem",
         "fit_stem",
         "load_model",
         "replace_stem",

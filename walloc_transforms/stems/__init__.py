@@ -3,6 +3,7 @@
 from .adapter import Adapter, AdapterShape
 from .budget import adapter_for
 from .cuts import last_of_stage
+from .distill import StemDistillation, distill_stem
 from .families import FAMILIES, Family, Look, Match, Plan
 from .fit import StemFit, fit_stem
 from .layers import WallocStem
@@ -18,11 +19,13 @@ __all__ = [
     "Look",
     "Match",
     "Plan",
+    "StemDistillation",
     "StemFit",
     "StemInfo",
     "WallocPatchEmbed",
     "WallocStem",
     "adapter_for",
+    "distill_stem",
     "fit_stem",
     "last_of_stage",
     "load_model",

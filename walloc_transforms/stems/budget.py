@@ -11,10 +11,11 @@ from .replace import put_stem
 
 __all__ = ["adapter_for", "count_macs"]
 
+BUDGET, LEAST_SHARE = 0.85, 0.05
 SHAPES = [AdapterShape(width, blocks) for blocks in (2, 3) for width in range(16, 1025, 8)]
 
 
-def adapter_for(plan: Plan, model: Any, codec: Codec, budget: float) -> AdapterShape:
+def adapter_for(plan: Plan, model: Any, codec: Codec, budget: float | None = None) -> AdapterShape:
     """Choose the largest adapter, by its multiply-adds, for which the model stays within a budget.
 
     Widths are multiples of 8 from 16 up, with 2 or 3 blocks of expansion 4 and 5x5 kernels.
@@ -23,7 +24,8 @@ def adapter_for(plan: Plan, model: Any, codec: Codec, budget: float) -> AdapterS
         plan: How the model's stem is to be replaced.
         model: The model; nothing is changed.
         codec: The codec.
-        budget: Multiply-adds of the model afterwards, without encoding, relative to those before.
+        budget: Multiply-adds of the model afterwards, without encoding, relative to those before. Default: 0.85, or,
+            where what follows the cut leaves less, as in a ViT, 0.05 more than that takes.
 
     Raises:
         ValueError: The smallest is too large; the message says what budget would do.
@@ -31,6 +33,8 @@ def adapter_for(plan: Plan, model: Any, codec: Codec, budget: float) -> AdapterS
     before, own = plan.look.macs, {shape: _macs(plan, codec, shape) for shape in SHAPES}
     smallest = min(own, key=own.__getitem__)
     rest = count_macs(plan, model, codec, smallest) - own[smallest]
+    if budget is None:
+        budget = max(BUDGET, rest / before + LEAST_SHARE)
     if fitting := [shape for shape in SHAPES if rest + own[shape] <= budget * before]:
         return max(fitting, key=own.__getitem__)
     least = (rest + own[smallest]) / before
