@@ -22,6 +22,12 @@ class AdapterShape:
 
     Raises:
         ValueError: A number is not an integer from 1 to the largest (0 for ``blocks``), or ``kernel`` is even.
+
+    Example:
+        >>> import walloc_transforms as wt
+        >>> stem = wt.WallocStem("rgb_16x", 40, stride=8, adapter=wt.AdapterShape(48, blocks=3))
+        >>> stem.adapter.shape
+        AdapterShape(width=48, blocks=3, expansion=4, kernel=5)
     """
 
     width: int

@@ -12,13 +12,13 @@ from .replace import put_stem
 __all__ = ["adapter_for", "count_macs"]
 
 BUDGET, LEAST_SHARE = 0.85, 0.05
-SHAPES = [AdapterShape(width, blocks) for blocks in (2, 3) for width in range(16, 1025, 8)]
+SHAPES = [AdapterShape(width, blocks) for blocks in (2, 3) for width in range(16, 129, 8)]
 
 
 def adapter_for(plan: Plan, model: Any, codec: Codec, budget: float | None = None) -> AdapterShape:
     """Choose the largest adapter, by its multiply-adds, for which the model stays within a budget.
 
-    Widths are multiples of 8 from 16 up, with 2 or 3 blocks of expansion 4 and 5x5 kernels.
+    Widths are multiples of 8 from 16 to 128, with 2 or 3 blocks of expansion 4 and 5x5 kernels.
 
     Args:
         plan: How the model's stem is to be replaced.
