@@ -110,7 +110,8 @@ def draw_sheet(rows: Sequence[Record], folders: Sequence[Path]) -> Figure:
                 spine.set_visible(False)
             answer, probability, good = row["said"][i]
             axes.set_title(f"{_short(answer)} {100 * probability:.0f} %", fontsize=7.5, color="C2" if good else "C3")
-        line[0].set_ylabel(f"{row['arm']}\n{row['values']:,} values", fontsize=7.5)
+        note = "\n(read as latents, decoded here)" if row["kind"].endswith("stem") else ""
+        line[0].set_ylabel(f"{row['arm']}\n{row['values']:,} values{note}", fontsize=7.5)
     return picture
 
 
