@@ -61,9 +61,14 @@ def scored_pictures(data: str, count: int, size: int, classes: ImageNetInfo | No
         return Pictures(images, None, said)
     files = evenly(image_files(data), count)
     labels, remark = _labels(Path(data), files, classes)
-    kept = [(i, cut(image, size, str(files[i]))) for i, image in _read(files, show) if image is not None]
+    kept, enlarged = [], 0
+    for i, image in _read(files, show):
+        if image is not None:
+            kept.append((i, cut(image, size, str(files[i]))))
+            enlarged += min(image.size) < size
     if not kept:
         raise ValueError(f"none of {len(files)} images in {data!r} can be read")
+    remark += f", {enlarged} of them enlarged" if enlarged else ""
     known = None if labels is None else torch.tensor([labels[i] for i, _ in kept])
     own = [files[i] for i, _ in kept]
     said = f"{len(kept)} images of {Path(data).name}{remark}"

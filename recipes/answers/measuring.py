@@ -57,11 +57,13 @@ def cost(arm: Arm, pictures: Pictures, batch_size: int) -> Record:
 def _rate(arm: Arm, files: list[Path], batch_size: int, height: int, width: int, made: str) -> float:
     """Read, decode and answer files in batches; images per second."""
     start = time.perf_counter()
+    device = next(arm.network.parameters()).device
     for i in range(0, len(files), batch_size):
         some = files[i : i + batch_size]
         if files[0].is_relative_to(made):
-            arm.network(torch.stack([arm.load(file, height, width) for file in some]))
+            logits = arm.network(torch.stack([arm.load(file, height, width) for file in some]))
         else:
             images = [image for file in some if (image := read_image(file)) is not None]
-            arm(torch.stack([cut(image, height, "") for image in images]))
+            logits = arm(torch.stack([cut(image, height, "") for image in images]).to(device))
+        logits.cpu()  # waits for the device
     return len(files) / (time.perf_counter() - start)

@@ -185,7 +185,8 @@ class Decoded(Input):
 
     def save(self, image: Tensor, file: Path) -> None:
         """Write the latents."""
-        wt.save_latents(file, self.encode(image), self.codec, size=image.shape[-2:])
+        latents = self.encode(image.to(self.codec.latent_mean.device))
+        wt.save_latents(file, latents, self.codec, size=image.shape[-2:])
 
     def load(self, file: Path, height: int, width: int) -> Tensor:
         """Read and decode the latents."""
