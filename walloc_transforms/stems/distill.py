@@ -199,7 +199,7 @@ def distill_stem(
     trained, later = _parameters(student, stem, plan, place)
     about = {
         "model": f"{type(model).__name__} of {sum(p.numel() for p in model.parameters())} parameters",
-        "codec": codec.fingerprint,
+        "codec": codec.fingerprint(),
         "images": len(pictures),
         "cut": place,
         "adapter": None if adapter is None else dataclasses.asdict(adapter),
