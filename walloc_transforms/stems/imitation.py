@@ -2,7 +2,7 @@
 
     training = Imitation(student, teacher, parameters, options)
     training.run(crops, held_back)
-    training.score(held_back)       Agreement
+    training.score()                Agreement
 
 A run depends on its options and crops alone, where it is told a number of steps. Interrupted, it goes on from its last
 checkpoint as if nothing had happened.
@@ -33,8 +33,6 @@ from ..safe import atomic_file, listed
 __all__ = ["Agreement", "Imitation", "Options", "Watched"]
 
 FORMAT = "walloc_transforms.distillation.1"
-FEATURES_ONLY = 0.4
-"""Part of a run in which only features are compared."""
 FEATURES_WEIGHT = 0.3
 """Of the features' loss, beside that of the answers."""
 WARMUP = 50
@@ -67,6 +65,7 @@ class Options:
         minutes: How long, where ``steps`` is None.
         batch_size: Crops in a step, over all processes.
         lr: Peak learning rate of AdamW: a short warm-up, then linear decay to zero.
+        features_only: Part of the training in which only features are compared.
         workers: Processes that read and cut pictures.
         checkpoint: File to keep the training in, or None.
         about: What else must be the same when a training is resumed.
@@ -77,6 +76,7 @@ class Options:
     minutes: float | None
     batch_size: int
     lr: float
+    features_only: float
     workers: int
     checkpoint: Path | None
     about: Mapping[str, Any]
@@ -169,7 +169,7 @@ class Imitation:
         ]
         self.optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=options.lr)
         self.step, self.seconds = 0, 0.0
-        self.variances = torch.ones(())
+        self.held_back = self.wanted = self.taught = self.variances = torch.ones(())
         distributed = dist.is_available() and dist.is_initialized()
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if distributed else (0, 1)
         if options.batch_size % self.world:
@@ -187,7 +187,7 @@ class Imitation:
             ValueError: The checkpoint is of another training.
         """
         self._load()
-        self.variances = self._variances(held_back)
+        self._teach(held_back)
         if (done := self._done()) >= 1:
             return
         loader = DataLoader(crops, batch_sampler=self._batches(), num_workers=self.options.workers)
@@ -202,8 +202,8 @@ class Imitation:
         kept, network, whole = time.monotonic(), nn.Module(), None
         for batch in bar:
             start = time.monotonic()
-            if whole != (done >= FEATURES_ONLY):
-                whole = done >= FEATURES_ONLY
+            if whole != (done >= self.options.features_only):
+                whole = done >= self.options.features_only
                 network = self._network(whole)
             loss = self._learn(network, batch.to(self.device), done)
             self.step += 1
@@ -213,7 +213,7 @@ class Imitation:
                 self._check(loss)
                 bar.set_postfix_str(f"loss {float(loss):.3f}")
             if int(10 * done) > int(10 * before) and not bar.disable:
-                bar.write(f"step {self.step}: {in_words(self.score(held_back))}")
+                bar.write(f"step {self.step}: {in_words(self.score())}")
             if done >= 1 or time.monotonic() - kept > _CHECKPOINT_EVERY:
                 self._check(loss)
                 self._save()
@@ -222,23 +222,22 @@ class Imitation:
                 break
 
     @torch.no_grad()
-    def score(self, held_back: Tensor) -> Agreement:
-        """Compare student and teacher on pictures ``(N, C, H, W)``."""
+    def score(self) -> Agreement:
+        """Compare student and teacher on the pictures held back."""
         self.training.eval()
         sums = torch.zeros(3, dtype=torch.float64)
-        for part in held_back.split(self.options.batch_size):
+        for part, wanted, taught in zip(*map(self._parts, (self.held_back, self.wanted, self.taught)), strict=True):
             features, answers = self._run(self.student, part.to(self.device), whole=True)
-            wanted, taught = self._run(self.teacher, part.to(self.device), whole=True)
-            assert answers is not None and taught is not None  # as the whole networks ran
+            assert answers is not None  # as the whole network ran
             same = (answers.argmax(-1) == taught.argmax(-1)).float().mean()
             means = self._missed(features, wanted), self._divergence(answers, taught), same
             sums += len(part) * torch.stack(means).double().cpu()
-        missed, divergence, same = (sums / len(held_back)).tolist()
+        missed, divergence, same = (sums / len(self.held_back)).tolist()
         return Agreement(missed, divergence, same if self.classifies else None)
 
     def _learn(self, network: nn.Module, x: Tensor, done: float) -> Tensor:
         """Take one step; returns its loss."""
-        whole = done >= FEATURES_ONLY
+        whole = done >= self.options.features_only
         rate = self.options.lr * min(1.0, (self.step + 1) / WARMUP) * (1 - done)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["share"]
@@ -278,15 +277,20 @@ class Imitation:
         return F.kl_div(ours, theirs, log_target=True, reduction="batchmean")
 
     @torch.no_grad()
-    def _variances(self, held_back: Tensor) -> Tensor:
-        """Measure the variance of every channel of the teacher's features, in their shape."""
-        parts = held_back.split(self.options.batch_size)
-        features = torch.cat([self._run(self.teacher, part.to(self.device), whole=False)[0] for part in parts])
-        others = [d for d in range(features.ndim) if d != self.channel % features.ndim]
-        variances = features.var(others, correction=0, keepdim=True)
+    def _teach(self, held_back: Tensor) -> None:
+        """Ask the teacher about the pictures held back, and measure the variance of every channel of its features."""
+        self.held_back = held_back
+        parts = [self._run(self.teacher, part.to(self.device), whole=True) for part in self._parts(held_back)]
+        self.wanted = torch.cat([features for features, _ in parts])
+        self.taught = torch.cat([answers for _, answers in parts if answers is not None])
+        others = [d for d in range(self.wanted.ndim) if d != self.channel % self.wanted.ndim]
+        variances = self.wanted.var(others, correction=0, keepdim=True)
         if not variances.max() > 0:
             raise ValueError("the held-back images give the model nothing to tell apart: are all of one color?")
-        return variances.clamp(min=1e-3 * float(variances.mean()))  # channels that are nearly constant
+        self.variances = variances.clamp(min=1e-3 * float(variances.mean()))  # channels that are nearly constant
+
+    def _parts(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        return pictures.split(self.options.batch_size)
 
     def _batches(self) -> Iterator[list[int]]:
         """Number the crops of this process' share of every batch, from the next step on."""

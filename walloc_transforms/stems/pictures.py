@@ -132,7 +132,8 @@ class Crops(Dataset[Tensor]):
                     f"image {drawn} has {picture.shape[1]}x{picture.shape[2]} pixels, too few for crops of "
                     f"{self.size[0]}x{self.size[1]}: expected sides of at least {least}"
                 )
-            return self._cut(to_float(picture, "image")).clamp(0, 1)  # which resizing overshoots
+            picture = picture if picture.dtype == torch.uint8 else to_float(picture, "image")  # uint8 resizes quicker
+            return to_float(self._cut(picture), "image").clamp(0, 1)  # which resizing overshoots
 
 
 def _takes_indices(images: Any) -> bool:
