@@ -5,12 +5,15 @@
     python -m recipes.resolution_scaling --task all
     python -m recipes.resolution_scaling --task colorization --colorization.data PHOTOS --colorization.steps 3000
     python -m recipes.resolution_scaling --task separation --separation.data STEMS --separation.arms walloc_20x stft
+    python -m recipes.resolution_scaling --task documents --documents.data SCANS
 
 Within a task every arm trains the same network on the same crops for the same number of steps, with every seed. The
-tasks are recipes/classification.py, whose settings have no prefix, and recipes/colorization.py and
-recipes/source_separation.py, whose settings have the name of their task as prefix. The table gives means and standard
-deviations over seeds, and the samples per second of training (for classification also of loading, decoding and
-encoding). Below stands what the WaLLoC paper reports, marked as theirs, except where classification runs alone.
+tasks are recipes/classification.py, whose settings have no prefix, and recipes/colorization.py,
+recipes/source_separation.py and recipes/reading.py, whose settings have the name of their task as prefix. Documents are
+read by a reader that others trained (`pip install -e ".[reading]"`): nothing is trained, and seeds do not matter. The
+table gives means and standard deviations over seeds, for documents standard errors over pages, and the samples per
+second of training (for classification also of loading, decoding and encoding). Below stands what the WaLLoC paper
+reports, marked as theirs, except where classification runs alone.
 """
 
 import statistics
@@ -19,7 +22,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from recipes import classification, colorization, source_separation
+from recipes import classification, colorization, reading, source_separation
 from recipes.color.data import load_photographs
 from recipes.colorization import Settings as ColorizationSettings
 from recipes.common.arms import ARMS, STRIDE, make_arm
@@ -29,18 +32,22 @@ from recipes.common.outputs import claim
 from recipes.common.ranks import Ranks
 from recipes.common.runs import Run
 from recipes.common.tables import Record, group, mean_and_sd
+from recipes.documents.pages import load_pages
+from recipes.documents.report import SCORES, family
+from recipes.reading import Settings as ReadingSettings
 from recipes.scaling.report import Part, caption, csv_of, draw, markdown, markdown_published
 from recipes.separation.front_ends import HOP
 from recipes.separation.tracks import RATE
 from recipes.source_separation import Settings as SeparationSettings
 from walloc_transforms.safe import write_atomically
 
-TASKS = ("classification", "colorization", "separation")
+TASKS = ("classification", "colorization", "separation", "documents")
 WRITTEN = (
     *("table.md", "table.csv", "figure.png"),
     *files_of_arms(ARMS, classification.WRITTEN),
     *(f"colorization/{file}" for file in colorization.WRITTEN),
     *(f"separation/{file}" for file in source_separation.WRITTEN),
+    *(f"documents/{file}" for file in reading.WRITTEN),
 )
 
 
@@ -48,17 +55,18 @@ WRITTEN = (
 class Config(classification.Settings):
     """Compare the arms over seeds."""
 
-    task: Literal["classification", "colorization", "separation", "all"] = "classification"
-    """What the networks learn. Settings of a task that is not run are refused."""
+    task: Literal["classification", "colorization", "separation", "documents", "all"] = "classification"
+    """What the networks do. Settings of a task that is not run are refused."""
     arms: tuple[str, ...] = tuple(ARMS)
     """Which arms of classification to compare."""
     colorization: ColorizationSettings = field(default_factory=ColorizationSettings)
     separation: SeparationSettings = field(default_factory=SeparationSettings)
+    documents: ReadingSettings = field(default_factory=ReadingSettings)
     seeds: int = 3
-    """Seeds 0 to seeds - 1 of every task; each draws its own crops, initialization and order."""
+    """Seeds 0 to seeds - 1 of every task that trains; each draws its own crops, initialization and order."""
     output_dir: Path = Path("runs/resolution_scaling/TIME")
-    """A new or empty folder, which gets table.md, table.csv, figure.png and a folder per run, those of colorization and
-    separation in a folder of their task. TIME stands for date and time."""
+    """A new or empty folder, which gets table.md, table.csv, figure.png and a folder per run, those of other
+    tasks than classification in a folder of their task. TIME stands for date and time."""
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -109,6 +117,8 @@ def check(config: Config) -> None:
         colorization.check(colorization_config(config))
     if "separation" in config.tasks:
         source_separation.check(separation_config(config))
+    if "documents" in config.tasks:
+        reading.check(documents_config(config))
 
 
 def check_data(config: Config, ranks: Ranks) -> None:
@@ -122,15 +132,17 @@ def check_data(config: Config, ranks: Ranks) -> None:
         load_photographs(c.data, c.data_root, test_images=c.test_images, memory=0, show=False)
     if "separation" in config.tasks and config.separation.data != "demo":
         source_separation.open_tracks(separation_config(config), show=False)
+    if "documents" in config.tasks and config.documents.data != "demo":
+        load_pages(config.documents.data, config.documents.images)
 
 
 def check_unused_settings(config: Config) -> None:
     """Raise a ValueError for a setting of a task that is not run: whoever sets it means to run that task."""
     default = Config()
     flat = ["arms", *(f.name for f in fields(classification.Settings) if f.name not in ("resume", "overwrite"))]
-    settings = {"classification": flat, "colorization": ["colorization"], "separation": ["separation"]}
     for task in TASKS:
-        changed = [name for name in settings[task] if getattr(config, name) != getattr(default, name)]
+        settings = flat if task == "classification" else [task]
+        changed = [name for name in settings if getattr(config, name) != getattr(default, name)]
         if changed and task not in config.tasks:
             option = changed[0].replace("_", "-") if task == "classification" else f"{task}.*"
             hint = f"; its own settings are --{config.task}.*" if task == "classification" else ""
@@ -222,6 +234,21 @@ def run_separation(config: Config, ranks: Ranks) -> Part:
     )
 
 
+def run_documents(config: Config, _: Ranks) -> Part:
+    """Run recipes/reading.py."""
+    own = documents_config(config)
+    rows = [
+        {
+            **{name: row[name] for name in ("arm", "values", "pages")},
+            **{"task": "documents", "seeds": 0, "family": family(row["arm"])},
+            **{name: row[name] for name in SCORES},
+            **{f"{name}_se": row[f"{name} se"] for name in SCORES},
+        }
+        for row in reading.main(own)
+    ]
+    return Part("documents", rows, Path(own.data).name, "anls", SCORES["anls"], "a page")
+
+
 def colorization_config(config: Config) -> colorization.Config:
     """Make the recipe's config from its settings and those that all tasks share."""
     return colorization.Config(
@@ -237,6 +264,11 @@ def separation_config(config: Config) -> source_separation.Config:
     return source_separation.Config(
         **vars(config.separation), seeds=config.seeds, resume=config.resume, output_dir=config.output_dir / "separation"
     )
+
+
+def documents_config(config: Config) -> reading.Config:
+    """Make the recipe's config from its settings and those that all tasks share."""
+    return reading.Config(**vars(config.documents), resume=config.resume, output_dir=config.output_dir / "documents")
 
 
 def common_row(
@@ -274,6 +306,7 @@ _RUN: dict[str, Callable[[Config, Ranks], Part]] = {
     "classification": run_classification,
     "colorization": run_colorization,
     "separation": run_separation,
+    "documents": run_documents,
 }
 
 

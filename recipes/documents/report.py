@@ -11,13 +11,14 @@ from recipes.common.tables import Record, figure, group, markdown_table, mean_an
 
 SCORES = {"anls": "ANLS, %", "exact": "lines read exactly, %", "cer": "character error rate, %"}
 _LINEAR, _REFINED = "latents, linear", "latents, refiner"
-_STYLES = {
+STYLES = {
     "pixels": ("s", "C1"),
     "resized": ("o", "C0"),
     "dct": ("v", "C2"),
     _LINEAR: ("D", "C3"),
     _REFINED: ("^", "C4"),
 }
+"""Marker and color of every line in the figure."""
 
 
 def mean_over_pages(records: Sequence[Record]) -> list[Record]:
@@ -57,7 +58,7 @@ def caption(reader: str, records: Sequence[Record], data: str, skipped: int) -> 
 def family(arm: str) -> str:
     """Return the line of the figure that an arm belongs to."""
     kind = arm.split("_")[0]
-    return kind if kind in _STYLES else _REFINED if arm.endswith("+refiner") else _LINEAR
+    return kind if kind in STYLES else _REFINED if arm.endswith("+refiner") else _LINEAR
 
 
 def draw(rows: Sequence[Record], file: Path) -> None:
@@ -67,7 +68,7 @@ def draw(rows: Sequence[Record], file: Path) -> None:
     panels = picture.subplots(1, len(scores))
     for axes, score in zip(panels, scores, strict=True):
         for (kind,), own in group([{**r, "family": family(r["arm"])} for r in rows], ("family",)).items():
-            marker, color = _STYLES[kind]
+            marker, color = STYLES[kind]
             own = sorted(own, key=lambda r: r["values"])
             axes.errorbar(
                 [r["values"] for r in own],

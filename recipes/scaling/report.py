@@ -10,6 +10,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from recipes.common.figures import mark_values
 from recipes.common.tables import Record, as_csv, figure, markdown_table
+from recipes.documents.report import STYLES
 from recipes.scaling import published_results as published
 
 MEASURES = {
@@ -19,10 +20,16 @@ MEASURES = {
     "lpips_db": ("lpips_db_sd", "LPIPS, dB", 2),
     "sdr": ("sdr_sd", "SDR, dB", 1),
     "si_sdr": ("si_sdr_sd", "SI-SDR, dB", 1),
+    "anls": ("anls_se", "ANLS, %", 1),
+    "exact": ("exact_se", "lines read exactly, %", 1),
+    "cer": ("cer_se", "character error rate, %", 1),
 }
-"""Key of the standard deviation over seeds, label and digits of every measure."""
+"""Key of the spread, label and digits of every measure: the standard deviation over seeds, or the standard error."""
 
-_FAMILIES = {"resize": "C0", "resample": "C0", "patch": "C1", "conv": "C1", "dct": "C2", "stft": "C2", "walloc": "C3"}
+_FAMILIES = {
+    **{"resize": "C0", "resample": "C0", "patch": "C1", "conv": "C1", "dct": "C2", "stft": "C2", "walloc": "C3"},
+    **{kind: color for kind, (_, color) in STYLES.items()},
+}
 _DASHES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
 _TRIVIAL = "0.35"  # gray of the lines of what takes no training
 _PUBLISHED = {
@@ -40,7 +47,8 @@ class Part:
     Attributes:
         task: Its name.
         rows: One per arm, with ``values``, ``tokens``, ``macs``, measures and rates; what takes no training has
-            ``seeds`` 0 and neither values nor rates.
+            ``seeds`` 0 and no rates. Trivial estimates have no values either; arms of a task without training have
+            ``pages`` and a ``family``, their line in the figure.
         data: What was trained on and scored.
         measure: The one that is drawn.
         axis: Its label.
@@ -60,7 +68,8 @@ def markdown(rows: Sequence[Record]) -> str:
     several = _several(rows)
     used = {key for row in rows for key in row}
     heads = ["task"] * several + ["arm", "values per sample", "tokens", "trunk MMACs"]
-    heads += [f"{label} (mean ± sd)" for key, (_, label, _) in MEASURES.items() if key in used] + ["seeds"]
+    heads += [f"{label} (mean ± {_spread_of(spread)})" for key, (spread, label, _) in MEASURES.items() if key in used]
+    heads += ["seeds"]
     heads += ["input pipeline, samples/s"] * ("pipeline_rate" in used) + ["training step, samples/s"]
     lines: list[list[str]] = []
     for row in rows:
@@ -74,6 +83,10 @@ def markdown(rows: Sequence[Record]) -> str:
         cells.append(figure(row.get("step_rate"), 0))
         lines.append(cells)
     return markdown_table(heads, lines, text_columns=1 + several) + "\n"
+
+
+def _spread_of(key: str) -> str:
+    return "se" if key.endswith("_se") else "sd"
 
 
 def _several(rows: Sequence[Record]) -> bool:
@@ -93,9 +106,10 @@ def caption(parts: Sequence[Part]) -> str:
     """Say what the figures of the table are."""
     samples = "; ".join(f"{part.task}, {part.data}: {part.sample}" for part in parts)
     return (
-        f"Means over seeds; after ±: standard deviation. Rows without seeds take no training. A sample is, of "
-        f"{samples}. Separation is scored on the first source. The folders of colorization and separation hold "
-        "tables of their own, with further scores and what each arm could reach at best.\n\n"
+        f"Means over seeds; after ± sd: standard deviation, se: standard error over pages. Rows without seeds take no "
+        f"training. A sample is, of {samples}. Separation is scored on the first source. The folders of colorization, "
+        "separation and documents hold tables of their own, with further scores and what each arm could reach at "
+        "best.\n\n"
     )
 
 
@@ -156,30 +170,28 @@ def draw(parts: Sequence[Part], *, with_published: bool) -> Figure:
 
 
 def _draw_part(axes: Any, part: Part, heading: str) -> None:
-    trained = [row for row in part.rows if row["seeds"]]
-    for kind in dict.fromkeys(row["arm"].split("_")[0] for row in trained):
-        own = sorted((r for r in trained if r["arm"].split("_")[0] == kind), key=lambda r: r["values"])
-        spreads = [0 if r["seeds"] == 1 else r[MEASURES[part.measure][0]] for r in own]
+    arms = [{"family": row["arm"].split("_")[0], **row} for row in part.rows if "values" in row]
+    for kind in dict.fromkeys(row["family"] for row in arms):
+        own = sorted((r for r in arms if r["family"] == kind), key=lambda r: r["values"])
+        spreads = [r[MEASURES[part.measure][0]] for r in own]
         axes.errorbar(
             [r["values"] for r in own],
             [r[part.measure] for r in own],
-            spreads,
+            [0 if math.isnan(spread) else spread for spread in spreads],
             marker="o",
             capsize=3,
             color=_FAMILIES[kind],
             label=kind,
         )
-    trivial = [row for row in part.rows if not row["seeds"]]
+    trivial = [row for row in part.rows if "values" not in row]
     for row, dashes in zip(trivial, _DASHES, strict=False):
         axes.axhline(row[part.measure], color=_TRIVIAL, lw=1.2, ls=dashes, label=row["arm"])
-    seeds, tokens = trained[0]["seeds"], trained[0]["tokens"]
-    axes.set(
-        xscale="log",
-        xlabel="values per sample",
-        ylabel=part.axis,
-        title=f"{heading}{part.data}: {tokens} tokens, same trunk, {seeds} seed{'s' * (seeds > 1)}",
+    first, seeds = arms[0], arms[0]["seeds"]
+    same = (
+        f"{first['tokens']} tokens, same trunk, {seeds} seed{'s' * (seeds > 1)}" if seeds else f"{first['pages']} pages"
     )
-    mark_values(axes, [row["values"] for row in trained])
+    axes.set(xscale="log", xlabel="values per sample", ylabel=part.axis, title=f"{heading}{part.data}: {same}")
+    mark_values(axes, [row["values"] for row in arms])
 
 
 def _draw_published(axes: Any, task: str) -> None:

@@ -20,7 +20,7 @@ from recipes import resolution_scaling
 from recipes.common.demo_music import demo_track
 from recipes.common.figures import mark_values
 from recipes.common.photographs import demo_photographs
-from recipes.resolution_scaling import ColorizationSettings, Config, SeparationSettings
+from recipes.resolution_scaling import ColorizationSettings, Config, ReadingSettings, SeparationSettings
 from recipes.scaling import published_results as published
 from recipes.scaling import report as scaling_report
 from recipes.scaling.report import Part
@@ -34,6 +34,7 @@ ARMS = {
     "classification": ["resize_16x", "walloc_16x"],
     "colorization": ["dct_16x", "patch"],
     "separation": ["resample_20x", "stft"],
+    "documents": ["pixels", "rgb_16x"],
 }
 
 
@@ -69,6 +70,7 @@ def tiny(folder: Path, task: Any, options: dict[str, Any] | None = None, *, seed
             "segment_seconds": SECONDS,
             "size": NetworkSize(512, 16, 16, 2, 1),
         },
+        "documents": {"arms": tuple(ARMS["documents"]), "images": 1, "sheet_lines": 1},
     }
     groups = {name: own[name] if task in (name, "all") else {} for name in own}
     for name in [name for name in options if "." in name]:
@@ -80,6 +82,7 @@ def tiny(folder: Path, task: Any, options: dict[str, Any] | None = None, *, seed
         **{**groups["classification"], **options},
         colorization=ColorizationSettings(**groups["colorization"]),
         separation=SeparationSettings(**groups["separation"]),
+        documents=ReadingSettings(**groups["documents"]),
     )
 
 
@@ -102,6 +105,7 @@ class Run:
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """All tasks on their demos, two seeds."""
+    pytest.importorskip("rapidocr")
     config = tiny(tmp_path_factory.mktemp("all"), "all", seeds=2)
     return Run(config, resolution_scaling.main(config), config.output_dir)
 
@@ -131,9 +135,12 @@ def test_one_row_per_arm_and_trivial_result(everything: Run) -> None:
     expected = [("classification", arm) for arm in ARMS["classification"]]
     expected += [("colorization", arm) for arm in GRAY + ARMS["colorization"]]
     expected += [("separation", arm) for arm in SILENCE + ARMS["separation"]]
+    expected += [("documents", arm) for arm in ARMS["documents"]]
     assert [(r["task"], r["arm"]) for r in everything.rows] == expected
     rows = {(r["task"], r["arm"]): r for r in everything.rows}
-    assert {key for key, r in rows.items() if r["seeds"] != 2} == {key for key in expected if key[1] in GRAY + SILENCE}
+    untrained = GRAY + SILENCE + ARMS["documents"]
+    assert {key for key, r in rows.items() if r["seeds"] != 2} == {key for key in expected if key[1] in untrained}
+    assert rows["documents", "rgb_16x"]["values"] == 480 * 640 * 12 // 64
     frames = round(SECONDS * RATE / 512) * 2
     for key, values, tokens in (
         (("classification", "walloc_16x"), 12 * 256, 256),
@@ -189,13 +196,20 @@ def test_files(everything: Run) -> None:
         "sdr_sd",
         "si_sdr",
         "si_sdr_sd",
+        "anls",
+        "anls_se",
+        "exact",
+        "exact_se",
+        "cer",
+        "cer_se",
         "seeds",
         "pipeline_rate",
         "step_rate",
     ]
     assert [r["arm"] for r in made] == [r["arm"] for r in everything.rows]
-    assert float(made[-1]["sdr"]) == everything.rows[-1]["sdr"]
-    assert (made[0]["psnr"], made[-1]["accuracy"], made[2]["values"]) == ("", "", "")
+    separation = max(i for i, row in enumerate(everything.rows) if row["task"] == "separation")
+    assert float(made[separation]["sdr"]) == everything.rows[separation]["sdr"]
+    assert (made[0]["psnr"], made[-1]["accuracy"], made[2]["values"], made[-1]["tokens"]) == ("", "", "", "")
 
     ours, theirs = (everything.folder / "table.md").read_text().split("## Theirs: WaLLoC paper, Table 3")
     lines = [cells(line) for line in ours.splitlines() if line.startswith("|")]
@@ -210,15 +224,18 @@ def test_files(everything: Run) -> None:
         "MS-SSIM (mean ± sd)",
         "SDR, dB (mean ± sd)",
         "SI-SDR, dB (mean ± sd)",
+        "ANLS, % (mean ± se)",
+        "lines read exactly, % (mean ± se)",
+        "character error rate, % (mean ± se)",
         "seeds",
         "input pipeline, samples/s",
         "training step, samples/s",
     ]
     assert lines[0] == heads
     assert [line[:2] for line in lines[2:]] == [[r["task"], r["arm"]] for r in everything.rows]
-    last = everything.rows[-1]
-    assert lines[-1][heads.index("SDR, dB (mean ± sd)")] == f"{last['sdr']:.1f} ± {last['sdr_sd']:.1f}"
-    assert lines[-1][heads.index("accuracy, % (mean ± sd)")] == "-"
+    last, line = everything.rows[separation], lines[2:][separation]
+    assert line[heads.index("SDR, dB (mean ± sd)")] == f"{last['sdr']:.1f} ± {last['sdr_sd']:.1f}"
+    assert line[heads.index("accuracy, % (mean ± sd)")] == "-"
     assert "a crop of 24x24 pixels" in ours
     assert "Not our figures" in theirs
 
@@ -389,6 +406,9 @@ def test_command_line() -> None:
             r"--data is .* of classification, .* --task colorization does not run; .*"
             r"--colorization\.\*",
         ),
+        ("documents", {"documents.arms": ("stft",)}, "unknown arm 'stft': expected one of pixels"),
+        ("documents", {"documents.data": "/nowhere"}, "no folder"),
+        ("colorization", {"documents.images": 9}, r"--documents\.\* is a setting of documents, which"),
         ("separation", {"batch_size": 8}, r"--batch-size is a setting of classification"),
         ("separation", {"arms": ("stft",)}, r"--arms is a setting of classification"),
         ("classification", {"colorization.steps": 9}, r"--colorization\.\* is a setting of colorization, which"),
