@@ -181,7 +181,8 @@ DEFECTS = {
     "documents": (
         "Resized pages were read by three networks, tuned by others for 224, 448 and 896 px; their figures seem to be "
         "the published ones of those networks. Latents were decoded to 896 px and read by the third, which takes 4,096 "
-        "tokens then as ever: latents save values, not compute. The notebooks' rows compare like with like.",
+        "tokens then as ever: latents save values, not compute. That one also "
+        "read the pages that were enlarged again: those rows can be compared with latents.",
     ),
 }
 """What is known to be wrong with the comparison, by task."""
