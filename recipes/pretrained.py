@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 from tqdm import tqdm
 
@@ -201,11 +201,14 @@ def build(config: Config, task: Task, name: str, seed: int, run: Run) -> tuple[A
         if file is not None:
             note = f"the adapter that comes with the recipe, trained by `{describe(file)['command']}`"
             return make_latent_arm(name, "distilled stem", with_adapter(task.network, file)), note
-        return make_latent_arm(name, "distilled stem", distill(config, task, codec, seed, run)), "distilled here"
+        model = distill(config, task, codec, seed, run)
+        return make_latent_arm(
+            name, "distilled stem", model
+        ), f"distilled here, {model.walloc_distillation.steps} steps"
     return make_arm(name, task.network), ""
 
 
-def distill(config: Config, task: Task, codec: wt.Codec, seed: int, run: Run) -> nn.Module:
+def distill(config: Config, task: Task, codec: wt.Codec, seed: int, run: Run) -> Any:
     """Distill a stem here, and keep the model in the arm's folder."""
     model = wt.distill_stem(
         copy.deepcopy(task.network),

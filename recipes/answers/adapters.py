@@ -145,5 +145,6 @@ def _own(stem: wt.WallocStem) -> dict[str, Tensor]:
 
 
 def _half(value: Tensor) -> Tensor:
+    value = value.contiguous()
     half = value.half()
     return half if value.is_floating_point() and half.isfinite().all() else value
