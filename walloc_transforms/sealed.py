@@ -69,7 +69,7 @@ def read_config(file: Path, what: str, form: str, versions: tuple[int, ...]) -> 
         file: The config.
         what: What it describes, for messages, such as ``"a codec"``.
         form: What its ``format`` must be.
-        versions: What its ``version`` may be. Only the last one has a hash of its own fields.
+        versions: What its ``version`` may be. Before the last one, a hash of its own fields may be missing.
 
     Returns:
         The fields, without ``format`` and ``config_sha256``.
@@ -94,7 +94,7 @@ def read_config(file: Path, what: str, form: str, versions: tuple[int, ...]) -> 
         raise ValueError(
             f"{file} is of version {shown(version)}: this release reads version{'s' * (len(versions) > 1)} {known}"
         )
-    if version == versions[-1] and sha256 != sealed["config_sha256"]:
+    if (version == versions[-1] or sha256 is not None) and sha256 != sealed["config_sha256"]:
         raise ValueError(
             f"{file} was edited after {what} was saved: its config_sha256 is not that of its other fields. "
             "Restore the file, or make the change in Python and save again"

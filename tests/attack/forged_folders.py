@@ -127,6 +127,10 @@ def _arguments(**arguments: Any) -> Callable[[Path], Path]:
     return partial(_forge_model, lambda fields: fields["model_args"].update(arguments))
 
 
+def _adapter(**shape: int) -> Callable[[Path], Path]:
+    return partial(_forge_model, lambda fields: fields["stem"].update(adapter=shape))
+
+
 def read_codec(folder: Path) -> str:
     """Load a codec, encode and decode."""
     codec = wt.load_codec(folder)
@@ -189,6 +193,8 @@ FORGED: list[Forged] = [
     Forged("model: 2,000 blocks", _arguments(layers=[500] * 4), read_model),
     Forged("model: wide layers", _arguments(channels=[9000] * 4), read_model),
     Forged("model: act_layer", _arguments(act_layer="os.system"), read_model),
+    Forged("model: a large adapter", _adapter(width=1024, blocks=32, expansion=16, kernel=31), read_model),
+    Forged("model: 10**9 blocks", _adapter(width=16, blocks=10**9), read_model),
     Forged("model: 11 levels", partial(_forge_model, lambda fields: fields["codec"].update(levels=11)), read_model),
     Forged(
         "model: of the hub", partial(_forge_model, lambda fields: fields.update(architecture="hf-hub:a/b")), read_model

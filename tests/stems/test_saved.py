@@ -1,5 +1,6 @@
 """Saving and loading models; test_stem_families.py does it for every family."""
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +62,29 @@ def test_options_of_the_stem(tmp_path: Path) -> None:
     x = torch.randn(1, *model.walloc.input_shape) * 20
     assert torch.equal(again(x), model(x))
     assert find_stem(again).proj.kernel_size == (3, 3)
+
+
+def test_folders_of_version_3(folder: Path) -> None:
+    """It knew no adapters and no cuts; its hash of itself still holds."""
+
+    def downgrade(fields: dict[str, Any]) -> None:
+        fields["version"] = 3
+        del fields["cut"], fields["agreement"], fields["stem"]["adapter"]
+
+    edit(folder, downgrade)
+    x = torch.rand(1, 3, 64, 64)
+    assert torch.equal(wt.load_model(folder)(x), make()(x))
+    file = folder / "config.json"
+    file.write_text(file.read_text().replace('"match": "grid"', '"match": "entry"'))
+    with pytest.raises(ValueError, match="was edited after"):
+        wt.load_model(folder)
+
+
+def test_agreement_is_kept(tmp_path: Path) -> None:
+    model = make(match="entry")
+    model.walloc = dataclasses.replace(model.walloc, agreement=0.75)
+    wt.save_model(model, tmp_path, model_args=ARGS)
+    assert wt.load_model(tmp_path).walloc == model.walloc
 
 
 def test_half_precision(tmp_path: Path) -> None:
@@ -131,7 +155,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     ("change", "match"),
     [
         (lambda f: f.update(format="x"), "does not describe a model"),
-        (lambda f: f.update(version=4), "of version 4: this release reads versions 1 and 2 and 3"),
+        (lambda f: f.update(version=5), "of version 5: this release reads versions 1 and 2 and 3 and 4"),
         (lambda f: f.pop("codec"), "expected the fields"),
         (lambda f: f.update(more=1), "expected the fields"),
         (lambda f: f.update(sha256="0" * 64), "is damaged or belongs to another config"),
@@ -157,6 +181,17 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda f: f["stem"].update(other=1), "unknown options of the stem"),
         (lambda f: f.update(input="sound"), "input must be one of"),
         (lambda f: f.update(match="size"), "match must be one of"),
+        (lambda f: f.pop("cut"), "expected the fields"),
+        (lambda f: f.update(cut=1), r"cut must be of type str \| None, got 1"),
+        (lambda f: f.update(cut="layer2.0"), "only match='entry' takes a cut"),
+        (lambda f: f.update(match="entry", cut="fc"), "cannot enter this ResNet after cut='fc'"),
+        (lambda f: f.update(agreement=1.5), r"agreement must be from 0 to 1, got 1\.5"),
+        (lambda f: f["stem"].pop("adapter"), "unknown options of the stem"),
+        (lambda f: f["stem"].update(adapter=[16, 2]), "unknown options of the stem"),
+        (lambda f: f["stem"].update(adapter={"width": 16}), "no such model can be built: TypeError"),
+        (lambda f: f["stem"].update(adapter={"width": 16, "blocks": 2}), "makes another model: missing tensors"),
+        (lambda f: f["stem"].update(adapter={"width": 10**9, "blocks": 2}), "width of an adapter must be an integer"),
+        (lambda f: f["stem"].update(adapter={"width": 1024, "blocks": 32, "expansion": 16}), "the model takes .* MB"),
     ],
 )
 def test_damaged_config(folder: Path, change: Callable[[dict[str, Any]], Any], match: str) -> None:

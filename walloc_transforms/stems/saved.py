@@ -26,12 +26,13 @@ from .. import sealed
 from ..codec import Codec, CodecConfig
 from ..safe import escaped, listed, shown
 from ..zoo import fetch
+from .adapter import Adapter, AdapterShape
 from .layers import WallocStem, find_stem
 from .replace import plan_replacement, put_stem
 
 __all__ = ["load_model", "save_model"]
 
-FORMAT, VERSION = "walloc_transforms.model", 3
+FORMAT, VERSION = "walloc_transforms.model", 4
 CONFIG_FILE, MODEL_FILE = "config.json", "model.safetensors"
 MAX_ARGUMENTS = 1 << 22
 """What the numbers in ``model_args`` may add up to, sizes of windows with their fourth power: timm makes lists of as
@@ -72,6 +73,7 @@ def save_model(
         "trainable_codec": stem.trainable_codec,
         "neighbors": stem.neighbors,
         "expand": stem.expand,
+        "adapter": dataclasses.asdict(stem.adapter.shape) if isinstance(stem.adapter, Adapter) else None,
     }
     fields = {
         "architecture": name,
@@ -79,6 +81,8 @@ def save_model(
         "codec": dataclasses.asdict(stem.codec.config),
         "input": info.input,
         "match": info.match,
+        "cut": info.cut if info.match == "entry" else None,
+        "agreement": info.agreement,
         "stem": options,
     }
     try:
@@ -162,15 +166,20 @@ def _build(fields: Mapping[str, Any], state: Mapping[str, Tensor], what: str) ->
     with torch.random.fork_rng(devices=[]), _few_modules(state):
         with torch.device("meta"):
             model: Any = timm.create_model(fields["architecture"], **fields["model_args"])
-            plan = plan_replacement(model, codec, fields["match"])
-        place: dict[str, Any] = {"stride": plan.stride, "output_fmt": plan.family.output_fmt, "input": fields["input"]}
-        stem = WallocStem(codec, plan.channels, **place, **fields["stem"], device="meta")
-        tensors = [*model.parameters(), *model.buffers(), *stem.proj.parameters()]
+            plan = plan_replacement(model, codec, fields["match"], cut=fields["cut"])
+        options = {"stride": plan.stride, "output_fmt": plan.family.output_fmt, "input": fields["input"]}
+        options |= fields["stem"]
+        if options["adapter"] is not None:
+            options["adapter"] = AdapterShape(**options["adapter"])
+        stem = WallocStem(codec, plan.channels, **options, device="meta")
+        tensors = [*model.parameters(), *model.buffers(), *stem.adapter.parameters(), *stem.proj.parameters()]
         needed, given = (sum(t.numel() * t.element_size() for t in ts) for ts in (tensors, state.values()))
         if needed > 4 * given + _SLACK:  # weights may be of half precision, and lack what the stem replaced
             raise ValueError(f"the model takes {needed / 1e6:,.0f} MB, its weights {given / 1e6:,.0f} MB")
         model = timm.create_model(fields["architecture"], **fields["model_args"])
-        return put_stem(model, plan, WallocStem(codec, plan.channels, **place, **fields["stem"]))
+        put_stem(model, plan, WallocStem(codec, plan.channels, **options))
+        model.walloc = dataclasses.replace(model.walloc, agreement=fields["agreement"])
+        return model
 
 
 def _absent() -> NoReturn:
@@ -200,30 +209,40 @@ def _few_modules(state: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    fields = sealed.read_config(file, "a model with a WaLLoC stem", FORMAT, (1, 2, VERSION))
-    if fields.pop("version") == 1 and isinstance(fields.get("stem"), dict) and "neighbours" in fields["stem"]:
-        # Version 1 named one option otherwise. Its weights hold: a stem's projection reads latents, whatever range
-        # pixels had.
-        fields["stem"]["neighbors"] = fields["stem"].pop("neighbours")
-    kinds = {
+    fields = sealed.read_config(file, "a model with a WaLLoC stem", FORMAT, (1, 2, 3, VERSION))
+    if fields.pop("version") < VERSION and isinstance(fields.get("stem"), dict):  # there were no adapters
+        fields = {"cut": None, "agreement": None, **fields}
+        fields["stem"].setdefault("adapter", None)
+        if "neighbours" in fields["stem"]:
+            # Version 1 named one option otherwise. Its weights hold: a stem's projection reads latents, whatever range
+            # pixels had.
+            fields["stem"]["neighbors"] = fields["stem"].pop("neighbours")
+    kinds: dict[str, Any] = {
         "sha256": str,
         "architecture": str,
         "model_args": dict,
         "codec": dict,
         "input": str,
         "match": str,
+        "cut": str | None,
+        "agreement": float | None,
         "stem": dict,
     }
     if fields.keys() != kinds.keys():
         raise ValueError(f"{file}: expected the fields {listed(kinds)}, got {listed(fields)}")
     for name, kind in kinds.items():
         if not isinstance(fields[name], kind):
-            raise ValueError(f"{file}: {name} must be of type {kind.__name__}, got {shown(fields[name])}")
+            expected = getattr(kind, "__name__", kind)
+            raise ValueError(f"{file}: {name} must be of type {expected}, got {shown(fields[name])}")
     # So that it cannot name a download.
     if not re.fullmatch(r"\w+", fields["architecture"]) or not timm.is_model(fields["architecture"]):
         raise ValueError(f"{file}: timm has no model {shown(fields['architecture'])}")
     _check_arguments(fields["model_args"], str(file))
+    if fields["agreement"] is not None and not 0 <= fields["agreement"] <= 1:
+        raise ValueError(f"{file}: agreement must be from 0 to 1, got {shown(fields['agreement'])}")
     options = {"bias": bool, "trainable_codec": bool, "neighbors": int, "expand": bool}
+    adapter = fields["stem"].get("adapter")
+    options["adapter"] = dict if isinstance(adapter, dict) else type(None)
     if {name: type(value) for name, value in fields["stem"].items()} != options:
         raise ValueError(f"{file}: unknown options of the stem: {listed(fields['stem'])}")
     known = {field.name for field in dataclasses.fields(CodecConfig)}
