@@ -97,7 +97,8 @@ class Config:
     keep_adapter: Path | None = None
     """File to write the one adapter to that is distilled here, without the network: a safetensors file, as those that
     come with the recipe."""
-    batch_size: int = 32
+    batch_size: int = 8
+    """Images that are answered at once: on a CPU, small batches stay in its caches."""
     seeds: int = 1
     """Seeds 0 to seeds - 1 of what is distilled here. Nothing else is random."""
     workers: int = 0
