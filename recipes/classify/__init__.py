@@ -1,1 +1,1 @@
-"""What only recipes/classification.py needs."""
+"""What recipes/classification.py and recipes/transfer.py share: the training; and the trunk of the former."""

@@ -1,6 +1,7 @@
 """Train a classifier epoch by epoch and measure its accuracy, on one process or many."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,12 @@ class Schedule:
 
 
 def train_classifier(
-    model: nn.Module, train_set: Any, validation_set: Any, schedule: Schedule, run: Run
+    model: nn.Module,
+    train_set: Any,
+    validation_set: Any,
+    schedule: Schedule,
+    run: Run,
+    groups: Sequence[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Train a classifier, with ``metrics.jsonl`` and ``checkpoint.pt`` in the run's folder after every epoch.
 
@@ -46,6 +52,7 @@ def train_classifier(
         validation_set: The same, to measure accuracy on.
         schedule: How long and how fast.
         run: Where the training is kept, and who works on it.
+        groups: Parameters to train, as an optimizer takes them: a group may have an ``lr`` of its own. Default: all.
 
     Returns:
         The last epoch's record: ``epoch, train_loss, validation_loss, accuracy`` (percent), ``unreadable`` (images left
@@ -58,7 +65,7 @@ def train_classifier(
     model.to(ranks.device)
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's annotations
     parallel = DistributedDataParallel(model) if ranks.world > 1 else model
-    optimizer = torch.optim.AdamW(model.parameters(), s.lr, weight_decay=s.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(groups or model.parameters(), s.lr, weight_decay=s.weight_decay, fused=True)
     own_batch = max(1, s.batch_size // ranks.world)
     usable = len(train_set) // ranks.world
     if usable == 0:

@@ -14,11 +14,10 @@ from recipes import (
     evaluate_codec,
     evaluate_coders,
     pretrained,
-    reading,
     resolution_scaling,
     source_separation,
-    stem_transfer,
     train_codec,
+    transfer,
 )
 
 TYPO = "typo_here"
@@ -41,9 +40,8 @@ CASES = [
     Case(classification, {"data": TYPO}),
     Case(colorization, {"data": TYPO, "arms": ("dct_16x",)}),
     Case(source_separation, {"data": TYPO, "arms": ("stft",)}),
-    Case(stem_transfer, {"data": TYPO}),
+    Case(transfer, {"data": TYPO}),
     Case(pretrained, {"data": TYPO}),
-    Case(reading, {"data": TYPO, "arms": ("pixels",)}),
     Case(resolution_scaling, {"data": TYPO, "arms": ("resize_16x",)}),
     Case(train_codec, {"data": (TYPO,)}, "training.yaml"),
     Case(evaluate_codec, {"data": TYPO, "codecs": ("rgb_16x",)}),
@@ -84,7 +82,7 @@ def test_default_folders_are_of_a_run(case: Case, tmp_path: Path, monkeypatch: p
         (classification, {"lr": float("nan")}, "lr must be above 0 and finite, got nan"),
         (classification, {"image_size": 64}, "the demo's crops are 128 pixels, got image_size=64"),
         (resolution_scaling, {"epochs": 0}, "epochs must be at least 1, got 0"),
-        (stem_transfer, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        (transfer, {"batch_size": 0}, "batch_size must be at least 1, got 0"),
         (colorization, {"workers": -1}, "workers must be at least 0, got -1"),
         (source_separation, {"lr": 0.0}, "lr must be above 0 and finite, got 0"),
         (train_codec, {"channels": 0}, "channels must be at least 1, got 0"),

@@ -1,0 +1,1 @@
+"""What recipes/transfer.py needs for itself."""
