@@ -51,7 +51,7 @@ from walloc_transforms.stems import Match
 
 ARMS = (
     *("pixels", "larger_patch", "resized_4x", "dct_4x", "rgb_4x", "fitted_rgb_4x", "rgb_4x:24"),
-    *("resized_16x", "dct_16x", "rgb_16x", "rgb_16x_joint+refiner", "fitted_rgb_16x"),
+    *("resized_16x", "dct_16x", "rgb_16x", "rgb_16x_joint+refiner", "fitted_rgb_16x", "distilled_rgb_16x"),
 )
 WRITTEN = (
     *("table.md", "table.csv", "figure.png", "sheet.png"),
@@ -97,7 +97,8 @@ class Config:
     keep_adapter: Path | None = None
     """File to write the one adapter to that is distilled here, without the network: a safetensors file, as those that
     come with the recipe."""
-    batch_size: int = 32
+    batch_size: int = 8
+    """Images that are answered at once: on a CPU, small batches stay in its caches."""
     seeds: int = 1
     """Seeds 0 to seeds - 1 of what is distilled here. Nothing else is random."""
     workers: int = 0

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import timm.models
 from PIL import Image
 
 from recipes import pretrained
+from recipes.answers import adapters
 from recipes.common.photographs import demo_photographs
 
 SMALL: dict[str, Any] = {"images": 6, "fit_images": 30}
 DISTILLED = ("distilled_rgb_16x",)
+NOTHING: dict[str, Any] = {"distill_minutes": None, "keep_adapter": None}
 
 
 def save_network(folder: Path, name: str, **options: Any) -> str:
@@ -96,6 +99,37 @@ def test_arms_that_a_network_cannot_have(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(ValueError, match="cannot have arm 'larger_patch': MambaOut reads no patches"):
         pretrained.main(config)
     assert not config.output_dir.exists()
+
+
+@pytest.mark.slow
+def test_distilled_here_kept_and_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = pretrained.Config(
+        network=save_network(tmp_path / "net", "test_efficientnet"),
+        arms=DISTILLED,
+        distill_minutes=0.01,
+        keep_adapter=tmp_path / "adapters" / "kept.safetensors",
+        batch_size=3,
+        output_dir=tmp_path / "out",
+        **SMALL,
+    )
+    assert config.keep_adapter is not None
+    config.keep_adapter.parent.mkdir()
+    _, here = pretrained.main(config)
+    assert (
+        here["macs"]
+        < pretrained.main(replace(config, arms=("pixels",), **NOTHING, output_dir=tmp_path / "p"))[0]["macs"]
+    )
+    assert re.fullmatch(r"distilled here, \d+ steps", here["note"])
+
+    folder = tmp_path / "out" / DISTILLED[0] / "model"
+    _, saved = pretrained.main(replace(config, arms=(), distilled=(folder,), **NOTHING, output_dir=tmp_path / "saved"))
+    assert saved["arm"] == "model"
+    monkeypatch.setattr(adapters, "FOLDER", config.keep_adapter.parent)
+    _, shipped = pretrained.main(replace(config, **NOTHING, output_dir=tmp_path / "shipped"))
+    assert "comes with the recipe, trained by `python -m recipes.pretrained" in shipped["note"]
+    for row in (saved, shipped):
+        assert row["macs"] == here["macs"]
+        assert row["divergence"] == pytest.approx(here["divergence"], rel=0.05, abs=1e-3)
 
 
 @pytest.mark.parametrize(

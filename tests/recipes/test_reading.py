@@ -203,7 +203,6 @@ def test_excerpts_are_of_the_same_place() -> None:
 @pytest.mark.slow
 def test_demo(tmp_path: Path) -> None:
     """Small type is read from all pixels, and hardly from a sixteenth of them."""
-    pytest.importorskip("rapidocr")
     rows = reading.main(Config(arms=("pixels", "resized_16x"), images=1, output_dir=tmp_path / "out"))
     pixels, resized = rows
     assert pixels["anls"] > 95

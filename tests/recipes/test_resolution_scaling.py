@@ -105,7 +105,6 @@ class Run:
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """All tasks on their demos, two seeds."""
-    pytest.importorskip("rapidocr")
     config = tiny(tmp_path_factory.mktemp("all"), "all", seeds=2)
     return Run(config, resolution_scaling.main(config), config.output_dir)
 

@@ -14,18 +14,25 @@ from torch import nn
 
 import walloc_transforms as wt
 from tests.helpers import PRODUCTS, assert_close_float32, stem_codec
+from walloc_transforms.stems import AdapterShape, plan_replacement, put_stem
 from walloc_transforms.stems.layers import find_stem
 
 ARGS: dict[str, dict[str, Any]] = {
     "resnet18": {"layers": (1, 1, 1, 1), "channels": (16, 24, 32, 40)},
     "vit_tiny_patch16_224": {"depth": 2, "img_size": 64},
+    "resnet18+adapter": {"layers": (1, 1, 1, 1), "channels": (16, 24, 32, 40)},
 }
 NAMES = list(ARGS)
 
 
 def make(name: str, **options: Any) -> Any:
     torch.manual_seed(2)
-    return wt.replace_stem(timm.create_model(name, num_classes=7, **ARGS[name]), stem_codec(), **options)
+    model, codec = timm.create_model(name.removesuffix("+adapter"), num_classes=7, **ARGS[name]), stem_codec()
+    if not name.endswith("+adapter"):
+        return wt.replace_stem(model, codec, **options)
+    plan = plan_replacement(model, codec, "entry", cut="layer2.0")
+    stem = wt.WallocStem(codec, plan.channels, stride=plan.stride, adapter=AdapterShape(16, 2), expand=True)
+    return put_stem(model, plan, stem)
 
 
 def images(batch: int = 2) -> torch.Tensor:

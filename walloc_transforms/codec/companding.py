@@ -43,7 +43,19 @@ def expand(v: Tensor, bits: int = 8) -> Tensor:
     """Undo :func:`compand` for values or codes ``v``; exact to about 1e-3 within 3 s, saturating at 3.72 s."""
     limit, scale = _constants(bits)
     most = 1 - 2 * _TAIL
-    return torch.erfinv((v * (1 / limit)).clamp(-most, most)) * (scale * math.sqrt(2))
+    p = (v * (1 / limit)).clamp(-most, most)
+    inverse = _exported_erfinv(p) if torch.compiler.is_exporting() else torch.erfinv(p)
+    return inverse * (scale * math.sqrt(2))
+
+
+def _exported_erfinv(p: Tensor) -> Tensor:
+    """Compute ``erfinv``, which ONNX lacks, from what it has: a guess (Winitzki, 2008), and two of Newton's steps."""
+    log, a = torch.log(1 - p * p), 0.147
+    t = 2 / (math.pi * a) + log / 2
+    y = torch.sign(p) * torch.sqrt((torch.sqrt(t * t - log / a) - t).clamp(min=0))
+    for _ in range(2):
+        y = y - (torch.erf(y) - p) * torch.exp(y * y) * (math.sqrt(math.pi) / 2)
+    return y
 
 
 def clip(z: Tensor, bits: int = 8) -> Tensor:
