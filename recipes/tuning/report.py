@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.figure import Figure
 
 from recipes.common.comparison import first_runs
+from recipes.common.figures import mark_values
 from recipes.common.tables import Record, as_csv, figure, markdown_table, mean_over_seeds
 
 _KINDS = {
@@ -56,7 +57,7 @@ def draw(tables: Mapping[str, Sequence[Record]]) -> Figure:
     picture = Figure(figsize=(11, 0.6 + 3.6 * len(tables)), layout="constrained")
     panels = picture.subplots(len(tables), 2, sharey="row", squeeze=False)
     for (title, rows), (left, right) in zip(tables.items(), panels, strict=True):
-        for axes, key, unit in ((left, "macs", 1e6), (right, "values", 1e3)):
+        for axes, key, unit in ((left, "macs", 1e6), (right, "values", 1)):
             kinds: dict[str, list[Record]] = {}
             for row in rows:
                 kinds.setdefault(_kind(row["arm"]), []).append(row)
@@ -70,9 +71,9 @@ def draw(tables: Mapping[str, Sequence[Record]]) -> Figure:
                 if kind == "pixels":
                     axes.axhline(own[-1]["accuracy"], color="black", lw=0.8, ls=":")
             axes.set(xscale="log", title=title)
-            axes.grid(alpha=0.3, which="both")
+            mark_values(axes, [round(row[key] / unit) for row in rows])
         left.set(xlabel="million multiply-adds", ylabel="validation accuracy (%)")
-        right.set(xlabel="thousand values per image")
+        right.set(xlabel="values per image")
     handles, labels = panels[0][0].get_legend_handles_labels()
     picture.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     return picture
