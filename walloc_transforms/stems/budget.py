@@ -25,7 +25,7 @@ def adapter_for(plan: Plan, model: Any, codec: Codec, budget: float | None = Non
         model: The model; nothing is changed.
         codec: The codec.
         budget: Multiply-adds of the model afterwards, without encoding, relative to those before. Default: 0.85, or,
-            where what follows the cut leaves less, as in a ViT, 0.05 more than that takes.
+            where what follows the cut leaves less, as in a ViT, 0.05 more than that takes, or the smallest adapter.
 
     Raises:
         ValueError: The smallest is too large; the message says what budget would do.
@@ -34,7 +34,7 @@ def adapter_for(plan: Plan, model: Any, codec: Codec, budget: float | None = Non
     smallest = min(own, key=own.__getitem__)
     rest = count_macs(plan, model, codec, smallest) - own[smallest]
     if budget is None:
-        budget = max(BUDGET, rest / before + LEAST_SHARE)
+        budget = max(BUDGET, rest / before + LEAST_SHARE, (rest + own[smallest]) / before)
     if fitting := [shape for shape in SHAPES if rest + own[shape] <= budget * before]:
         return max(fitting, key=own.__getitem__)
     least = (rest + own[smallest]) / before

@@ -234,6 +234,8 @@ def distill_stem(
     )
     count = (steps or sys.maxsize // batch_size) * batch_size
     shown = pictures.centers(held_back, plan.image_size)
+    if float((shown.amax((2, 3)) - shown.amin((2, 3))).max()) < 1e-3:
+        raise ValueError("each of the images held back is of one color: expected images that show something")
     training.run(Crops(pictures, seen, plan.image_size, count, seed), shown)
     agreement = training.score()
     training.student.unwatch()

@@ -154,16 +154,15 @@ def _gather(
         for i, image in enumerate(tqdm(images, desc="fit stem", total=total, unit="image", disable=disable)):
             x = prepare_image(image, stem.codec.config.signal_channels, plan.image_size, i).to(device)
             contrast = max(contrast, float((x.amax((2, 3)) - x.amin((2, 3))).max()))
-            targets = F.pixel_unshuffle(teacher(x), stem.shuffle)
-            regressors = _regressors(stem, x)
-            if targets[0, 0].numel() != regressors.shape[1]:
+            targets, regressors = teacher(x), _regressors(stem, x)
+            if targets[0, 0].numel() != regressors.shape[1] * stem.shuffle**2:
                 height, width = plan.look.image_size
                 raise ValueError(
                     f"the old stem gives {targets.shape[-2]}x{targets.shape[-1]} cells for images of "
                     f"{height}x{width} pixels, the new one not: the model was made for a size that its strides do not "
                     "divide"
                 )
-            equations.add(regressors, targets[0].flatten(1))
+            equations.add(regressors, F.pixel_unshuffle(targets, stem.shuffle)[0].flatten(1))
     if equations.images == 0:
         raise ValueError("there are no images to fit a stem to")
     if contrast < 1e-3:

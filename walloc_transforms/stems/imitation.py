@@ -37,7 +37,8 @@ FEATURES_WEIGHT = 0.3
 """Of the features' loss, beside that of the answers."""
 WARMUP = 50
 """Steps in which the learning rate rises."""
-_CHECKPOINT_EVERY = 60.0  # seconds
+CHECKPOINT_EVERY = 60.0
+"""Seconds between checkpoints."""
 _CHECK_EVERY = 10  # steps between looks at the loss, each of which waits for the device
 
 
@@ -214,7 +215,7 @@ class Imitation:
                 bar.set_postfix_str(f"loss {float(loss):.3f}")
             if int(10 * done) > int(10 * before) and not bar.disable:
                 bar.write(f"step {self.step}: {in_words(self.score())}")
-            if done >= 1 or time.monotonic() - kept > _CHECKPOINT_EVERY:
+            if done >= 1 or time.monotonic() - kept > CHECKPOINT_EVERY:
                 self._check(loss)
                 self._save()
                 kept = time.monotonic()
@@ -285,9 +286,7 @@ class Imitation:
         self.taught = torch.cat([answers for _, answers in parts if answers is not None])
         others = [d for d in range(self.wanted.ndim) if d != self.channel % self.wanted.ndim]
         variances = self.wanted.var(others, correction=0, keepdim=True)
-        if not variances.max() > 0:
-            raise ValueError("the held-back images give the model nothing to tell apart: are all of one color?")
-        self.variances = variances.clamp(min=1e-3 * float(variances.mean()))  # channels that are nearly constant
+        self.variances = variances.clamp(min=1e-3 * float(variances.mean()) + 1e-12)  # nearly constant channels
 
     def _parts(self, pictures: Tensor) -> tuple[Tensor, ...]:
         return pictures.split(self.options.batch_size)
