@@ -1,6 +1,8 @@
 """Table, figure and sheet of recipes/pretrained.py."""
 
-from collections.abc import Sequence
+import itertools
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,22 +61,30 @@ def markdown(rows: Sequence[Record], about: str) -> str:
     return markdown_table(heads, lines) + "\n\n" + "\n".join(f"* {note}" for note in notes) + "\n"
 
 
+_CODEC = re.compile(r"(rgb_)?\d+x(_joint)?(:\d+)?")
+
+
 def draw(rows: Sequence[Record], title: str) -> Figure:
-    """Draw top-1 or agreement over values and over multiply-adds: a line for each kind of arm."""
+    """Draw top-1 or agreement over values and over multiply-adds: a line for arms that differ in their codec alone."""
     rows = [row for row in rows if "skipped" not in row]
     measure = headline(rows)
     picture = Figure((11.5, 4.6), layout="constrained")
     panels = picture.subplots(1, 2, sharey=True)
     axes: Any
-    for kind in dict.fromkeys(row["kind"] for row in rows):
-        own = sorted((row for row in rows if row["kind"] == kind), key=lambda row: row["values"])
+    lines: dict[tuple[str, str], list[Record]] = {}
+    for row in sorted(rows, key=lambda row: row["values"]):
+        lines.setdefault((row["kind"], _CODEC.sub("", row["arm"])), []).append(row)
+    markers: dict[str, Iterator[str]] = {}
+    for (kind, way), own in sorted(lines.items(), key=lambda line: rows.index(line[1][0])):
         scores = [row[measure] for row in own]
-        look: dict[str, Any] = {"color": _COLORS[kind], "marker": "*" if kind == "pixels" else "o", "lw": 1.4}
+        marker = "*" if kind == "pixels" else next(markers.setdefault(kind, itertools.cycle("os^Dv")))
+        label = kind if sum(other == kind for other, _ in lines) == 1 else f"{kind}: {way.strip('_')}"
+        look: dict[str, Any] = {"color": _COLORS[kind], "marker": marker, "lw": 1.4}
         errors = [row[f"{measure} se"] for row in own]
         panels[0].errorbar([row["values"] for row in own], scores, errors, capsize=2, elinewidth=0.7, **look)
         if len({row["macs"] for row in own}) == 1:
             look["ls"] = ""
-        panels[1].plot([row["macs"] / 1e6 for row in own], scores, label=kind, **look)
+        panels[1].plot([row["macs"] / 1e6 for row in own], scores, label=label, **look)
         for row in own:
             ratio = max(other["values"] for other in rows) / row["values"]
             if ratio > 1:
