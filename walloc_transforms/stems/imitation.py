@@ -28,7 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ..safe import atomic_file, listed
+from ..safe import atomic_file, check_shapes, listed
 
 __all__ = ["Agreement", "Imitation", "Options", "Watched"]
 
@@ -349,9 +349,12 @@ class Imitation:
             ours, theirs = json.loads(self._about()), json.loads(facts["about"])
             other = [name for name in ours if ours[name] != theirs.get(name)]
             raise ValueError(f"{file} is of a training with other settings: {listed(other)}")
+        found = {name: tuple(value.shape) for name, value in tensors.items() if name.startswith("student.")}
+        own = {f"student.{name}": value for name, value in self._kept().items()}
+        check_shapes(found, {name: tuple(value.shape) for name, value in own.items()}, str(file))
         with torch.no_grad():
-            for name, value in self._kept().items():
-                value.copy_(tensors[f"student.{name}"])
+            for name, value in own.items():
+                value.copy_(tensors[name])
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             kind, number, rest = name.split(".", 2)
