@@ -55,7 +55,7 @@ ARMS = (
 )
 WRITTEN = (
     *("table.md", "table.csv", "figure.png", "sheet.png"),
-    *(f"*/{name}" for name in ("result.json", "shown_[0-9]*.png", "distill.pt")),
+    *(f"*/{name}" for name in ("result.json", "shown_[0-9]*.png", "distill.safetensors")),
     *(f"*/model/{name}" for name in ("config.json", "model.safetensors")),
 )
 SHOWN = 5  # images of the sheet
@@ -220,7 +220,7 @@ def distill(config: Config, task: Task, codec: wt.Codec, seed: int, run: Run) ->
         minutes=config.distill_minutes or DISTILL_MINUTES,
         seed=seed,
         workers=config.workers,
-        checkpoint=run.folder / "distill.pt",
+        checkpoint=run.folder / "distill.safetensors",
         progress=run.ranks.first,
     )
     if run.ranks.first:

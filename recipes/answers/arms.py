@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import walloc_transforms as wt
 from recipes.answers.adapters import stem_of
-from recipes.common.inputs import Decoded, Input, load_codec_of, make_input
+from recipes.common.inputs import Decoded, Input, StoredInput, load_codec_of, make_input
 from walloc_transforms.stems import Match, plan_replacement
 
 LARGER_PATCH, FITTED, DISTILLED = "larger_patch", "fitted_", "distilled_"
@@ -34,16 +34,11 @@ class Arm(nn.Module, ABC):
         kind: What arms of several sizes have in common, for the figure.
         input: What is kept of an image.
         network: The network.
-
-    Attributes:
-        suffix: Of the files that what is kept can be stored in; empty if there is no such format.
     """
-
-    suffix: str
 
     def __init__(self, name: str, kind: str, input: Input, network: nn.Module) -> None:
         super().__init__()
-        self.name, self.kind, self.input, self.suffix = name, kind, input, input.suffix
+        self.name, self.kind, self.input = name, kind, input
         self.network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     @abstractmethod
@@ -77,6 +72,8 @@ class OnImages(Arm):
 
     def load(self, file: Path, height: int, width: int) -> Tensor:
         """Normalize what is shown."""
+        if not isinstance(self.input, StoredInput):
+            raise ValueError(f"what {self.name} keeps of an image is in no file")
         return (self.input.load(file, height, width).to(self.mean.device) - self.mean) / self.std
 
 

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from recipes.answers.arms import Arm
 from recipes.answers.data import Pictures, cut
-from recipes.common.inputs import Pixels
+from recipes.common.inputs import Pixels, StoredInput
 from recipes.common.macs import count_macs
 from recipes.common.photographs import read_image
 from recipes.common.tables import Record
@@ -39,7 +39,7 @@ def cost(arm: Arm, pictures: Pictures, batch_size: int) -> Record:
         "values": arm.input.values(height, width),
         "macs": count_macs(arm.network, lambda: arm.network(read)),
     }
-    if not arm.input.suffix:
+    if not isinstance(arm.input, StoredInput):
         return record
     with TemporaryDirectory() as folder:
         if isinstance(arm.input, Pixels) and pictures.files is not None:

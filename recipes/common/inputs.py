@@ -36,12 +36,7 @@ class Input(nn.Module, ABC):
 
     Args:
         name: As above.
-
-    Attributes:
-        suffix: Of the files that hold what is kept; empty where there is no such format.
     """
-
-    suffix = ""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -55,16 +50,26 @@ class Input(nn.Module, ABC):
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``(..., 3, H, W)``, uint8, to what is shown in their place, of the same shape and dtype."""
 
+
+class StoredInput(Input):
+    """An input for which there are files of what is kept.
+
+    Attributes:
+        suffix: Of these files.
+    """
+
+    suffix: str
+
+    @abstractmethod
     def save(self, image: Tensor, file: Path) -> None:
-        """Write what is kept of one image."""
-        raise NotImplementedError(f"there is no format for {self.name}")
+        """Write what is kept of one image ``(3, H, W)``, uint8."""
 
+    @abstractmethod
     def load(self, file: Path, height: int, width: int) -> Tensor:
-        """Read what is shown in place of an image of this size."""
-        raise NotImplementedError(f"there is no format for {self.name}")
+        """Read what is shown in place of an image of this size: ``(3, height, width)``, uint8."""
 
 
-class Pixels(Input):
+class Pixels(StoredInput):
     """The images as they are."""
 
     suffix = ".png"
@@ -86,7 +91,7 @@ class Pixels(Input):
         return _read_png(file)
 
 
-class Resized(Input):
+class Resized(StoredInput):
     """What a thumbnail of 8 bits keeps, antialiased bicubic there and bicubic back.
 
     Args:
@@ -150,7 +155,7 @@ class Cosines(Input):
         return to_8_bits(back + 0.5).reshape(images.shape)
 
 
-class Decoded(Input):
+class Decoded(StoredInput):
     """What rounded latents keep.
 
     Args:

@@ -1,5 +1,8 @@
 """distill_stem: what is trained and what is not, resuming, and what it refuses."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +103,32 @@ def test_interrupted_training_goes_on(options: dict[str, Any], tmp_path: Path, m
     assert all(torch.equal(whole[name], value) for name, value in resumed.items())
     with pytest.raises(ValueError, match=r"other settings.*batch_size"):
         distilled(checkpoint=file, **{**options, "batch_size": 2})
+
+
+_SHARED = """
+import torch, torch.distributed
+import walloc_transforms as wt
+from tests.stems.test_distill import QUICK, pictures, teacher
+torch.distributed.init_process_group("gloo")
+model = wt.distill_stem(teacher(), "rgb_16x", pictures(), **QUICK)
+own = torch.cat([value.double().flatten() for value in model.state_dict().values()])
+first = own.clone()
+torch.distributed.broadcast(first, 0)
+assert torch.equal(own, first), f"{(own != first).sum()} values differ between processes"
+print(f"done {model.walloc.agreement}")
+"""
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_same_model(tmp_path: Path) -> None:
+    """Parameters, and statistics of batch norms, which each process takes over its share of the batches."""
+    script = tmp_path / "shared.py"
+    script.write_text(_SHARED)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.stdout.count("done") == 2
 
 
 def test_infinite_loss_leaves_the_model_as_it_was(tmp_path: Path) -> None:

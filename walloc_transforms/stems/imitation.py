@@ -133,11 +133,11 @@ class Imitation:
     """One training.
 
     Args:
-        student: The network that learns; only ``modules`` are in training mode, and of a batch norm there, statistics.
+        student: The network that learns, in evaluation mode but for ``training``.
         teacher: The network that it learns from.
         parameters: Those that are trained from the start, by name.
         later: Those that are trained, at a tenth of the rate, once answers are compared.
-        training: Modules of the student that are in training mode.
+        training: The module of the student that is in training mode: batch norms there measure anew.
         channels_last: Whether features are ``(..., C)``; else they are ``(N, C, ...)``.
         classifies: Whether answers are logits of classes.
         options: How to train.
@@ -221,6 +221,9 @@ class Imitation:
                 kept = time.monotonic()
             if done >= 1:
                 break
+        if self.world > 1:  # after the last step, each process has statistics of its own
+            for buffer in self.training.buffers():
+                dist.broadcast(buffer, 0)
 
     @torch.no_grad()
     def score(self) -> Agreement:
