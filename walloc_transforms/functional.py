@@ -1,4 +1,4 @@
-"""Encoding and decoding as plain functions on images and waveforms; `transforms.py` wraps them."""
+"""Encoding and decoding as plain functions on images and waveforms; `transforms/codec.py` wraps them."""
 
 from collections.abc import Sequence
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""Waveforms through the transforms; what images share with them is tested in test_transforms.py."""
+"""Waveforms through the transforms; what images share with them is tested in test_codec.py."""
 
 import multiprocessing
 import pickle

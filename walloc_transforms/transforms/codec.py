@@ -2,7 +2,7 @@
 
     v2.Compose([v2.RandomResizedCrop(256), v2.RandomHorizontalFlip(), wt.WallocEncode("rgb_16x")])
 
-What follows ``WallocEncode`` reads ``Latents``: see ``latents.py`` for what transforms do to them.
+What follows ``WallocEncode`` reads ``Latents``: see ``latents.py`` for what torchvision's transforms do to them.
 """
 
 import copy
@@ -18,11 +18,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from .codec import Codec, CodecConfig, Network, as_plain, check_sample_rate
-from .functional import check_options, decode_image, decode_waveform, encode_image, encode_waveform
-from .latents import Latents
-from .signals import pil_to_tensor
-from .zoo import CodecLike, load_codec
+from ..codec import Codec, CodecConfig, Network, as_plain, check_sample_rate
+from ..functional import check_options, decode_image, decode_waveform, encode_image, encode_waveform
+from ..latents import Latents
+from ..signals import pil_to_tensor
+from ..zoo import CodecLike, load_codec
 
 __all__ = ["WallocDecode", "WallocEncode"]
 
