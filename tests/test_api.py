@@ -20,13 +20,16 @@ import pytest
 import walloc_transforms as wt
 
 FILE = Path(__file__).with_name("api.txt")
+SUBMODULES = ["data", "functional", "wavelets"]
+DATA = ["BucketSampler"]  # as for wavelets
 WAVELETS = ["WaveletPacketAnalysis", "WaveletPacketSynthesis"]  # the other names of the folder serve the package itself
 
 
 def public_objects() -> dict[str, Any]:
     """Every public function, class and constant by its name after ``wt.``."""
-    found = {name: getattr(wt, name) for name in wt.__all__ if name not in ("functional", "wavelets")}
+    found = {name: getattr(wt, name) for name in wt.__all__ if name not in SUBMODULES}
     found.update({f"functional.{name}": getattr(wt.functional, name) for name in wt.functional.__all__})
+    found.update({f"data.{name}": getattr(wt.data, name) for name in DATA})
     found.update({f"wavelets.{name}": getattr(wt.wavelets, name) for name in WAVELETS})
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 

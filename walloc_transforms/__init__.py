@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from . import data as data
     from . import functional as functional
     from . import wavelets as wavelets
     from .codec import Codec as Codec
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from .codec import StreamEncoder as StreamEncoder
     from .codec import fit_codec as fit_codec
     from .codec import fit_statistics as fit_statistics
+    from .data import LatentDataset as LatentDataset
+    from .data import merge_dataset as merge_dataset
     from .files import LatentFile as LatentFile
     from .files import load_latents as load_latents
     from .files import save_latents as save_latents
@@ -46,6 +49,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "codec": ["Codec", "CodecConfig", "StreamDecoder", "StreamEncoder", "fit_codec", "fit_statistics"],
+    "data": ["LatentDataset", "merge_dataset"],
     "files": ["LatentFile", "load_latents", "save_latents", "stored_codec"],
     "functional": [],
     "latents": ["Latents"],
@@ -68,7 +72,7 @@ _PUBLIC = {
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
-__all__ = sorted([*_HOME, "functional", "wavelets"])  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = sorted([*_HOME, "data", "functional", "wavelets"])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as F
 from .codec import Codec, check_flips, flip, statistics_fingerprint
 from .zoo import find_embedded
 
-__all__ = ["Latents", "codec_of", "wrap_latents"]
+__all__ = ["Latents", "codec_of", "remember_codec", "wrap_latents"]
 
 _CODECS: "weakref.WeakValueDictionary[str, Codec]" = weakref.WeakValueDictionary()  # of this process, by fingerprint
 
@@ -177,10 +177,16 @@ def wrap_latents(tensor: Tensor, codec: Codec, size: Sequence[int], *, normalize
     """
     if torch.compiler.is_compiling():
         return tensor  # pyright: ignore[reportReturnType]
-    fingerprint = codec.fingerprint()
-    _CODECS[fingerprint] = codec
+    fingerprint = remember_codec(codec)
     sides, statistics = tuple(size), statistics_fingerprint(codec) if normalized else ""
     return Latents._wrap(tensor, codec.config.name, fingerprint, sides, normalized, statistics, (False,) * len(sides))
+
+
+def remember_codec(codec: Codec) -> str:
+    """Let :func:`codec_of` find a codec in this process, as long as somebody holds it; returns its fingerprint."""
+    fingerprint = codec.fingerprint()
+    _CODECS[fingerprint] = codec
+    return fingerprint
 
 
 def codec_of(latents: Latents) -> Codec:

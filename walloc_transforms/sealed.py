@@ -62,7 +62,9 @@ def write_config(file: Path, fields: Mapping[str, Any]) -> None:
     write_atomically(file, (json.dumps(seal(fields), indent=2) + "\n").encode(), durable=True)
 
 
-def read_config(file: Path, what: str, form: str, versions: tuple[int, ...]) -> dict[str, Any]:
+def read_config(
+    file: Path, what: str, form: str, versions: tuple[int, ...], *, limit: int = MAX_CONFIG
+) -> dict[str, Any]:
     """Read the fields of a config, its version among them.
 
     Args:
@@ -70,6 +72,7 @@ def read_config(file: Path, what: str, form: str, versions: tuple[int, ...]) -> 
         what: What it describes, for messages, such as ``"a codec"``.
         form: What its ``format`` must be.
         versions: What its ``version`` may be. Before the last one, a hash of its own fields may be missing.
+        limit: The most bytes it may have.
 
     Returns:
         The fields, without ``format`` and ``config_sha256``.
@@ -78,9 +81,9 @@ def read_config(file: Path, what: str, form: str, versions: tuple[int, ...]) -> 
         ValueError: It is too long, no JSON, of another format or version, or was edited.
     """
     with file.open("rb") as opened:
-        content = opened.read(MAX_CONFIG + 1)
-    if len(content) > MAX_CONFIG:
-        raise ValueError(f"{file} is too long: expected at most {MAX_CONFIG:,} bytes (walloc_transforms.sealed)")
+        content = opened.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"{file} is too long: expected at most {limit:,} bytes (walloc_transforms.sealed)")
     try:
         fields = json.loads(content.decode("utf-8"), parse_constant=_refuse)
         sealed = seal(fields) if isinstance(fields, dict) else {}

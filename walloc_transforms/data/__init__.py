@@ -1,0 +1,25 @@
+"""Latent data sets: encode once, train many times."""
+
+from .dataset import LatentDataset
+from .index import Index, ShardEntry, merge_dataset, read_index
+from .plan import Plan, read_plan, write_plan
+from .records import NO_LABEL, Record
+from .sampler import BucketSampler
+from .shards import Shard, pack_shard, shard_name
+
+__all__ = [
+    "NO_LABEL",
+    "BucketSampler",
+    "Index",
+    "LatentDataset",
+    "Plan",
+    "Record",
+    "Shard",
+    "ShardEntry",
+    "merge_dataset",
+    "pack_shard",
+    "read_index",
+    "read_plan",
+    "shard_name",
+    "write_plan",
+]
