@@ -274,6 +274,12 @@ def test_records_that_do_not_belong_are_refused(records: list[Record]) -> None:
             pack_shard([record], plan=plan, number=0)
 
 
+def test_the_same_records_make_the_same_bytes(folder: Path, records: list[Record]) -> None:
+    plan = LatentDataset(folder).index.plan
+    made = {pack_shard(records, plan=plan, number=0, unreadable=[("a", "b")]) for _ in range(20)}
+    assert len(made) == 1
+
+
 def test_files_are_what_the_description_says(folder: Path, records: list[Record]) -> None:
     """Readable by anything that reads safetensors and JSON."""
     tensors = load_file(folder / shard_name(0))

@@ -34,6 +34,7 @@ FORMAT = "walloc_transforms.shard.1"
 MAX_HEADER = 1 << 24
 """Most bytes of the header of a shard, which names unreadable samples; others have 1,000 bytes."""
 
+_METADATA = "walloc"
 _NAME = re.compile(r"shard-(\d{5,12})\.safetensors")
 
 
@@ -96,13 +97,14 @@ def pack_shard(
         "keys": np.frombuffer(b"".join(keys), np.uint8),
         "key_ends": np.cumsum([len(key) for key in keys], dtype=np.int64),
     }
-    metadata = {
+    fields = {
         "format": FORMAT,
         "plan": plan.hash,
-        "number": str(number),
-        "unreadable": json.dumps([[escaped(key), escaped(reason)] for key, reason in unreadable]),
+        "number": number,
+        "unreadable": [[escaped(key), escaped(reason)] for key, reason in unreadable],
     }
-    return safetensors.numpy.save(tensors, metadata)
+    # One entry: safetensors writes several in an order that differs from run to run.
+    return safetensors.numpy.save(tensors, {_METADATA: json.dumps(fields)})
 
 
 class Shard:
@@ -130,13 +132,14 @@ class Shard:
         self.file = file
         c, dtype = plan.codec, integers(plan.codec.latent_bits)
         metadata, tensors = _open(file)
-        if metadata.get("format") != FORMAT:
+        fields = _fields(metadata.get(_METADATA, ""))
+        if fields.get("format") != FORMAT:
             raise ValueError(f"{file} is no shard of latents: expected format {FORMAT!r}")
-        if (metadata.get("plan"), metadata.get("number")) != (plan.hash, str(number)):
+        if (fields.get("plan"), fields.get("number")) != (plan.hash, number):
             raise ValueError(
                 f"{file} belongs to another data set, or was renamed: its plan is not that of {file.parent}"
             )
-        self.unreadable = _unreadable(metadata.get("unreadable", ""), file)
+        self.unreadable = _unreadable(fields.get("unreadable"), file)
         n = len(tensors["labels"]) if "labels" in tensors and tensors["labels"].ndim == 1 else 0
         expected = {
             "records": ((len(tensors.get("records", ())),), dtype),
@@ -227,11 +230,15 @@ def _open(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:
         raise ValueError(f"{file} is no whole safetensors file: {escaped(str(error))[:200]}") from error
 
 
-def _unreadable(text: str, file: Path) -> tuple[tuple[str, str], ...]:
+def _fields(text: str) -> dict[str, Any]:
     try:
-        pairs = json.loads(text)
+        fields = json.loads(text)
     except (ValueError, RecursionError):
-        pairs = None
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _unreadable(pairs: object, file: Path) -> tuple[tuple[str, str], ...]:
     if not isinstance(pairs, list) or not all(
         isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) for part in pair) for pair in pairs
     ):
