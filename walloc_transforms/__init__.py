@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .codec import fit_codec as fit_codec
     from .codec import fit_statistics as fit_statistics
     from .data import LatentDataset as LatentDataset
+    from .data import encode_dataset as encode_dataset
     from .data import merge_dataset as merge_dataset
     from .files import LatentFile as LatentFile
     from .files import load_latents as load_latents
@@ -49,7 +50,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "codec": ["Codec", "CodecConfig", "StreamDecoder", "StreamEncoder", "fit_codec", "fit_statistics"],
-    "data": ["LatentDataset", "merge_dataset"],
+    "data": ["LatentDataset", "encode_dataset", "merge_dataset"],
     "files": ["LatentFile", "load_latents", "save_latents", "stored_codec"],
     "functional": [],
     "latents": ["Latents"],

@@ -1,6 +1,7 @@
 """Latent data sets: encode once, train many times."""
 
 from .dataset import LatentDataset
+from .encode import encode_dataset
 from .index import Index, ShardEntry, merge_dataset, read_index
 from .plan import Plan, read_plan, write_plan
 from .records import NO_LABEL, Record
@@ -16,6 +17,7 @@ __all__ = [
     "Record",
     "Shard",
     "ShardEntry",
+    "encode_dataset",
     "merge_dataset",
     "pack_shard",
     "read_index",
