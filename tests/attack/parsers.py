@@ -23,8 +23,11 @@ from torchvision.transforms.v2.functional import to_pil_image
 
 import walloc_transforms as wt
 from tests.attack import forged_wlc
+from tests.data.test_dataset import make_records
+from tests.data.test_dataset import write as write_dataset
 from tests.reference import save_checkpoint
 from walloc_transforms.codec import Codec
+from walloc_transforms.data import merge_dataset, shard_name
 from walloc_transforms.files import READ_ERRORS, read_signal
 from walloc_transforms.sealed import seal
 from walloc_transforms.zoo.published import read_published
@@ -238,6 +241,52 @@ def _models() -> list[Parts]:
         return [_parts_of(Path(folder))]
 
 
+def _datasets() -> list[Parts]:
+    with tempfile.TemporaryDirectory() as name:
+        write_dataset(Path(name), make_records(5))
+        return [_parts_of(Path(name))]
+
+
+def _write_dataset(parts: Parts, folder: Path, chance: random.Random) -> Path:
+    """Write a data set, three times of four with the hashes that its files have of each other mended."""
+    if chance.randrange(4):
+        parts = dict(parts)
+        for name in ("plan.json", "dataset.json"):
+            parts[name] = _mend_hashes({"config.json": parts[name]}, {})
+        try:
+            index = json.loads(parts["dataset.json"])
+            old, new = _DATASET_PLAN, seal(index["plan"])["config_sha256"].encode()
+            for number, entry in enumerate(index["shards"][:9]):
+                if shard := parts.get(shard_name(number)):
+                    parts[shard_name(number)] = shard.replace(old, new)
+                    entry["bytes"] = len(shard)
+            parts["dataset.json"] = json.dumps(seal(index)).encode()
+        except (ValueError, LookupError, TypeError, RecursionError, AttributeError):  # no index any more
+            pass
+    for name, content in parts.items():
+        (folder / name).write_bytes(content)
+    return folder
+
+
+_DATASET_PLAN = seal(json.loads(_datasets()[0]["plan.json"]))["config_sha256"].encode()
+
+
+def _read_dataset(folder: Path) -> None:
+    refused = None
+    try:
+        merge_dataset(Path(folder), progress=False)
+    except ValueError as error:  # reading is tried all the same
+        refused = error
+    dataset = wt.LatentDataset(folder, as_dict=True)
+    for i in range(min(len(dataset), 100)):
+        dataset[i]
+    dataset[[0] * 3]
+    repr((dataset, dataset.labels, dataset.grids, dataset.unreadable()))
+    dataset.verify(progress=False)
+    if refused:
+        raise refused
+
+
 PARSERS = {
     "wlc": Parser(_latent_files, _file("file.wlc", _mend_wlc), _read_latents),
     "mosaic": Parser(_mosaics, _file("file"), _read_mosaic),
@@ -248,6 +297,7 @@ PARSERS = {
         _codec_folders, _folder({"weights.safetensors": "sha256", "refiner.safetensors": "refiner_sha256"}), _read_codec
     ),
     "model": Parser(_models, _folder({"model.safetensors": "sha256"}), wt.load_model),
+    "dataset": Parser(_datasets, _write_dataset, _read_dataset),
 }
 """By name. Other libraries decode images and sound: errors of the operating system's kind are theirs, and right.
 

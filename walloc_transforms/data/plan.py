@@ -11,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from ..codec import CodecConfig
-from ..safe import shown
+from ..safe import listed, shown
 from ..sealed import read_config, seal, write_config
 
 __all__ = ["MAX_JSON", "PLAN_FILE", "Plan", "plan_of", "read_plan", "write_plan"]
 
 PLAN_FILE = "plan.json"
 MAX_JSON = 1 << 24
-"""Most bytes of ``plan.json`` and ``dataset.json``: an entry of 150 bytes per shard, of 100,000 shards."""
+"""Most bytes of ``plan.json`` and ``dataset.json``: an entry has 160 bytes."""
+
+MAX_SHARDS = 100_000
 
 _FORMAT, _VERSION = "walloc_transforms.plan", 1
 
@@ -48,6 +50,11 @@ class Plan:
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value < 2**48:
                 raise ValueError(f"{name} must be an integer of at least 1, got {shown(value)}")
+        if self.shards > MAX_SHARDS:
+            raise ValueError(
+                f"{self.samples} samples, {self.shard_size} a shard, make {self.shards} shards: expected at most "
+                f"{MAX_SHARDS}"
+            )
         if type(self.fingerprint) is not str or len(self.fingerprint) != 64:
             raise ValueError(f"fingerprint must have 64 hexadecimal digits, got {shown(self.fingerprint)}")
         if not all(type(name) is str for name in self.classes):
@@ -114,6 +121,8 @@ def plan_of(fields: Mapping[str, Any], file: str) -> Plan:
         raise ValueError(f"{file} must have the fields {', '.join(sorted(expected))}, and no other")
     if not isinstance(fields["codec"], dict) or not isinstance(fields["classes"], list):
         raise ValueError(f"{file}: codec must be a mapping, and classes a list")
+    if unknown := fields["codec"].keys() - {field.name for field in dataclasses.fields(CodecConfig)}:
+        raise ValueError(f"{file}: a codec has no {listed(unknown)}")
     try:
         codec = CodecConfig(**fields["codec"])
         return Plan(**{**fields, "codec": codec, "classes": tuple(fields["classes"])})
