@@ -3,9 +3,11 @@
 from .codec import Codec
 from .companding import Rounding, compand, expand, slope
 from .config import CodecConfig, Network, check_sample_rate
+from .derived import check_linear
 from .fitting import fit_codec, fit_statistics
 from .flipping import check_flips, flip
 from .folder import CONFIG_FILE, WEIGHTS_FILE, TensorFile, read_codec, read_config
+from .mixing import mean_signal, mix, packet_noise
 from .networks import network_shapes, post_shapes
 from .origin import as_plain, check_latents, statistics_fingerprint
 from .ranges import check_values
@@ -26,6 +28,7 @@ __all__ = [
     "as_plain",
     "check_flips",
     "check_latents",
+    "check_linear",
     "check_sample_rate",
     "check_values",
     "compand",
@@ -33,7 +36,10 @@ __all__ = [
     "fit_codec",
     "fit_statistics",
     "flip",
+    "mean_signal",
+    "mix",
     "network_shapes",
+    "packet_noise",
     "post_shapes",
     "read_codec",
     "read_config",

@@ -206,27 +206,24 @@ class Codec(nn.Module):
             def finish(z: Tensor, first_channel: int = 0) -> Tensor:
                 if check is not None:
                     check(z, first_channel)
-                return self._compand(z) if self.config.stages == 1 else z
+                return self.compand(z) if self.config.stages == 1 else z
 
             z = path(x, scale, shift, finish)
         else:
             if looks:
                 check_values(x, self.config.modality, f"codec {self.config.name!r}")
             z = self._project(self.analysis(x.to(torch.float32) * scale + shift))
-            z = self._compand(z) if self.config.stages == 1 else z
+            z = self.compand(z) if self.config.stages == 1 else z
         if self.config.stages == 1:
             latents = round_latents(z, rounding)
         else:
             latents = self._encode_stages(z, self._seen() if path is None else path.seen, rounding)
         if self.config.pad and self.encoder is None:  # an Oobleck encoder adds its own
             bias = self.bias if path is None else path.bias
-            edge = self._compand(bias.view(1, -1, 1)).expand(len(latents), -1, self.config.pad)
+            edge = self.compand(bias.view(1, -1, 1)).expand(len(latents), -1, self.config.pad)
             edge = round_latents(edge, rounding)
             latents = torch.cat([edge, latents, edge], 2)
         return latents
-
-    def _compand(self, z: Tensor) -> Tensor:
-        return (compand if self.config.companding == "gaussian" else clip)(z, self.config.latent_bits)
 
     def expand(self, latents: Tensor) -> Tensor:
         """Undo the companding of latents that are not normalized: what is left is linear in the signal.
@@ -234,8 +231,13 @@ class Codec(nn.Module):
         Raises:
             ValueError: ``wt.Latents`` of another codec, or normalized ones.
         """
-        latents = self._not_normalized(latents).to(torch.float32)
-        return expand(latents, self.config.latent_bits) if self.config.companding == "gaussian" else latents
+        latents = self._not_normalized(latents)
+        latents = latents if latents.dtype == torch.int8 else latents.to(torch.float32)
+        return expand(latents, self.config.latent_bits) if self.config.companding == "gaussian" else latents.float()
+
+    def compand(self, z: Tensor) -> Tensor:
+        """Squeeze projected signals into the range of latents: what :meth:`expand` undoes."""
+        return (compand if self.config.companding == "gaussian" else clip)(z, self.config.latent_bits)
 
     def _project(self, packets: Tensor) -> Tensor:
         if self.encoder is None:
@@ -257,7 +259,7 @@ class Codec(nn.Module):
             group = z[:, first:last].flatten(2)
             if latents:
                 group = group - F.conv1d(self.expand(torch.cat(latents, 1)), seen[first:last, :first])
-            latents.append(round_latents(self._compand(group), rounding))
+            latents.append(round_latents(self.compand(group), rounding))
         return torch.cat(latents, 1).view_as(z)
 
     def decode(

@@ -9,8 +9,6 @@ cancel, which leaves one axis. What the latents do not hold of the image cannot 
 """
 
 import functools
-import weakref
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,16 +16,12 @@ from torch import Tensor
 
 from ..wavelets import WaveletPacketAnalysis, WaveletPacketSynthesis, in_full_precision
 from .codec import Codec
-from .companding import clip, compand
 from .decoders import LinearDecoder
+from .derived import check_linear, derived
 
 __all__ = ["check_flips", "flip"]
 
 REACH = 3  # cells to either side; more changes nothing that can be measured
-
-_OPERATORS: "weakref.WeakKeyDictionary[Codec, tuple[str, dict[Any, tuple[Tensor, Tensor]]]]" = (
-    weakref.WeakKeyDictionary()
-)
 
 
 def check_flips(codec: Codec) -> None:
@@ -39,16 +33,15 @@ def check_flips(codec: Codec) -> None:
     c = codec.config
     if c.modality != "image":
         raise ValueError(f"only images are flipped: codec {c.name!r} is for {c.modality}")
-    if c.encoder != "linear" or c.stages > 1:
-        raise ValueError(f"latents of codec {c.name!r} cannot be flipped: its encoder is not one linear projection")
+    check_linear(codec, "flipped")
 
 
 def flip(latents: Tensor, codec: Codec, axis: int, *, wraps: bool = True) -> Tensor:
     """Approximate the latents of the flipped image.
 
     Args:
-        latents: Float ``(..., D, h, w)`` of images, not normalized. The side of the images along ``axis`` is a multiple
-            of the codec's stride.
+        latents: ``(..., D, h, w)`` of images, float or int8, not normalized. The side of the images along ``axis`` is a
+            multiple of the codec's stride.
         codec: The codec that encoded them.
         axis: -1 flips left and right, -2 upside down.
         wraps: Whether the first cell and the last are neighbors, as encoding makes them. Otherwise, after a crop, the
@@ -61,28 +54,16 @@ def flip(latents: Tensor, codec: Codec, axis: int, *, wraps: bool = True) -> Ten
         ValueError: The codec's latents cannot be flipped; see :func:`check_flips`.
     """
     check_flips(codec)
-    kernel, constant = _operator(codec, axis, latents.device)
+    device = latents.device
+    kernel, constant = derived(codec, ("flip", axis), device, functools.partial(_impulse_responses, codec, axis))
     cells = latents.shape[axis]
-    # The flipped grid reads cells in reverse order, with REACH more at either end.
-    order = torch.arange(cells - 1 + REACH, -1 - REACH, -1, device=latents.device)
-    order = order % cells if wraps else order.clamp(0, cells - 1)
+    before, after = torch.arange(-REACH, 0, device=device), torch.arange(cells, cells + REACH, device=device)
+    before, after = (i % cells if wraps else i.clamp(0, cells - 1) for i in (before, after))
+    x = latents.reshape(-1, *latents.shape[-3:])
+    # Expanded last, as int8 is cheaper to lay out.
+    x = torch.cat([x.index_select(axis, before), x, x.index_select(axis, after)], axis).flip(axis)
     with in_full_precision(latents):
-        z = codec.expand(latents.reshape(-1, *latents.shape[-3:])).index_select(axis, order)
-        z = F.conv2d(z, kernel, constant)
-        z = (compand if codec.config.companding == "gaussian" else clip)(z, codec.config.latent_bits)
-    return z.view(latents.shape)
-
-
-def _operator(codec: Codec, axis: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    fingerprint, known = _OPERATORS.get(codec, ("", {}))
-    if fingerprint != codec.fingerprint():
-        known = {}
-        _OPERATORS[codec] = codec.fingerprint(), known
-    if (axis, device) not in known:
-        with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
-            kernel, constant = _impulse_responses(codec, axis)
-            known[axis, device] = kernel.to(device), constant.to(device)
-    return known[axis, device]
+        return codec.compand(F.conv2d(codec.expand(x), kernel, constant)).view(latents.shape)
 
 
 def _impulse_responses(codec: Codec, axis: int) -> tuple[Tensor, Tensor]:
