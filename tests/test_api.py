@@ -20,7 +20,7 @@ import pytest
 import walloc_transforms as wt
 
 FILE = Path(__file__).with_name("api.txt")
-SUBMODULES = ["data", "functional", "wavelets"]
+SUBMODULES = ["data", "functional", "transforms", "wavelets"]
 DATA = ["BucketSampler"]  # as for wavelets
 WAVELETS = ["WaveletPacketAnalysis", "WaveletPacketSynthesis"]  # the other names of the folder serve the package itself
 
@@ -30,6 +30,9 @@ def public_objects() -> dict[str, Any]:
     found = {name: getattr(wt, name) for name in wt.__all__ if name not in SUBMODULES}
     found.update({f"functional.{name}": getattr(wt.functional, name) for name in wt.functional.__all__})
     found.update({f"data.{name}": getattr(wt.data, name) for name in DATA})
+    found.update(
+        {f"transforms.{name}": getattr(wt.transforms, name) for name in wt.transforms.__all__ if name not in found}
+    )
     found.update({f"wavelets.{name}": getattr(wt.wavelets, name) for name in WAVELETS})
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 

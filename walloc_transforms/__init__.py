@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import data as data
     from . import functional as functional
+    from . import transforms as transforms
     from . import wavelets as wavelets
     from .codec import Codec as Codec
     from .codec import CodecConfig as CodecConfig
@@ -73,7 +74,7 @@ _PUBLIC = {
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
-__all__ = sorted([*_HOME, "data", "functional", "wavelets"])  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = sorted([*_HOME, "data", "functional", "transforms", "wavelets"])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:

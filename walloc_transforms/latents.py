@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as F
 from .codec import Codec, check_flips, flip, statistics_fingerprint
 from .zoo import find_embedded
 
-__all__ = ["Latents", "codec_of", "remember_codec", "wrap_latents"]
+__all__ = ["Latents", "apply_raw", "codec_of", "remember_codec", "whole_cells", "wrap_latents"]
 
 _CODECS: "weakref.WeakValueDictionary[str, Codec]" = weakref.WeakValueDictionary()  # of this process, by fingerprint
 
@@ -209,6 +209,33 @@ def codec_of(latents: Latents) -> Codec:
     )
 
 
+def apply_raw(latents: Latents, codec: Codec, function: Callable[[Tensor], Tensor]) -> Latents:
+    """Apply a function of plain latents that are not normalized, and give its result the form of ``latents``.
+
+    Args:
+        latents: Normalized or not, of any dtype.
+        codec: Theirs.
+        function: Takes a plain tensor, float32 or of integers, and returns float32 of the same shape.
+
+    Returns:
+        Latents in the dtype they came in, rounded if it is one of integers; normalized if they were.
+    """
+    plain = latents.as_subclass(Tensor)
+    x = plain.to(torch.float32) if plain.is_floating_point() else plain
+    x = function(codec.denormalize(x) if latents.normalized else x)
+    x = codec.normalize(x) if latents.normalized else x
+    return Latents.wrap((x if plain.is_floating_point() else x.round()).to(plain.dtype), latents)
+
+
+def whole_cells(latents: Latents) -> tuple[list[int], int]:
+    """Count the cells of latents of images that lie within the image, and the pixels along the side of a cell.
+
+    The last cells of an image whose sides are no multiples of the stride are filled up by encoding, and not counted.
+    """
+    stride = _stride(latents.signal_size, _grid(latents))
+    return [side // stride for side in latents.signal_size], stride
+
+
 _KEPT: dict[str, Codec] = {}  # embedded codecs that were loaded here, which nobody else holds
 
 
@@ -232,12 +259,7 @@ def _flip(latents: Latents, axis: int) -> Latents:
             f"image to a multiple of {codec.config.stride} before encoding, or the latents to whole cells before they "
             "are flipped"
         )
-    plain = latents.as_subclass(Tensor)
-    x = codec.denormalize(plain.to(torch.float32)) if latents.normalized else plain.to(torch.float32)
-    x = flip(x, codec, axis, wraps=not latents.cropped[axis])
-    x = codec.normalize(x) if latents.normalized else x
-    x = x if plain.is_floating_point() else x.round()
-    return Latents.wrap(x.to(plain.dtype), latents)
+    return apply_raw(latents, codec, lambda raw: flip(raw, codec, axis, wraps=not latents.cropped[axis]))
 
 
 @F.register_kernel(F.get_size, Latents)
