@@ -21,7 +21,7 @@ import walloc_transforms as wt
 
 FILE = Path(__file__).with_name("api.txt")
 SUBMODULES = ["data", "functional", "transforms", "wavelets"]
-DATA = ["BucketSampler"]  # as for wavelets
+DATA = ["BucketSampler", "from_parquet", "to_parquet"]  # as for wavelets
 WAVELETS = ["WaveletPacketAnalysis", "WaveletPacketSynthesis"]  # the other names of the folder serve the package itself
 
 

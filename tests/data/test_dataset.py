@@ -37,8 +37,8 @@ def make_records(count: int, sizes: Sequence[tuple[int, int]] = SIZES, channels:
     return made
 
 
-def write(folder: Path, records: Sequence[Record], shard_size: int = 4) -> Plan:
-    codec = wt.load_codec("rgb_16x")
+def write(folder: Path, records: Sequence[Record], shard_size: int = 4, codec: wt.Codec | None = None) -> Plan:
+    codec = codec or wt.load_codec("rgb_16x")
     plan = Plan(codec.config, codec.fingerprint(), len(records), shard_size, ("cats", "dogs"), {"seed": 0})
     write_plan(folder, plan)
     for number in range(plan.shards):

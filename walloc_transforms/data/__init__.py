@@ -3,6 +3,7 @@
 from .dataset import LatentDataset
 from .encode import encode_dataset
 from .index import Index, ShardEntry, merge_dataset, read_index
+from .parquet import from_parquet, to_parquet
 from .plan import Plan, read_plan, write_plan
 from .records import NO_LABEL, Record
 from .sampler import BucketSampler
@@ -18,10 +19,12 @@ __all__ = [
     "Shard",
     "ShardEntry",
     "encode_dataset",
+    "from_parquet",
     "merge_dataset",
     "pack_shard",
     "read_index",
     "read_plan",
     "shard_name",
+    "to_parquet",
     "write_plan",
 ]
