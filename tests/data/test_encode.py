@@ -276,6 +276,12 @@ def test_url(images: Path, tmp_path: Path) -> None:
     assert "shard-00000.safetensors" not in place.names() and {"plan.json", "codec"} < place.names()
 
 
+def test_statistics_of_the_user_are_kept(images: Path, tmp_path: Path) -> None:
+    codec = wt.fit_statistics(wt.load_codec("rgb_16x"), [torch.rand(3, 64, 64)], progress=False)
+    dataset = encode(images, tmp_path / "out", codec)
+    assert torch.equal(dataset.codec.latent_mean, codec.latent_mean)
+
+
 def test_classes_of_a_subset(tmp_path: Path) -> None:
     dataset = encode(Subset(Drawn(6), [4, 2]), tmp_path / "out")
     assert dataset.classes == CLASSES and dataset.labels.tolist() == [1, 2]

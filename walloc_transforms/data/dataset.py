@@ -100,9 +100,10 @@ class LatentDataset(Dataset[Any]):
             ValueError: It is neither embedded nor in the folder, or it is another one.
         """
         plan, folder = self.index.plan, self.path / CODEC_FOLDER
-        codec = find_embedded(plan.fingerprint, plan.codec.channels, plan.codec.name)
-        if codec is None and folder.is_dir():
+        if folder.is_dir():  # also of an embedded encoder, if its statistics are the user's own
             codec = load_codec(folder)
+        else:
+            codec = find_embedded(plan.fingerprint, plan.codec.channels, plan.codec.name)
         if codec is None or codec.fingerprint() != plan.fingerprint:
             where = f"is not the one in {folder}" if codec else f"is neither embedded nor in {folder}"
             raise ValueError(f"codec {plan.codec.name!r} (fingerprint {plan.fingerprint[:8]}) of {self.path} {where}")
