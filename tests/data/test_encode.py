@@ -20,6 +20,9 @@ import walloc_transforms as wt
 from tests.helpers import STARTS, make_codec
 from walloc_transforms.data.storage import LOCK_FILE, Storage
 
+# Python warns of forks beside the threads of torch, which are asleep.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
 CLASSES = ("ant", "bee", "cow")
 
 
