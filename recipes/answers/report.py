@@ -14,7 +14,7 @@ from recipes.answers.scores import MEASURES
 from recipes.common.figures import mark_values
 from recipes.common.tables import Record, figure, markdown_table
 
-_COLORS = {
+COLORS = {
     "pixels": "black",
     "larger_patch": "C7",
     "resized": "C0",
@@ -24,6 +24,7 @@ _COLORS = {
     "fitted stem": "C1",
     "distilled stem": "C6",
 }
+"""Of each kind of arm."""
 _COLUMNS = {"values": ("values per image", 0), "bytes": ("bytes per image", 0), "rate": ("images/s from file", 0)}
 
 
@@ -79,7 +80,7 @@ def draw(rows: Sequence[Record], title: str) -> Figure:
         scores = [row[measure] for row in own]
         marker = "*" if kind == "pixels" else next(markers.setdefault(kind, itertools.cycle("os^Dv")))
         label = kind if sum(other == kind for other, _ in lines) == 1 else f"{kind}: {way.strip('_')}"
-        look: dict[str, Any] = {"color": _COLORS[kind], "marker": marker, "lw": 1.4}
+        look: dict[str, Any] = {"color": COLORS[kind], "marker": marker, "lw": 1.4}
         errors = [row[f"{measure} se"] for row in own]
         panels[0].errorbar([row["values"] for row in own], scores, errors, capsize=2, elinewidth=0.7, **look)
         if len({row["macs"] for row in own}) == 1:

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from recipes.answers.report import COLORS
 from recipes.common.figures import mark_values
 from recipes.common.tables import Record, as_csv, figure, markdown_table
 from recipes.documents.report import STYLES
@@ -23,11 +24,14 @@ MEASURES = {
     "anls": ("anls_se", "ANLS, %", 1),
     "exact": ("exact_se", "lines read exactly, %", 1),
     "cer": ("cer_se", "character error rate, %", 1),
+    "top1": ("top1_se", "top-1, %", 1),
+    "agreement": ("agreement_se", "agreement, %", 1),
 }
 """Key of the spread, label and digits of every measure: the standard deviation over seeds, or the standard error."""
 
 _FAMILIES = {
     **{"resize": "C0", "resample": "C0", "patch": "C1", "conv": "C1", "dct": "C2", "stft": "C2", "walloc": "C3"},
+    **COLORS,
     **{kind: color for kind, (_, color) in STYLES.items()},
 }
 _DASHES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
@@ -47,12 +51,13 @@ class Part:
     Attributes:
         task: Its name.
         rows: One per arm, with ``values``, ``tokens``, ``macs``, measures and rates; what takes no training has
-            ``seeds`` 0 and no rates. Trivial estimates have no values either; arms of a task without training have
-            ``pages`` and a ``family``, their line in the figure.
+            ``seeds`` 0 and no rates. Trivial estimates have no values either; arms may have a ``family``, their line in
+            the figure, which otherwise is told by their name.
         data: What was trained on and scored.
         measure: The one that is drawn.
         axis: Its label.
         sample: What values are counted per.
+        about: What is the same for all arms. Default: their tokens and seeds.
     """
 
     task: str
@@ -61,6 +66,7 @@ class Part:
     measure: str
     axis: str
     sample: str
+    about: str = ""
 
 
 def markdown(rows: Sequence[Record]) -> str:
@@ -106,16 +112,18 @@ def caption(parts: Sequence[Part]) -> str:
     """Say what the figures of the table are."""
     samples = "; ".join(f"{part.task}, {part.data}: {part.sample}" for part in parts)
     return (
-        f"Means over seeds; after ± sd: standard deviation, se: standard error over pages. Rows without seeds take no "
-        f"training. A sample is, of {samples}. Separation is scored on the first source. The folders of colorization, "
-        "separation and documents hold tables of their own, with further scores and what each arm could reach at "
-        "best.\n\n"
+        "Means over seeds; after ± sd: standard deviation, se: standard error over pages or images. Rows without "
+        f"seeds take no training. A sample is, of {samples}. Separation is scored on the first source, a trained "
+        "network by the agreement with its own answers on all pixels. The folders of tasks other than classification "
+        "hold tables of their own, with further scores and what each arm could reach at best.\n\n"
     )
 
 
 def markdown_published(tasks: Iterable[str]) -> str:
-    """Write the published figures of some tasks as a Markdown section that says whose they are."""
-    tasks = list(tasks)
+    """Write the published figures of those tasks that there are any of, as a section that says whose they are."""
+    tasks = [task for task in tasks if task in published.HEADLINE]
+    if not tasks:
+        return ""
     rows = [
         [r.task, r.reads, f"{r.values:,}", str(r.tokens), _figures(r.paper), _figures(r.notebooks)]
         for r in published.RESULTS
@@ -145,8 +153,9 @@ def draw(parts: Sequence[Part], *, with_published: bool) -> Figure:
 
     Args:
         parts: What to draw.
-        with_published: Draw published figures below, in a row of panels with axes of their own.
+        with_published: Draw published figures below, in a row of panels with axes of their own, if there are any.
     """
+    with_published = with_published and any(part.task in published.HEADLINE for part in parts)
     size = (5.2 * len(parts), 9.8) if with_published else (6.0 * len(parts), 4.0)
     layout = ConstrainedLayoutEngine(w_pad=0.12) if with_published else "constrained"
     picture = Figure(size, layout=layout)
@@ -164,8 +173,11 @@ def draw(parts: Sequence[Part], *, with_published: bool) -> Figure:
             fontsize=10,
         )
         for axes, part in zip(rows[1].subplots(1, len(parts), squeeze=False)[0], parts, strict=True):
-            _draw_published(axes, part.task)
-            _legend(axes, 1)
+            if part.task in published.HEADLINE:
+                _draw_published(axes, part.task)
+                _legend(axes, 1)
+            else:
+                axes.set_axis_off()
     return picture
 
 
@@ -187,10 +199,8 @@ def _draw_part(axes: Any, part: Part, heading: str) -> None:
     for row, dashes in zip(trivial, _DASHES, strict=False):
         axes.axhline(row[part.measure], color=_TRIVIAL, lw=1.2, ls=dashes, label=row["arm"])
     first, seeds = arms[0], arms[0]["seeds"]
-    same = (
-        f"{first['tokens']} tokens, same trunk, {seeds} seed{'s' * (seeds > 1)}" if seeds else f"{first['pages']} pages"
-    )
-    axes.set(xscale="log", xlabel="values per sample", ylabel=part.axis, title=f"{heading}{part.data}: {same}")
+    about = part.about or f"{first['tokens']} tokens, same trunk, {seeds} seed{'s' * (seeds > 1)}"
+    axes.set(xscale="log", xlabel="values per sample", ylabel=part.axis, title=f"{heading}{part.data}: {about}")
     mark_values(axes, [row["values"] for row in arms])
 
 

@@ -20,7 +20,13 @@ from recipes import resolution_scaling
 from recipes.common.demo_music import demo_track
 from recipes.common.figures import mark_values
 from recipes.common.photographs import demo_photographs
-from recipes.resolution_scaling import ColorizationSettings, Config, ReadingSettings, SeparationSettings
+from recipes.resolution_scaling import (
+    ColorizationSettings,
+    Config,
+    PretrainedSettings,
+    ReadingSettings,
+    SeparationSettings,
+)
 from recipes.scaling import published_results as published
 from recipes.scaling import report as scaling_report
 from recipes.scaling.report import Part
@@ -35,6 +41,7 @@ ARMS = {
     "colorization": ["dct_16x", "patch"],
     "separation": ["resample_20x", "stft"],
     "documents": ["pixels", "rgb_16x"],
+    "pretrained": ["pixels", "dct_16x"],
 }
 
 
@@ -71,6 +78,7 @@ def tiny(folder: Path, task: Any, options: dict[str, Any] | None = None, *, seed
             "size": NetworkSize(512, 16, 16, 2, 1),
         },
         "documents": {"arms": tuple(ARMS["documents"]), "images": 1, "sheet_lines": 1},
+        "pretrained": {"arms": tuple(ARMS["pretrained"]), "images": 6},
     }
     groups = {name: own[name] if task in (name, "all") else {} for name in own}
     for name in [name for name in options if "." in name]:
@@ -83,6 +91,7 @@ def tiny(folder: Path, task: Any, options: dict[str, Any] | None = None, *, seed
         colorization=ColorizationSettings(**groups["colorization"]),
         separation=SeparationSettings(**groups["separation"]),
         documents=ReadingSettings(**groups["documents"]),
+        pretrained=PretrainedSettings(**{"arms": resolution_scaling.SHOWN_TO_PRETRAINED, **groups["pretrained"]}),
     )
 
 
@@ -134,11 +143,13 @@ def test_one_row_per_arm_and_trivial_result(everything: Run) -> None:
     expected = [("classification", arm) for arm in ARMS["classification"]]
     expected += [("colorization", arm) for arm in GRAY + ARMS["colorization"]]
     expected += [("separation", arm) for arm in SILENCE + ARMS["separation"]]
-    expected += [("documents", arm) for arm in ARMS["documents"]]
+    expected += [(task, arm) for task in ("documents", "pretrained") for arm in ARMS[task]]
     assert [(r["task"], r["arm"]) for r in everything.rows] == expected
     rows = {(r["task"], r["arm"]): r for r in everything.rows}
-    untrained = GRAY + SILENCE + ARMS["documents"]
-    assert {key for key, r in rows.items() if r["seeds"] != 2} == {key for key in expected if key[1] in untrained}
+    untrained = [key for key in expected if key[0] in ("documents", "pretrained") or key[1] in GRAY + SILENCE]
+    assert [key for key, r in rows.items() if r["seeds"] != 2] == untrained
+    assert rows["pretrained", "dct_16x"]["values"] == 224 * 224 * 12 // 64
+    assert rows["pretrained", "pixels"]["agreement"] == 100
     assert rows["documents", "rgb_16x"]["values"] == 480 * 640 * 12 // 64
     frames = round(SECONDS * RATE / 512) * 2
     for key, values, tokens in (
@@ -201,6 +212,8 @@ def test_files(everything: Run) -> None:
         "exact_se",
         "cer",
         "cer_se",
+        "agreement",
+        "agreement_se",
         "seeds",
         "pipeline_rate",
         "step_rate",
@@ -226,6 +239,7 @@ def test_files(everything: Run) -> None:
         "ANLS, % (mean ± se)",
         "lines read exactly, % (mean ± se)",
         "character error rate, % (mean ± se)",
+        "agreement, % (mean ± se)",
         "seeds",
         "input pipeline, samples/s",
         "training step, samples/s",
@@ -306,6 +320,25 @@ def test_separation_alone(songs: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "table.csv").read_text().splitlines()[0] == columns
     assert "one segment, counted 235 times" in (tmp_path / "out" / "table.md").read_text()
     assert (tmp_path / "out" / "figure.png").is_file()
+
+
+@pytest.mark.slow
+def test_pretrained_alone(photos: Path, tmp_path: Path) -> None:
+    """With labels, and without a row of published figures: they have no such task."""
+    for file in photos.iterdir():
+        (photos / "tench").mkdir(exist_ok=True)
+        Image.open(file).resize((224, 224)).save(photos / "tench" / file.name)
+        file.unlink()
+    config = tiny(tmp_path / "out", "pretrained", {"pretrained.data": str(photos)})
+    rows = resolution_scaling.main(config)
+    assert [r["arm"] for r in rows] == ARMS["pretrained"]
+    columns = "arm,values,tokens,macs,top1,top1_se,agreement,agreement_se,seeds,step_rate"
+    assert (tmp_path / "out" / "table.csv").read_text().splitlines()[0] == columns
+    text = (tmp_path / "out" / "table.md").read_text()
+    assert "photos: an image that the network reads" in text
+    assert "Theirs" not in text
+    assert (tmp_path / "out" / "figure.png").is_file()
+    assert (tmp_path / "out" / "pretrained" / "sheet.png").is_file()
 
 
 @pytest.mark.slow
@@ -407,6 +440,9 @@ def test_command_line() -> None:
         ),
         ("documents", {"documents.arms": ("stft",)}, "unknown arm 'stft': expected one of pixels"),
         ("documents", {"documents.data": "/nowhere"}, "no folder"),
+        ("pretrained", {"pretrained.arms": ("stft",)}, "unknown arm 'stft': expected one of pixels"),
+        ("pretrained", {"pretrained.data": "/nowhere"}, "no folder"),
+        ("colorization", {"pretrained.images": 9}, r"--pretrained\.\* is a setting of pretrained, which"),
         ("colorization", {"documents.images": 9}, r"--documents\.\* is a setting of documents, which"),
         ("separation", {"batch_size": 8}, r"--batch-size is a setting of classification"),
         ("separation", {"arms": ("stft",)}, r"--arms is a setting of classification"),
