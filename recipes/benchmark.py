@@ -6,13 +6,14 @@ Figures are medians over calls that take turns in one run, and before they are t
 the same. The reference is ``pytorch_wavelets`` (periodized bior4.4, one level at a time, every band split again), a 1x1
 convolution with the same weights and companding; to decode, the same codec level by level. Resizing is torchvision's,
 antialiased and bicubic, to as many values. With a GPU the image part runs there too. Refiners are timed beside the
-decoder network of the codecs that the WaLLoC paper published, 57 million parameters, here random ones.
+decoder network of the codecs that the WaLLoC paper published, 57 million parameters, here random ones. The part
+`augmentation` is not timed: it measures the error of augmenting latents in the place of signals.
 """
 
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,6 +26,7 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 import walloc_transforms as wt
+from recipes.bench.augmentation import AugmentationSettings, augmentation_part
 from recipes.bench.loading import JPEGs, one_pass, write_jpegs
 from recipes.bench.reference import (
     check_decoded,
@@ -47,7 +49,7 @@ BATCH = 32  # of the loader
 CROP = 256  # pixels per side, of the loader
 DECODED = (512, 768)  # pixels, of the decoders
 
-Part = Literal["image", "decoders", "audio", "loader", "memory"]
+Part = Literal["image", "decoders", "audio", "loader", "memory", "augmentation"]
 Timed = dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]  # by name: what is called, and on what
 
 
@@ -75,6 +77,8 @@ class Config:
     """Rounds at most; where they take long, at least three."""
     row_seconds: float = 12
     """Seconds after which no further round of a row begins."""
+    augmentation: AugmentationSettings = field(default_factory=AugmentationSettings)
+    """What latents are augmented of, by the part that is not timed: their error is measured."""
     overwrite: bool = False
     """Put this benchmark in the place of the one that --output-dir holds."""
     output_dir: Path = Path("runs/benchmark/TIME")
@@ -101,7 +105,7 @@ def main(config: Config) -> str:
 
 def measure_parts(config: Config) -> str:
     """Measure, write results.json and the figure; returns Markdown tables."""
-    settings = {**asdict(config), "output_dir": str(config.output_dir)}
+    settings = json.loads(json.dumps(asdict(config), default=str))
     results: dict[str, Any] = {"machine": machine(), "settings": settings}
     measure = {
         "image": image_part,
@@ -109,6 +113,7 @@ def measure_parts(config: Config) -> str:
         "audio": audio_part,
         "loader": loader_part,
         "memory": memory_part,
+        "augmentation": lambda config: augmentation_part(config.codecs, AUDIO[:1], config.augmentation),
     }
     threads = torch.get_num_threads()
     try:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
+from recipes.bench.augmentation import augmentation_report
 from recipes.common.tables import Record, markdown_table, number
 
 INPUTS = ("uint8, channels last", "uint8, contiguous", "float32, channels last", "float32, contiguous")
@@ -16,7 +17,14 @@ Records = list[Record]
 
 def report(results: dict[str, Any]) -> str:
     """Write what was measured as Markdown tables, each with a heading and a caption."""
-    write = {"image": _image, "decoders": _decoders, "audio": _audio, "loader": _loader, "memory": _memory}
+    write: dict[str, Any] = {
+        "image": _image,
+        "decoders": _decoders,
+        "audio": _audio,
+        "loader": _loader,
+        "memory": _memory,
+    }
+    write["augmentation"] = augmentation_report
     return "\n\n".join(write[part](results[part]) for part in write if results.get(part))
 
 
