@@ -29,7 +29,7 @@ from recipes.answers.report import headline
 from recipes.answers.task import open_task
 from recipes.color.data import load_photographs
 from recipes.colorization import Settings as ColorizationSettings
-from recipes.common.arms import ARMS, STRIDE, make_arm
+from recipes.common.arms import ARMS, STRIDE
 from recipes.common.command import run_command
 from recipes.common.comparison import compare, files_of_arms
 from recipes.common.outputs import claim
@@ -119,7 +119,8 @@ def check(config: Config) -> None:
         if not config.arms:
             raise ValueError("there is nothing to run: expected at least one arm and one seed")
         for arm in config.arms:
-            make_arm(arm)
+            if arm not in ARMS:
+                raise ValueError(f"unknown arm {arm!r}: expected one of {', '.join(ARMS)}")
         classification.check(config)
     if "colorization" in config.tasks:
         colorization.check(colorization_config(config))

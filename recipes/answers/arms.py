@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 import walloc_transforms as wt
 from recipes.answers.adapters import stem_of
-from recipes.common.inputs import Decoded, Input, StoredInput, load_codec_of, make_input
+from recipes.common.codecs import load_codec_of
+from recipes.common.inputs import Decoded, Input, StoredInput, make_input
 from walloc_transforms.stems import Match, plan_replacement
 
 LARGER_PATCH, FITTED, DISTILLED = "larger_patch", "fitted_", "distilled_"

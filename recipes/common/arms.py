@@ -7,6 +7,8 @@ token grid are the same for all and only the values differ:
     patch    all pixels, 8x8 patches                                        192
     dct      8x8 block DCT per color, lowest frequencies in zigzag order   12 or 48
     walloc   latents                                                        12 or 48
+
+Other latents by the name of their codec: ``rgb_4x:24``, the first 24 channels, or the folder of a codec.
 """
 
 import math
@@ -17,6 +19,7 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 import walloc_transforms as wt
+from recipes.common.codecs import load_codec_of
 
 STRIDE = 8
 PIXELS = 3 * STRIDE**2
@@ -68,6 +71,8 @@ class BlockDCT(nn.Module):
         )
 
 
+_CODECS = {"walloc_16x": "rgb_16x", "walloc_4x": "rgb_4x"}
+
 # "KIND_Nx" gives N times fewer values than there are in the pixels
 ARMS = {
     "resize_16x": lambda: Resize(12),
@@ -75,14 +80,33 @@ ARMS = {
     "patch": lambda: Patch(),
     "dct_16x": lambda: BlockDCT(12),
     "dct_4x": lambda: BlockDCT(48),
-    "walloc_16x": lambda: wt.WallocEncode("rgb_16x"),
-    "walloc_4x": lambda: wt.WallocEncode("rgb_4x"),
+    **{name: lambda codec=codec: wt.WallocEncode(codec) for name, codec in _CODECS.items()},
 }
 
 
 def values_per_token(arm: str) -> int:
     """Numbers an arm gives per 8x8 pixels."""
+    if arm not in ARMS:
+        return codec_of(arm).config.channels
     return PIXELS // int(arm.split("_")[1].rstrip("x")) if "_" in arm else PIXELS
+
+
+def codec_of(arm: str) -> wt.Codec:
+    """Load the codec of an arm that reads latents.
+
+    Raises:
+        ValueError: The arm reads something else, there is no such arm, or the codec's cells are of another size.
+    """
+    name = _CODECS.get(arm, arm)
+    if name in ARMS:
+        raise ValueError(f"arm {arm!r} reads no latents")
+    try:
+        codec, decoder = load_codec_of(name)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"unknown arm {arm!r}: expected one of {', '.join(ARMS)}, or a codec ({error})") from error
+    if decoder or codec.config.stride != STRIDE:
+        raise ValueError(f"arm {arm!r}: expected a codec of stride {STRIDE}, and no decoder")
+    return codec
 
 
 def make_arm(name: str) -> nn.Module:
@@ -91,6 +115,4 @@ def make_arm(name: str) -> nn.Module:
     Raises:
         ValueError: There is no such arm.
     """
-    if name not in ARMS:
-        raise ValueError(f"unknown arm {name!r}: expected one of {', '.join(ARMS)}")
-    return ARMS[name]()
+    return ARMS[name]() if name in ARMS else wt.WallocEncode(codec_of(name))

@@ -1,4 +1,6 @@
-"""What recipes ask of a codec: its decoders, the dtype of its rounded latents, the responses of a linear decoder."""
+"""What recipes ask of a codec: which one a name means, its decoders, the dtype of its rounded latents, the responses of
+a linear decoder.
+"""
 
 from collections.abc import Callable
 
@@ -6,6 +8,23 @@ import torch
 from torch import Tensor
 
 import walloc_transforms as wt
+
+
+def load_codec_of(name: str) -> tuple[wt.Codec, str | None]:
+    """Load the codec that ``CODEC``, ``CODEC:CHANNELS`` or either with ``+refiner`` names, and name its decoder.
+
+    Raises:
+        ValueError: There is no such codec, it is not for color images, or it has no such channels or decoder.
+    """
+    codec_name, plus, decoder = name.partition("+")
+    codec_name, colon, channels = codec_name.partition(":")
+    if (plus and decoder != "refiner") or (colon and not channels.isdecimal()):
+        raise ValueError(f"expected CODEC, CODEC:CHANNELS, CODEC+refiner or CODEC:CHANNELS+refiner, got {name!r}")
+    codec = wt.load_codec(codec_name, channels=int(channels) if colon else None)
+    if codec.config.modality != "image" or codec.config.signal_channels != 3:
+        raise ValueError(f"codec {codec_name!r} is not for color images")
+    codec.config.check_decoder(decoder or None)
+    return codec, decoder or None
 
 
 def decoders_of(codec: wt.Codec) -> list[str]:

@@ -28,6 +28,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor, to_pil_image
 
 import walloc_transforms as wt
 from recipes.common.arms import PIXELS, STRIDE, BlockDCT
+from recipes.common.codecs import load_codec_of
 from recipes.common.quality import to_8_bits
 
 
@@ -227,20 +228,3 @@ def make_input(name: str) -> Input:
     except ValueError as error:
         raise ValueError(f"unknown arm {name!r}: expected one of {', '.join(_MAKE)}, or a codec ({error})") from error
     return Decoded(name, codec, decoder)
-
-
-def load_codec_of(name: str) -> tuple[wt.Codec, str | None]:
-    """Load the codec that ``CODEC``, ``CODEC:CHANNELS`` or either with ``+refiner`` names, and name its decoder.
-
-    Raises:
-        ValueError: There is no such codec, it is not for color images, or it has no such channels or decoder.
-    """
-    codec_name, plus, decoder = name.partition("+")
-    codec_name, colon, channels = codec_name.partition(":")
-    if (plus and decoder != "refiner") or (colon and not channels.isdecimal()):
-        raise ValueError(f"expected CODEC, CODEC:CHANNELS, CODEC+refiner or CODEC:CHANNELS+refiner, got {name!r}")
-    codec = wt.load_codec(codec_name, channels=int(channels) if colon else None)
-    if codec.config.modality != "image" or codec.config.signal_channels != 3:
-        raise ValueError(f"codec {codec_name!r} is not for color images")
-    codec.config.check_decoder(decoder or None)
-    return codec, decoder or None

@@ -18,7 +18,8 @@ from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
 import walloc_transforms as wt
-from recipes.common.inputs import Input, Resized, load_codec_of, make_input
+from recipes.common.codecs import load_codec_of
+from recipes.common.inputs import Input, Resized, make_input
 from recipes.common.macs import count_macs
 from recipes.common.networks import load_network
 from walloc_transforms.stems import Match, plan_replacement
