@@ -4,8 +4,15 @@
     python -m recipes.classification --arm resize_16x --data PHOTOS --image-size 256 --epochs 40
     torchrun --nproc-per-node 2 -m recipes.classification --arm walloc_4x
 
-``PHOTOS`` holds one subfolder of images per class. The network is the same for every arm (see recipes/common/arms.py),
-and so are the crops, their order and the number of steps for the same seed.
+    walloc encode-dataset PHOTOS DATASET --codec rgb_16x --resize 288 --crop 288
+    python -m recipes.classification --arm walloc_16x --data DATASET --image-size 256 --epochs 40
+
+``PHOTOS`` holds one subfolder of images per class. ``DATASET`` holds their latents, encoded once: it is read by the arm
+of its codec, or of fewer of its channels (``--arm rgb_4x:24``), and gives random crops and flips, of one scale. Other
+arms need pixels.
+
+The network is the same for every arm (see recipes/common/arms.py), and so are the crops of photographs, their order and
+the number of steps for the same seed.
 """
 
 import json
@@ -30,6 +37,7 @@ from recipes.common.macs import count_macs
 from recipes.common.outputs import claim
 from recipes.common.ranks import Ranks
 from recipes.common.runs import FILES, Run, finished_or_new
+from recipes.common.stored import Cells, Records
 
 WRITTEN = (*FILES, "curve.png")
 
@@ -39,7 +47,8 @@ class Settings:
     """What a run has in common with the others of a comparison."""
 
     data: str = "demo"
-    """`demo` (a digit on a photograph), a folder with a subfolder of images per class, or a torchvision dataset."""
+    """`demo` (a digit on a photograph), a folder with a subfolder of images per class, a latent data set, or a dataset
+    of torchvision."""
     data_root: Path = Path("data")
     """Where torchvision's datasets are, or are downloaded to."""
     image_size: int = 128
@@ -70,15 +79,21 @@ class Config(Settings):
     """Train one classifier on one kind of input."""
 
     arm: str = "walloc_16x"
-    """What the network reads: resize_16x, resize_4x, patch, dct_16x, dct_4x, walloc_16x or walloc_4x."""
+    """What the network reads: resize_16x, resize_4x, patch, dct_16x, dct_4x, walloc_16x or walloc_4x; or a codec,
+    as rgb_4x:24, of which the first 24 channels are read."""
     output_dir: Path = Path("runs/classification/TIME")
     """A new or empty folder, which gets config.yaml, metrics.jsonl, checkpoint.pt, result.json and curve.png. TIME
     stands for date and time."""
     seed: int = 0
 
 
-def features(config: Config, task: Task) -> tuple[Features, Features]:
+def features(config: Config, task: Task) -> tuple[Features | Cells, Features | Cells]:
     """Training and validation features of the config's arm."""
+    if isinstance(task.train, Records) and isinstance(task.validation, Records):
+        if config.protocol == "paper":
+            raise ValueError("a latent data set has no pixels: --protocol paper needs photographs")
+        side = config.image_size
+        return task.train.read(config.arm, side, training=True), task.validation.read(config.arm, side, training=False)
     arm = make_arm(config.arm)
     train_cut, validation_cut = cuts(config.image_size, fixed=task.fixed)
     validation_arm: nn.Module = arm
@@ -93,7 +108,7 @@ def features(config: Config, task: Task) -> tuple[Features, Features]:
     return Features(task.train, train_cut, arm), Features(task.validation, validation_cut, validation_arm)
 
 
-def measure_pipeline(dataset: Features, batch_size: int, workers: int, batches_timed: int = 12) -> float:
+def measure_pipeline(dataset: Features | Cells, batch_size: int, workers: int, batches_timed: int = 12) -> float:
     """Samples per second that loading, decoding, cutting and encoding give, start of the workers excluded."""
     count = (batches_timed + 2 * workers + 1) * batch_size  # what the workers fetch ahead before the clock starts
     indices = [i % len(dataset) for i in range(count)]

@@ -29,6 +29,7 @@ from recipes.common.digits import SIDE
 from recipes.common.outputs import claim
 from recipes.common.ranks import Ranks
 from recipes.common.runs import FILES, Run
+from recipes.common.stored import Records
 from recipes.common.tables import Record
 from recipes.tuning.crops import Crops, central_crops, read_pictures
 from recipes.tuning.networks import ARMS, Start, Starts, macs_of
@@ -149,6 +150,8 @@ def main(config: Config) -> list[Record]:
     ranks = Ranks.start()
     with claim("transfer", config, ranks, WRITTEN) as begin:
         task = load_task(config.data, config.data_root, demo_crops=config.demo_crops, seed=0, processes=ranks.world)
+        if isinstance(task.train, Records):
+            raise ValueError(f"{config.data} is a latent data set, whose pixels are gone: expected photographs")
         side = SIDE if task.fixed and config.image_size is None else config.image_size
         if task.fixed and side != SIDE:
             raise ValueError(f"the demo's crops are {SIDE} pixels, got image_size={side}")

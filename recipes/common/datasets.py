@@ -1,4 +1,4 @@
-"""Labeled images: the demo, folders of classes and torchvision's datasets, as features of an arm.
+"""Labeled images: the demo, folders of classes, torchvision's datasets and latent ones, as features of an arm.
 
 A file that cannot be read is named and becomes a blank image of class ``IGNORE``. So batches keep their size on every
 rank; loss and accuracy leave these images out, and the training loop counts them.
@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from recipes.common.digits import SIDE, DigitsOnPhotographs
 from recipes.common.photographs import image_files, read_image
+from recipes.common.stored import Cells, is_stored, open_stored
 from walloc_transforms.files import IMAGE_SUFFIXES, find_files
 
 IGNORE = -100  # torch's default ignore_index of the cross-entropy
@@ -27,7 +28,10 @@ IGNORE = -100  # torch's default ignore_index of the cross-entropy
 
 @dataclass
 class Task:
-    """Training and validation images, pairs of a PIL image (or None) and a class index, and what they are cut to."""
+    """Training and validation images, pairs of a PIL image (or None) and a class index, and what they are cut to.
+
+    Of a latent data set both are :class:`~recipes.common.stored.Records`.
+    """
 
     train: Dataset[Any]
     validation: Dataset[Any]
@@ -57,7 +61,8 @@ def load_task(data: str, root: Path, *, demo_crops: tuple[int, int], seed: int, 
 
     Args:
         data: ``demo``; a folder with one subfolder of images per class (every 5th file of a sorted class is validation,
-            or ``train`` and ``val`` subfolders with such folders in them); or the name of a torchvision dataset.
+            or ``train`` and ``val`` subfolders with such folders in them); a latent data set, or ``train`` and ``val``
+            with one each; or the name of a torchvision dataset.
         root: Where torchvision's datasets are, or are downloaded to.
         demo_crops: Training and validation crops of the demo.
         seed: Of the demo's crops.
@@ -90,6 +95,8 @@ def _open(data: str, root: Path, demo_crops: tuple[int, int], seed: int) -> Task
     if not Path(data).exists() and data.isidentifier():
         return _torchvision(data, root)
     folder = Path(data)
+    if is_stored(folder):
+        return Task(*open_stored(folder), fixed=False)
     if (folder / "train").is_dir() and (folder / "val").is_dir():
         parts = [folder / "train", folder / "val"]
         classes = _class_names(parts[0])
@@ -180,11 +187,18 @@ def cuts(size: int, *, fixed: bool) -> tuple[Callable[[Tensor], Tensor], Callabl
 def batches(dataset: Any, indices: Sequence[int], batch_size: int, *, workers: int, seed: int = 0) -> DataLoader[Any]:
     """Load ``indices`` in order; the seed fixes the random cuts."""
     generator = torch.Generator().manual_seed(seed)
-    if isinstance(dataset, TensorDataset):  # already in memory: a batch is one indexing
-        chunks = [list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size)]
-        return DataLoader(dataset, batch_size=None, sampler=chunks, generator=generator)
+    in_memory = isinstance(dataset, TensorDataset)
+    if in_memory or (isinstance(dataset, Cells) and dataset.alike):  # a batch is one indexing
+        size, sampler = None, [list(indices[i : i + batch_size]) for i in range(0, len(indices), batch_size)]
+    else:
+        size, sampler = batch_size, indices
     return DataLoader(
-        dataset, batch_size, sampler=indices, num_workers=workers, generator=generator, worker_init_fn=_one_thread
+        dataset,
+        size,
+        sampler=sampler,
+        num_workers=0 if in_memory else workers,
+        generator=generator,
+        worker_init_fn=_one_thread,
     )
 
 
@@ -192,7 +206,7 @@ def _one_thread(worker: int) -> None:
     torch.set_num_threads(1)
 
 
-def in_memory(dataset: Features, *, workers: int, description: str, show: bool) -> TensorDataset:
+def in_memory(dataset: Features | Cells, *, workers: int, description: str, show: bool) -> TensorDataset:
     """Make every sample once and keep it."""
     loader = batches(dataset, range(len(dataset)), 64, workers=workers)
     parts = list(tqdm(loader, desc=description, unit="batch", disable=not show, leave=False))

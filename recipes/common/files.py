@@ -22,7 +22,9 @@ def files_of(folder: str | Path, suffixes: tuple[str, ...], what: str) -> list[P
         raise FileNotFoundError(f"there is no folder {str(folder)!r}")
     files = [file for file, _ in find_files([Path(folder)], suffixes)]
     if not files:
-        raise FileNotFoundError(f"there is no {what} in {str(folder)!r}: looked for {', '.join(suffixes)}")
+        stored = (Path(folder) / "dataset.json").is_file()
+        why = f"a latent data set has no {what}s" if stored else f"looked for {', '.join(suffixes)}"
+        raise FileNotFoundError(f"there is no {what} in {str(folder)!r}: {why}")
     return files
 
 

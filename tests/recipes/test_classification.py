@@ -19,6 +19,7 @@ import yaml
 from torch import nn
 from torchvision.transforms import v2
 
+import walloc_transforms as wt
 from recipes import classification
 from recipes.classify import training
 from recipes.common import arms, datasets, digits, photographs
@@ -303,8 +304,13 @@ def test_image_size_must_fit_the_grid(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stored", [False, True])
+def test_two_processes(tmp_path: Path, stored: bool) -> None:
     """torchrun, gloo, one result, written once, and the same weights on both ranks throughout."""
+    data = ["--demo-crops", "128", "40"]
+    if stored:
+        wt.encode_dataset([(torch.rand(3, 64, 64), i % 2) for i in range(40)], tmp_path / "data", "rgb_16x")
+        data = ["--data", str(tmp_path / "data"), "--image-size", "64"]
     with socket.socket() as s:
         s.bind(("localhost", 0))
         port = s.getsockname()[1]
@@ -317,15 +323,13 @@ def test_two_processes(tmp_path: Path) -> None:
         str(port),
         "-m",
         "recipes.classification",
-        "--demo-crops",
-        "128",
-        "40",
+        *data,
         "--epochs",
         "1",
         "--workers",
         "0",
         "--output-dir",
-        str(tmp_path),
+        str(tmp_path / "run"),
     ]
     done = subprocess.run(
         [sys.executable, *command],
@@ -337,8 +341,8 @@ def test_two_processes(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("written to") == 1
-    assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1
-    assert 0 <= json.loads((tmp_path / "result.json").read_text())["accuracy"] <= 100
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 1
+    assert 0 <= json.loads((tmp_path / "run" / "result.json").read_text())["accuracy"] <= 100
 
 
 def test_importing_recipes_lets_threads_sleep() -> None:
