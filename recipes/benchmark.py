@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 import walloc_transforms as wt
 from recipes.bench.augmentation import AugmentationSettings, augmentation_part
+from recipes.bench.data import DataSettings, check_data, data_part
 from recipes.bench.loading import JPEGs, one_pass, write_jpegs
 from recipes.bench.reference import (
     check_decoded,
@@ -49,7 +50,7 @@ BATCH = 32  # of the loader
 CROP = 256  # pixels per side, of the loader
 DECODED = (512, 768)  # pixels, of the decoders
 
-Part = Literal["image", "decoders", "audio", "loader", "memory", "augmentation"]
+Part = Literal["image", "decoders", "audio", "loader", "memory", "augmentation", "data"]
 Timed = dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]  # by name: what is called, and on what
 
 
@@ -57,7 +58,7 @@ Timed = dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]  # by name: what is
 class Config:
     """Time encoders, decoders, resizing and loading, and measure memory."""
 
-    parts: tuple[Part, ...] = ("image", "decoders", "audio", "loader", "memory")
+    parts: tuple[Part, ...] = ("image", "decoders", "audio", "loader", "memory", "data")
     """What to measure."""
     codecs: tuple[str, ...] = ("rgb_16x", "rgb_4x")
     """Image codecs: names, folders or hub repositories."""
@@ -71,6 +72,7 @@ class Config:
     """Worker processes of the loader."""
     loader_samples: int = 256
     """JPEG files per pass of the loader, a multiple of 32."""
+    data: DataSettings = field(default_factory=DataSettings)
     megapixels: float = 25
     """Size of the image whose encoding and decoding memory is measured; for audio, millions of samples per channel."""
     repeats: int = 11
@@ -97,6 +99,7 @@ def main(config: Config) -> str:
         wt.load_codec(name)  # a misspelt name fails now
     check_at_least(config, 1, ("threads",))
     check_at_least(config, 0, ("workers",))
+    check_data(config.data)
     check_above_zero(config, ("megapixels", "row_seconds"))
     with claim("benchmark", config, Ranks.start(), ("results.json", "benchmark.png")) as begin:
         begin()
@@ -114,6 +117,7 @@ def measure_parts(config: Config) -> str:
         "loader": loader_part,
         "memory": memory_part,
         "augmentation": lambda config: augmentation_part(config.codecs, AUDIO[:1], config.augmentation),
+        "data": lambda config: data_part(config.codecs, config.data, config.repeats, config.row_seconds),
     }
     threads = torch.get_num_threads()
     try:

@@ -1,13 +1,14 @@
 """JPEG files and how they are loaded, for the benchmark of data loading."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from recipes.common.photographs import demo_photographs
 
@@ -28,8 +29,8 @@ class JPEGs(Dataset[Tensor]):
 
 def write_jpegs(folder: Path, count: int) -> list[Path]:
     """Cut photographs of 500x375 pixels out of the demo's, in quality 90."""
-    photographs, rng, files = demo_photographs(), random.Random(0), [folder / f"{i:04}.jpg" for i in range(count)]
-    for i, file in enumerate(files):
+    photographs, rng, files = demo_photographs(), random.Random(0), [folder / f"{i:05}.jpg" for i in range(count)]
+    for i, file in enumerate(tqdm(files, desc="JPEG files", unit="file", leave=False)):
         image = photographs[i % len(photographs)]
         width = rng.uniform(0.6, 1) * min(image.width, image.height * 4 / 3)
         left, top = rng.uniform(0, image.width - width), rng.uniform(0, image.height - width * 3 / 4)
@@ -38,7 +39,7 @@ def write_jpegs(folder: Path, count: int) -> list[Path]:
     return files
 
 
-def one_pass(loader: DataLoader[Tensor]) -> None:
+def one_pass(loader: Iterable[object]) -> None:
     """Load everything once, with the same random crops each time."""
     torch.manual_seed(0)  # the crops, when there are no workers; workers start alike and draw alike
     for _ in loader:

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from recipes.bench.augmentation import augmentation_report
+from recipes.bench.data_report import data_report
 from recipes.common.tables import Record, markdown_table, number
 
 INPUTS = ("uint8, channels last", "uint8, contiguous", "float32, channels last", "float32, contiguous")
@@ -23,8 +24,9 @@ def report(results: dict[str, Any]) -> str:
         "audio": _audio,
         "loader": _loader,
         "memory": _memory,
+        "augmentation": augmentation_report,
+        "data": data_report,
     }
-    write["augmentation"] = augmentation_report
     return "\n\n".join(write[part](results[part]) for part in write if results.get(part))
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import walloc_transforms as wt
 from recipes import benchmark
-from recipes.bench import loading, reference
+from recipes.bench import cold, data, loading, reference, rivals, stores
 from recipes.bench import report as reports
 from recipes.common import timing
 
@@ -22,7 +22,8 @@ from recipes.common import timing
 @pytest.fixture
 def same_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """A new process takes seconds to import torch."""
-    monkeypatch.setattr(benchmark, "in_fresh_process", lambda function, *args: function(*args))
+    for module in (benchmark, data, stores):
+        monkeypatch.setattr(module, "in_fresh_process", lambda function, *args: function(*args))
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +34,7 @@ def small_picture(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def tiny(folder: Path, **options: Any) -> benchmark.Config:
     settings: dict[str, Any] = {
+        "parts": ("image", "decoders", "audio", "loader", "memory"),
         "shapes": ((1, 48, 64), (2, 40, 40)),
         "waveforms": ((1, 2048), (2, 1280)),
         "threads": (1,),
@@ -47,7 +49,7 @@ def tiny(folder: Path, **options: Any) -> benchmark.Config:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("same_process")
-def test_every_part_is_measured_and_reported(tmp_path: Path) -> None:
+def test_parts_are_measured_and_reported(tmp_path: Path) -> None:
     text = benchmark.main(tiny(tmp_path))
     results = json.loads((tmp_path / "results.json").read_text())
     assert list(results) == ["machine", "settings", "image", "decoders", "audio", "loader", "memory"]
@@ -100,9 +102,74 @@ def test_one_part_alone(tmp_path: Path) -> None:
     assert {f.name for f in tmp_path.iterdir()} == {"config.yaml", "results.json"}
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("same_process")
+def test_latent_data_sets_are_measured_and_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "RIVALS", {})
+    settings = data.DataSettings(images=3, megabytes=0.5, workers=(0, 1), epochs=(1, 2))
+    text = benchmark.main(tiny(tmp_path, parts=("data",), codecs=("rgb_4x",), data=settings))
+    found = json.loads((tmp_path / "results.json").read_text())["data"]
+    ours = [f"`LatentDataset`{way}" for way in ("", ", by batch")]
+    arms = [f"JPEG files, `RandomResizedCrop({side})`" for side in (64, 128)]
+    arms += ["JPEG files, `RandomResizedCrop(256)`, encoded"]
+    arms += [f"{name}, {how}" for how in ("crop", "crop and flip", "as stored") for name in ours]
+    warm = [r for r in found["loading"] if r["cache"] == "warm"]
+    assert [(r["workers"], [*r["rates"]]) for r in warm] == [(0, arms), (1, arms)]
+    assert [(r["codec"], r["images"]) for r in found["sizes"]] == [("rgb_4x", 3)]
+    assert [*found["encoding"][0]["rates"]] == ["in process", "1 worker"]
+    rates = [
+        r for part in ("loading", "encoding", "reads") for found_in in found[part] for r in found_in["rates"].values()
+    ]
+    assert min(rates) > 0
+    if os.path.exists("/proc/self/smaps_rollup"):
+        assert [held["epoch"] for held in found["memory"][0]["after"]] == [1, 2]
+        assert min(min(held["anonymous"], held["files"]) for held in found["memory"][0]["after"]) > 1 << 20
+    assert text.startswith("## Latent data sets")
+    assert text.count("not installed") == len(rivals.RIVALS) * len(found["loading"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(  # webdataset leaves the files that it has opened to the collector
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)
+@pytest.mark.parametrize("name", rivals.RIVALS)
+def test_rivals_hold_the_same_arrays(tmp_path: Path, name: str) -> None:
+    rival = rivals.RIVALS[name]
+    pytest.importorskip(rival.package, reason="rivals are timed where they are installed")
+    arrays = torch.randint(-128, 128, (70, 2, 3, 4), dtype=torch.int8)
+    rival.write(iter(arrays.numpy()), tmp_path)
+    seen: list[int] = []
+    for latents, numbers in rival.load(tmp_path, (2, 3, 4), 16, {}):
+        assert torch.equal(latents, arrays[numbers])
+        seen += numbers.tolist()
+    assert sorted(seen) == [*range(70)]
+
+
+def test_what_a_store_gives_back_wrongly_is_not_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "in_fresh_process", lambda function, *args: function(*args))
+    wrong = rivals.Rival(
+        "torch", lambda arrays, folder: None, lambda *_: [(torch.zeros(2, 12, 8, 8).char(), torch.arange(2))]
+    )
+    monkeypatch.setattr(stores, "RIVALS", {"wrong": wrong})
+    images = wt.encode_dataset([torch.rand(3, 64, 64)] * 2, tmp_path / "data", "rgb_16x", progress=False)
+    assert images is not None
+    (tmp_path / "stores").mkdir()
+    monkeypatch.setattr(stores, "STORED", 64)
+    with pytest.raises(AssertionError, match="wrong"):
+        stores.Stores(images, tmp_path / "stores", 0.1)
+
+
+def test_files_are_forgotten(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(1 << 20))
+    cold.forget([tmp_path / "file"])  # whether it can be depends on the system
+    assert (tmp_path / "file").stat().st_size == 1 << 20
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"data": data.DataSettings(workers=())}, "workers and epochs must each have a number"),
+        ({"data": data.DataSettings(images=0)}, "images must be at least 1, got 0"),
         ({"repeats": 0}, "repeats must be at least 1 .* got 0 and 32"),
         ({"loader_samples": 40}, "loader_samples a multiple of 32, got 1 and 40"),
         ({"codecs": ("rgb_16x", "rgb_5x")}, "rgb_5x"),

@@ -1,0 +1,33 @@
+"""Forget files, so that the next to read them must go to the disk."""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def forget(files: Iterable[Path]) -> bool:
+    """Ask the system to drop files from its cache; says whether it has done so.
+
+    Pages that a process has mapped and used stay, and so does what lies in memory only, such as in ``/dev/shm``.
+    """
+    if sys.platform != "linux":
+        return False
+    gone = True
+    for file in files:
+        with file.open("rb") as opened:
+            os.fsync(opened.fileno())  # pages that are not written yet are not dropped
+            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            gone &= not _cached(opened.fileno())
+    return gone
+
+
+def _cached(file: int) -> bool:
+    """Whether a byte in the middle of a file can be read without waiting."""
+    try:
+        os.preadv(file, [bytearray(1)], os.fstat(file).st_size // 2, os.RWF_NOWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system that cannot say
+        return True
+    return True
