@@ -184,7 +184,7 @@ def test_trouble_of_the_machine_ends_the_run(tmp_path: Path) -> None:
 def test_folder_of_something_else_is_refused(images: Path, tmp_path: Path) -> None:
     out, codec = tmp_path / "out", make_codec()
     encode(images, out, codec, crop=64)
-    with pytest.raises(ValueError, match=r"made otherwise.*crop: \[64, 64\] here, \[56, 56\] there.*overwrite=True"):
+    with pytest.raises(ValueError, match=r"made otherwise.*crop: \[64, 64\], not \[56, 56\].*overwrite=True"):
         encode(images, out, codec, crop=56)
     with pytest.raises(ValueError, match="expected no part"):
         encode(images, out, crop=56, part=(0, 2), overwrite=True)

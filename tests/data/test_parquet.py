@@ -156,7 +156,7 @@ def test_sets_of_files_are_checked(stored: Path, exported: Path, tmp_path: Path)
     (other := tmp_path / "other").mkdir()
     write(other, make_records(9))
     others = to_parquet(other, tmp_path / "others", progress=False)
-    with pytest.raises(ValueError, match="of two data sets: samples: 10 here, 9 there"):
+    with pytest.raises(ValueError, match="of two data sets: samples: 10, not 9"):
         from_parquet([*files[:2], others[2]], tmp_path / "out", progress=False)
     with pytest.raises(ValueError, match=r"shard-00000\.parquet is there, and is of another data set"):
         to_parquet(other, exported, progress=False)

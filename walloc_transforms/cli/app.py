@@ -1,7 +1,8 @@
-"""The command line, ``walloc``: encode and decode files, fit, import and look at codecs.
+"""The command line, ``walloc``: encode and decode files and data sets, fit, import and look at codecs.
 
-A command that works through many files does what it can, names every file that it could not do, and then exits with 1.
-Files that exist are not overwritten without ``--force``, and none is ever half written.
+A command that works through many files does what it can, names every file that it could not do, and then exits with 1;
+but a data set keeps the list of what it lacks, and the command exits with 0. Files that exist are not overwritten
+without ``--force``, and none is ever half written.
 """
 
 import sys
@@ -13,6 +14,7 @@ import tyro
 from ..files import READ_ERRORS
 from .codecs import fit, import_, inspect, list_codecs
 from .convert import decode, encode, info
+from .datasets import encode_data, merge
 from .work import DEBUG, say
 
 __all__ = ["main"]
@@ -22,6 +24,8 @@ app.command(name="list")(list_codecs)
 app.command(info)
 app.command(encode)
 app.command(decode)
+app.command(name="encode-dataset")(encode_data)
+app.command(name="merge-dataset")(merge)
 app.command(fit)
 app.command(name="import")(import_)
 app.command(inspect)

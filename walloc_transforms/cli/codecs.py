@@ -11,8 +11,8 @@ from torch import Tensor
 from ..files import load_soundfile
 from ..safe import write_atomically
 from ..zoo import available_codecs, codec_info, load_codec
-from .convert import SUFFIXES, Output
-from .work import Report, check_new, check_signals, find_or_fail, pixel_limit, read_signals
+from .convert import SUFFIXES
+from .work import Output, Report, check_new, check_signals, find_or_fail, pixel_limit, read_signals
 
 __all__ = ["fit", "import_", "inspect", "list_codecs"]
 

@@ -3,7 +3,6 @@
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Annotated
 
 import numpy as np
 import torch
@@ -26,22 +25,22 @@ from ..files import (
 )
 from ..safe import escaped
 from ..zoo import available_codecs, load_codec
+from .datasets import describe_dataset, is_dataset
 from .outputs import Outputs, state_of
-from .work import Report, find_or_fail, pixel_limit
+from .work import Output, Report, find_or_fail, pixel_limit
 
-__all__ = ["SUFFIXES", "Inputs", "Output", "decode", "encode", "info"]
+__all__ = ["SUFFIXES", "Inputs", "decode", "encode", "info"]
 
-Output = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
 Inputs = tyro.conf.Positional[tuple[Path, ...]]
 
 SUFFIXES = {"image": IMAGE_SUFFIXES, "audio": SOUND_SUFFIXES}
 
 
 def info(target: tyro.conf.Positional[str]) -> None:
-    """Describe a `.wlc` file or a codec.
+    """Describe a `.wlc` file, a latent data set or a codec.
 
     Args:
-        target: A `.wlc` file, or a codec: a name, a folder, a .pth file or a hub repository.
+        target: A `.wlc` file, the folder of a data set, or a codec: a name, a folder, a .pth file or a hub repository.
     """
     if target.lower().endswith(".wlc"):
         header = read_header(target)
@@ -52,6 +51,8 @@ def info(target: tyro.conf.Positional[str]) -> None:
             "stream_lengths": f"{sum(header.stream_lengths)} bytes in all",
             "file": f"{size} bytes, {rate:.3f} bits per {unit}",
         }
+    elif is_dataset(target):
+        fields = describe_dataset(Path(target))
     else:
         codec = load_codec(target)
         c = codec.config

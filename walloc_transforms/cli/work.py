@@ -9,7 +9,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -20,7 +22,19 @@ from ..safe import escaped
 from ..signals import Modality
 from ..wavelets import check_size
 
-__all__ = ["DEBUG", "Report", "check_new", "check_signals", "find_or_fail", "pixel_limit", "read_signals", "say"]
+__all__ = [
+    "DEBUG",
+    "Output",
+    "Report",
+    "check_new",
+    "check_signals",
+    "find_or_fail",
+    "pixel_limit",
+    "read_signals",
+    "say",
+]
+
+Output = Annotated[Path, tyro.conf.arg(aliases=["-o"])]
 
 DEBUG: ContextVar[bool] = ContextVar("DEBUG", default=False)  # whether to show tracebacks, by --debug
 

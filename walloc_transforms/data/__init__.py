@@ -2,7 +2,7 @@
 
 from .dataset import LatentDataset
 from .encode import encode_dataset
-from .index import Index, ShardEntry, merge_dataset, read_index
+from .index import Index, ShardEntry, merge_dataset, missing_shards, read_index
 from .parquet import from_parquet, to_parquet
 from .plan import Plan, read_plan, write_plan
 from .records import NO_LABEL, Record
@@ -21,6 +21,7 @@ __all__ = [
     "encode_dataset",
     "from_parquet",
     "merge_dataset",
+    "missing_shards",
     "pack_shard",
     "read_index",
     "read_plan",

@@ -154,7 +154,7 @@ def _begin(work: Work, storage: Storage, overwrite: bool) -> None:
             if differences:
                 raise ValueError(
                     f"{storage} holds a latent data set that was made otherwise ({'; '.join(differences)}): "
-                    "overwrite=True replaces it"
+                    "overwrite=True, or --force, replaces it"
                 )
             return
         # The index first and the plan last: a run that is killed on the way leaves what no other run takes for whole.

@@ -87,7 +87,7 @@ class Plan:
         own, others = ({**plan.fields(), **plan.fields()["settings"]} for plan in (self, other))
         names = sorted((own.keys() | others.keys()) - {"settings"})
         return [
-            f"{name}: {_short(own.get(name))} here, {_short(others.get(name))} there"
+            f"{name}: {_short(own.get(name))}, not {_short(others.get(name))}"
             for name in names
             if own.get(name) != others.get(name)
         ]

@@ -1,0 +1,34 @@
+"""The commands of latent data sets."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import walloc_transforms as wt
+from walloc_transforms.cli.app import main
+
+
+def test_data_set_in_two_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, out = tmp_path / "images", tmp_path / "out"
+    for i in range(5):
+        file = images / ("cats", "dogs")[i % 2] / f"{i}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 24 if i == 3 else 48), (50 * i, 0, 0)).save(file)
+    command = ["encode-dataset", str(images), "-o", str(out), "--crop", "32", "40", "--shard-size", "2"]
+    assert main([*command, "--shard", "1/2"]) == 0
+    assert main(["info", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "shard 1/2 is done" in said and "1 of 3: not complete" in said
+    assert main(["merge-dataset", str(out)]) == 1
+    assert "lacks 2 of 3 shards" in capsys.readouterr().err
+    assert main([*command, "--shard", "0/2"]) == 0
+    assert main(["merge-dataset", str(out)]) == 0
+    assert main(["info", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "4 records" in said and "2: cats, dogs" in said and "1: dogs/3.png (24x40 pixels are too few" in said
+    assert wt.LatentDataset(out)[0][0].signal_size == (32, 40)
+    assert main([*command, "--resize", "64"]) == 1
+    assert "resize: null, not 64" in capsys.readouterr().err
+    assert main([*command, "--shard", "half"]) == 1
+    assert main([*command, "--resize", "64", "--force"]) == 0
