@@ -115,9 +115,9 @@ def read_signal(
         ImportError: soundfile is not installed.
     """
     if modality == "image":
-        with _damage(file), open_image(file) as opened:
-            not_read = list(_not_read(opened))
-            image = ImageOps.exif_transpose(opened)
+        with _damage(file), open_image(file) as image:
+            not_read = list(_not_read(image))
+            ImageOps.exif_transpose(image, in_place=True)  # which copies only what it turns
             image.load()
         if notices is not None:
             notices.update(not_read)
