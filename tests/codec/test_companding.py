@@ -77,6 +77,14 @@ def test_default_is_eight_bits() -> None:
     assert (slope(), saturation()) == (slope(8), saturation(8))
 
 
+@pytest.mark.parametrize("bits", [4, 8, 10])
+def test_codes_expand_by_a_table(bits: int) -> None:
+    codes = torch.arange(-128, 128, dtype=torch.int8).repeat(3).view(2, 3, 128)
+    assert torch.equal(expand(codes, bits), expand(codes.float(), bits))
+    assert torch.equal(expand(codes.transpose(0, 2), bits), expand(codes.float(), bits).transpose(0, 2))
+    assert expand(codes[:0], bits).shape == (0, 3, 128)
+
+
 def test_compand_is_odd_and_rises_with_the_slope_at_zero() -> None:
     z = torch.linspace(-250, 250, 501)
     assert torch.equal(compand(-z), -compand(z))
