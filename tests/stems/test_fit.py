@@ -342,6 +342,20 @@ def test_errors(codec: Codec) -> None:
         fit_stem(model, codec, images)
 
 
+def test_sides_that_are_no_whole_cells(codec: Codec) -> None:
+    """The error names a size that does."""
+    images = [torch.rand(3, 40, 40) for _ in range(2)]
+
+    def fit(side: int, match: Any) -> None:
+        model = timm.create_model("test_efficientnet", pretrained_cfg_overlay={"input_size": (3, side, side)})
+        wt.fit_stem(model, codec, images, match=match, progress=False)
+
+    with pytest.raises(ValueError, match=r"gives 18x18 cells .* 36x36 pixels, .*{'input_size': \(3, 40, 40\)}"):
+        fit(36, "resolution")
+    fit(40, "resolution")
+    fit(36, "grid")
+
+
 # the model around it
 
 

@@ -8,6 +8,7 @@ error. The best one in the mean square is found from a few hundred images, in cl
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Sized
 from typing import Any, NamedTuple, TypeVar, get_args
@@ -156,18 +157,26 @@ def _gather(
             contrast = max(contrast, float((x.amax((2, 3)) - x.amin((2, 3))).max()))
             targets, regressors = teacher(x), _regressors(stem, x)
             if targets[0, 0].numel() != regressors.shape[1] * stem.shuffle**2:
-                height, width = plan.look.image_size
-                raise ValueError(
-                    f"the old stem gives {targets.shape[-2]}x{targets.shape[-1]} cells for images of "
-                    f"{height}x{width} pixels, the new one not: the model was made for a size that its strides do not "
-                    "divide"
-                )
+                raise ValueError(_unequal(plan, targets.shape[-2:], stem.codec.config.stride))
             equations.add(regressors, F.pixel_unshuffle(targets, stem.shuffle)[0].flatten(1))
     if equations.images == 0:
         raise ValueError("there are no images to fit a stem to")
     if contrast < 1e-3:
         raise ValueError(f"each of the {equations.images} images is of one color: expected images that show something")
     return equations
+
+
+def _unequal(plan: Plan, cells: tuple[int, ...], stride: int) -> str:
+    """Say that old and new stem differ in their cells, and the size of images for which they would not."""
+    (height, width), (rows, columns) = plan.look.image_size, cells
+    whole = plan.look.stride if plan.match == "grid" else math.lcm(plan.stride, stride)
+    size = tuple(-(-side // whole) * whole for side in (height, width))
+    return (
+        f"the old stem gives {rows}x{columns} cells for images of {height}x{width} pixels, the new one not: expected "
+        f"sides that are multiples of {whole}, such as {size[0]}x{size[1]}: timm.create_model(..., "
+        f"pretrained_cfg_overlay={{'input_size': {(plan.look.input_shape[0], *size)}}}), or, for a model of fixed "
+        f"size, img_size={size}"
+    )
 
 
 class Teacher(nn.Module):
