@@ -25,10 +25,11 @@ from .budget import adapter_for
 from .cuts import last_of_stage
 from .families import Match, Plan, find_family
 from .fit import fit_stem
-from .imitation import Imitation, Options, Watched
+from .imitation import Imitation, Options
 from .layers import Input, WallocStem, check_choice, find_stem, load_image_codec
 from .pictures import Crops, Images, Pictures
 from .replace import plan_replacement, put_stem
+from .watched import Watched
 
 __all__ = ["StemDistillation", "distill_stem"]
 

@@ -8,9 +8,7 @@ A run depends on its options and crops alone, where it is told a number of steps
 checkpoint as if nothing had happened.
 """
 
-import contextlib
 import dataclasses
-import json
 import math
 import os
 import time
@@ -18,8 +16,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors
-import safetensors.torch
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -28,11 +24,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from ..safe import atomic_file, check_shapes, listed
+from .checkpoint import load_training, save_training
+from .watched import Watched
 
-__all__ = ["Agreement", "Imitation", "Options", "Watched"]
+__all__ = ["Agreement", "Imitation", "Options"]
 
-FORMAT = "walloc_transforms.distillation.1"
 FEATURES_WEIGHT = 0.3
 """Of the features' loss, beside that of the answers."""
 WARMUP = 50
@@ -82,51 +78,6 @@ class Options:
     checkpoint: Path | None
     about: Mapping[str, Any]
     progress: bool
-
-
-class Watched(nn.Module):
-    """A network with a look at what one of its modules gives: maps pictures in [0, 1] to features and answers.
-
-    Args:
-        model: The network.
-        path: Path of the module; the network runs on behind it only where its answers are asked for.
-        size: ``(H, W)`` of the pictures that the network reads; others are resized to it.
-        mean: Of each channel of its pictures.
-        std: Of each channel of its pictures.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(
-        self, model: nn.Module, path: str, size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]
-    ) -> None:
-        super().__init__()
-        self.model, self.size = model, size
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
-        self._features, self._whole = torch.empty(0), True
-        self.unwatch = model.get_submodule(path).register_forward_hook(self._look).remove
-
-    def forward(self, x: Tensor, whole: bool) -> tuple[Tensor, Tensor | None]:
-        """Return the features, and the answers where the whole network is run."""
-        if tuple(x.shape[-2:]) != tuple(self.size):
-            x = F.interpolate(x, self.size, mode="bicubic", antialias=True)
-        x = ((x - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        self._whole, answers = whole, None
-        with contextlib.suppress(_Seen):
-            answers = self.model(x)
-        features, self._features = self._features, torch.empty(0)
-        return features.float(), None if answers is None else answers.float()
-
-    def _look(self, module: nn.Module, args: Any, out: Tensor) -> None:
-        self._features = out
-        if not self._whole:
-            raise _Seen
-
-
-class _Seen(Exception):
-    """End a forward pass: what is behind the module is not needed."""
 
 
 class Imitation:
@@ -326,50 +277,19 @@ class Imitation:
         return {**self.parameters, **self.later, **statistics}
 
     def _save(self) -> None:
-        if self.options.checkpoint is None or self.rank != 0:
-            return
-        tensors = {f"student.{name}": value.detach().contiguous() for name, value in self._kept().items()}
-        for number, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": value.contiguous() for name, value in state.items()}
-        facts = {"format": FORMAT, "about": self._about(), "step": f"{self.step}", "seconds": f"{self.seconds}"}
-        with atomic_file(self.options.checkpoint, durable=True) as file:
-            file.write(safetensors.torch.save(tensors, facts))
+        file = self.options.checkpoint
+        if file is not None and self.rank == 0:
+            save_training(file, self._kept(), self.optimizer, self._about(), step=self.step, seconds=self.seconds)
 
     def _load(self) -> None:
         """Go on from the checkpoint, if there is one."""
         file = self.options.checkpoint
-        if file is None or not file.is_file():
-            return
-        try:
-            with safetensors.safe_open(file, "pt") as opened:
-                facts = opened.metadata() or {}
-                tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
-        except safetensors.SafetensorError as error:
-            raise ValueError(f"{file} is no whole checkpoint of distill_stem: {error}") from error
-        if facts.get("format") != FORMAT:
-            raise ValueError(f"{file} is no checkpoint of distill_stem")
-        if facts["about"] != self._about():
-            ours, theirs = json.loads(self._about()), json.loads(facts["about"])
-            other = [name for name in ours if ours[name] != theirs.get(name)]
-            raise ValueError(f"{file} is of a training with other settings: {listed(other)}")
-        found = {name: tuple(value.shape) for name, value in tensors.items() if name.startswith("student.")}
-        own = {f"student.{name}": value for name, value in self._kept().items()}
-        check_shapes(found, {name: tuple(value.shape) for name, value in own.items()}, str(file))
-        with torch.no_grad():
-            for name, value in own.items():
-                value.copy_(tensors[name])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in tensors.items():
-            kind, number, rest = name.split(".", 2)
-            if kind == "optimizer":
-                state.setdefault(int(number), {})[rest] = value
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state})
-        self.step, self.seconds = int(facts["step"]), float(facts["seconds"])
+        if file is not None and file.is_file():
+            self.step, self.seconds = load_training(file, self._kept(), self.optimizer, self._about())
 
-    def _about(self) -> str:
+    def _about(self) -> dict[str, Any]:
         o = self.options
-        shared = {"steps": o.steps, "minutes": o.minutes, "batch_size": o.batch_size, "lr": o.lr}
-        return json.dumps({**o.about, **shared})
+        return {**o.about, "steps": o.steps, "minutes": o.minutes, "batch_size": o.batch_size, "lr": o.lr}
 
 
 def in_words(agreement: Agreement) -> str:
