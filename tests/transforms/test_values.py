@@ -122,6 +122,25 @@ def test_other_forms(transform: Any) -> None:
     assert transform(prefix).dtype == torch.int8
 
 
+def test_other_surroundings() -> None:
+    """Neither the default dtype nor autocast changes anything."""
+    latents, sounds = wt.WallocEncode("rgb_16x")(photographs()), wt.WallocEncode("stereo_5x")(sound())
+    transforms = [(T.LatentColorJitter((0.5, 0.5), 0.0, (2, 2)), latents), (T.LatentSwapChannels(1), sounds)]
+    expected = [transform(given) for transform, given in transforms]
+    try:
+        torch.set_default_dtype(torch.float64)
+        wide = [transform(given) for transform, given in transforms]
+        noisy = [T.LatentNoise(0.1)(latents), T.LatentGain()(sounds), T.LatentChannelDropout(1)(latents)]
+    finally:
+        torch.set_default_dtype(torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = [transform(given) for transform, given in transforms]
+    for given in (wide, cast):
+        for ours, theirs in zip(given, expected, strict=True):
+            torch.testing.assert_close(ours[...], theirs[...], atol=1e-3, rtol=0)
+    assert {x.dtype for x in noisy} == {torch.float32}
+
+
 def test_what_cannot_be_changed() -> None:
     latents = wt.WallocEncode("stereo_5x")(sound())
     with pytest.raises(ValueError, match="LatentColorJitter is for latents of images: those of 'stereo_5x' are not"):

@@ -38,8 +38,8 @@ def mix(z: Tensor, codec: Codec, matrices: Tensor, constants: Tensor) -> Tensor:
     """
     turn, response, _, bias = _parts(codec, z.device)
     with in_full_precision(z):
-        m = torch.einsum("dcek,nce->ndk", turn, matrices)
-        shift = bias - m @ bias + constants @ response.T
+        m = torch.einsum("dcek,nce->ndk", turn, matrices.to(turn))
+        shift = bias - m @ bias + constants.to(turn) @ response.T
         return torch.baddbmm(shift.unsqueeze(-1), m, z.flatten(2)).view(z.shape)
 
 
@@ -81,7 +81,8 @@ def _noise_root(codec: Codec) -> tuple[Tensor]:
     packets = WaveletPacketAnalysis(c.wavelet, c.levels, c.dims)(noise).flatten(2)[0].double()
     rows = codec.weight.detach().double().cpu().view(c.channels, c.signal_channels, -1)
     covariance = torch.einsum("dcp,pq,ecq->de", rows, torch.cov(packets), rows)
-    return (torch.linalg.cholesky(covariance).float(),)
+    values, vectors = torch.linalg.eigh(covariance)  # also of projections that do not use all their channels
+    return ((vectors * values.clamp(min=0).sqrt()).float(),)
 
 
 def _parts(codec: Codec, device: torch.device) -> tuple[Tensor, ...]:
@@ -95,7 +96,7 @@ def _make_parts(codec: Codec) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     weight, bias = codec.weight.detach().double().cpu(), codec.bias.detach().double().cpu()
     if isinstance(codec.decoder, LinearDecoder):
         back = codec.decoder.weight.detach().double().cpu()
-        back = back @ torch.linalg.inv(weight @ back)  # projecting what it decodes gives the same latents, exactly
+        back = back @ torch.linalg.pinv(weight @ back)  # projecting what it decodes gives the same latents, exactly
     else:  # the decoder is a network
         back = torch.linalg.pinv(weight)
     rows, columns = weight.view(c.channels, c.signal_channels, -1), back.view(c.signal_channels, -1, c.channels)

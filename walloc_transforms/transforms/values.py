@@ -82,7 +82,7 @@ class LatentColorJitter(ValueTransform):
                 raise ValueError(f"saturation needs 3 channels of color, codec {codec.config.name!r} has {channels}")
             z = codec.expand(raw)
             # In the codec's range black is -0.5. The three changes commute, as long as nothing is clipped.
-            constant = (brightness - 1) / 2 + (1 - contrast) * brightness * (mean_signal(z, codec) @ gray)
+            constant = (brightness - 1) / 2 + (1 - contrast) * brightness * (mean_signal(z, codec) * gray).sum(-1)
             one, to_gray = torch.eye(channels, device=raw.device), gray.expand(channels, channels)
             colors = saturation[:, None, None] * one + (1 - saturation)[:, None, None] * to_gray
             matrices = (contrast * brightness)[:, None, None] * colors
