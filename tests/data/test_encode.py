@@ -191,7 +191,9 @@ def test_folder_of_something_else_is_refused(images: Path, tmp_path: Path) -> No
     assert encode(images, out, crop=56, overwrite=True)[0][0].shape[1:] == (7, 7)
     assert not (out / "codec").exists()
     with pytest.raises(ValueError, match="holds ant, and no latent data set"):
-        encode(images, images, overwrite=True)
+        encode(Drawn(2), images, overwrite=True)
+    with pytest.raises(ValueError, match=r"lies in .*images, which is to be encoded"):
+        encode(images, images / "latents")
     assert len(contents(images)) == 9
 
 

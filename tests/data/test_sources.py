@@ -128,9 +128,34 @@ def test_hugging_face(tmp_path: Path) -> None:
         open_source(data.remove_columns("pic"), CONFIG)
 
 
+def test_names_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    splits = {
+        name: datasets.Dataset.from_dict({"image": [None] * n, "label": [3] * n}, features=features)
+        for name, n in (("test", 1), ("train", 2), ("val", 3))
+    }
+
+    def load_dataset(name: str, split: str | None) -> Any:
+        assert name == "owner/name"
+        return splits[split] if split else asked
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    asked = splits
+    assert len(open_source("hf:owner/name", CONFIG)) == 2
+    assert len(open_source("hf:owner/name:val", CONFIG)) == 3
+    asked = {"test": splits["test"]}
+    assert len(open_source("hf:owner/name", CONFIG)) == 1
+    asked = {"test": splits["test"], "val": splits["val"]}
+    with pytest.raises(ValueError, match=r"has the splits .*'val'.*: expected hf:owner/name:SPLIT"):
+        open_source("hf:owner/name", CONFIG)
+
+
 def test_sounds_in_windows(tmp_path: Path) -> None:
     soundfile = pytest.importorskip("soundfile")
     codec = wt.load_codec("stereo_20x")
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
     stride, rate = codec.config.stride, codec.config.sample_rate
     for name, length, hertz in (
         ("a", 10 * stride + stride // 2, rate),
@@ -138,8 +163,8 @@ def test_sounds_in_windows(tmp_path: Path) -> None:
         ("c", 9 * stride, 8000),
     ):
         wave = np.random.RandomState(0).uniform(-0.5, 0.5, (length, 2))
-        soundfile.write(tmp_path / f"{name}.wav", wave, hertz)
-    dataset = wt.encode_dataset(tmp_path, tmp_path / "out", "stereo_20x", window=4, progress=False)
+        soundfile.write(sounds / f"{name}.wav", wave, hertz)
+    dataset = wt.encode_dataset(sounds, tmp_path / "out", "stereo_20x", window=4, progress=False)
     assert dataset is not None and dataset.labels.tolist() == [-1] * 4
     assert dataset.sizes[:, 0].tolist() == [4 * stride, 4 * stride, 2 * stride + stride // 2, 3 * stride]
     as_dicts = wt.LatentDataset(tmp_path / "out", as_dict=True)
@@ -149,12 +174,12 @@ def test_sounds_in_windows(tmp_path: Path) -> None:
         ("a.wav", 2),
         ("b.wav", 0),
     ]
-    samples, _ = soundfile.read(tmp_path / "a.wav", dtype="float32")
+    samples, _ = soundfile.read(sounds / "a.wav", dtype="float32")
     window = torch.from_numpy(samples.T.copy())[:, 4 * stride : 8 * stride]
     assert torch.equal(dataset[1][0].float(), codec.encode(window, rounding="round"))
     ((key, reason),) = dataset.unreadable()
     assert key == "c.wav" and "8000 Hz" in reason
-    whole = wt.encode_dataset(tmp_path, tmp_path / "whole", "stereo_20x", progress=False)
+    whole = wt.encode_dataset(sounds, tmp_path / "whole", "stereo_20x", progress=False)
     assert whole is not None and len(whole) == 2
     with pytest.raises(ValueError, match="resize is not for codec 'stereo_20x', which encodes audio"):
-        wt.encode_dataset(tmp_path, tmp_path / "x", "stereo_20x", resize=64)
+        wt.encode_dataset(sounds, tmp_path / "x", "stereo_20x", resize=64)

@@ -109,6 +109,8 @@ def encode_dataset(
     if overwrite and parts > 1:
         raise ValueError("overwrite replaces the whole data set: expected no part of it")
     storage = Storage(out)
+    if storage.folder is not None and isinstance(source, (str, os.PathLike)):
+        _check_apart(Path(source), storage.folder)
     work = Work(
         source,
         codec,
@@ -140,6 +142,12 @@ def _check_part(part: tuple[int, int]) -> tuple[int, int]:
     if not 0 <= number < parts:
         raise ValueError(f"part must be (i, n), number i of n parts from 0 to n - 1, got {part!r}")
     return number, parts
+
+
+def _check_apart(source: Path, out: Path) -> None:
+    """Refuse a data set in the folder it is made of, where the next run would take it for a class."""
+    if out.resolve().is_relative_to(source.resolve()):
+        raise ValueError(f"{out} lies in {source}, which is to be encoded: expected a folder beside it")
 
 
 def _begin(work: Work, storage: Storage, overwrite: bool) -> None:
