@@ -113,9 +113,14 @@ def test_hugging_face(tmp_path: Path) -> None:
         {"pic": datasets.Image(), "kind": datasets.ClassLabel(names=["ant", "bee"]), "text": datasets.Value("string")}
     )
     rows = {
-        "pic": [{"path": str(file), "bytes": None}, {"path": None, "bytes": content.getvalue()}, None],
-        "kind": [1, 0, 1],
-        "text": ["", "", ""],
+        "pic": [
+            {"path": str(file), "bytes": None},
+            {"path": None, "bytes": content.getvalue()},
+            None,
+            {"path": None, "bytes": b"?"},
+        ],
+        "kind": [1, 0, 1, 1],
+        "text": [""] * 4,
     }
     data = datasets.Dataset.from_dict(rows, features=features)
     source = open_source(data, CONFIG)
@@ -123,7 +128,8 @@ def test_hugging_face(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="row 2 is empty"):
         source.load(2)
     dataset = wt.encode_dataset(data, tmp_path / "out", "rgb_16x", workers=1, progress=False)
-    assert dataset is not None and dataset.unreadable() == [("2", "row 2 is empty")]
+    assert dataset is not None
+    assert dataset.unreadable() == [("2", "row 2 is empty"), ("3", "cannot identify image file '3'")]
     with pytest.raises(ValueError, match="one column of Image"):
         open_source(data.remove_columns("pic"), CONFIG)
 
@@ -164,6 +170,7 @@ def test_sounds_in_windows(tmp_path: Path) -> None:
     ):
         wave = np.random.RandomState(0).uniform(-0.5, 0.5, (length, 2))
         soundfile.write(sounds / f"{name}.wav", wave, hertz)
+    (sounds / "bad.wav").write_bytes(b"no sound")
     dataset = wt.encode_dataset(sounds, tmp_path / "out", "stereo_20x", window=4, progress=False)
     assert dataset is not None and dataset.labels.tolist() == [-1] * 4
     assert dataset.sizes[:, 0].tolist() == [4 * stride, 4 * stride, 2 * stride + stride // 2, 3 * stride]
@@ -177,8 +184,9 @@ def test_sounds_in_windows(tmp_path: Path) -> None:
     samples, _ = soundfile.read(sounds / "a.wav", dtype="float32")
     window = torch.from_numpy(samples.T.copy())[:, 4 * stride : 8 * stride]
     assert torch.equal(dataset[1][0].float(), codec.encode(window, rounding="round"))
-    ((key, reason),) = dataset.unreadable()
-    assert key == "c.wav" and "8000 Hz" in reason
+    (damaged, slow) = dataset.unreadable()
+    assert slow[0] == "c.wav" and "8000 Hz" in slow[1]
+    assert damaged[0] == "bad.wav" and str(tmp_path) not in damaged[1]
     whole = wt.encode_dataset(sounds, tmp_path / "whole", "stereo_20x", progress=False)
     assert whole is not None and len(whole) == 2
     with pytest.raises(ValueError, match="resize is not for codec 'stereo_20x', which encodes audio"):

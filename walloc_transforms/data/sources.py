@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from ..codec import CodecConfig
 from ..files import IMAGE_SUFFIXES, SOUND_SUFFIXES, find_files, load_soundfile, read_signal
 from ..safe import listed
@@ -131,13 +133,23 @@ class _Files(Source):
 
     def load(self, number: int) -> Sample:
         """Read a file."""
-        signal, rate = read_signal(self.root / self.keys[number], self.modality, self.channels)
+        signal, rate = _read(self.root / self.keys[number], self.modality, self.channels)
         return Sample(signal, self.labels[number] if self.labels else NO_LABEL, rate)
 
     def settings(self) -> dict[str, Any]:
         """Tell sources apart, by their labels too."""
         labels = hashlib.sha256(str(self.labels).encode()).hexdigest() if self.labels else None
         return {**super().settings(), "source": "files", "labels": labels}
+
+
+def _read(file: Path, modality: Modality, channels: int) -> tuple[Tensor, int | None]:
+    """Read a file; what is wrong with it is said without its folder, which may be another one the next time."""
+    try:
+        return read_signal(file, modality, channels)
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ValueError(str(error).replace(f"{file.parent}{os.sep}", "")) from error
 
 
 def _of_folder(folder: Path, config: CodecConfig) -> Source:
@@ -172,7 +184,7 @@ def _is_hidden(path: Path) -> bool:
 
 def _of_list(file: Path, config: CodecConfig) -> Source:
     """Read lines ``PATH`` or ``PATH<TAB>LABEL``; paths are relative to the file."""
-    lines = file.read_text("utf-8", "surrogateescape").split("\n")
+    lines = file.read_text("utf-8-sig", "surrogateescape").split("\n")
     pairs = [line.rstrip("\r").partition("\t") for line in lines if line.strip()]
     keys, names = [key for key, _, _ in pairs], [name.strip() for _, _, name in pairs]
     given = sorted({name for name in names if name})
@@ -208,7 +220,7 @@ class _Indexed(Source):
             pair = sample if isinstance(sample, (tuple, list)) else (sample,)
             signal, label, rate = pair[0], pair[1] if len(pair) > 1 else None, None
         if isinstance(signal, (str, os.PathLike)):  # ImageFolder(...).samples, for one
-            signal, rate = read_signal(Path(signal), self.modality, self.channels)
+            signal, rate = _read(Path(signal), self.modality, self.channels)
         return Sample(signal, _label(label, number), rate)
 
     def settings(self) -> dict[str, Any]:
@@ -287,12 +299,12 @@ class _Columns(Source):
             raise ValueError(f"row {number} is empty")
         name = Path(stored["path"] or "").name or str(number)
         if stored["bytes"] is None:
-            signal, rate = read_signal(Path(stored["path"]), self.modality, self.channels)
+            signal, rate = _read(Path(stored["path"]), self.modality, self.channels)
         else:
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / name
                 file.write_bytes(stored["bytes"])
-                signal, rate = read_signal(file, self.modality, self.channels)
+                signal, rate = _read(file, self.modality, self.channels)
         return Sample(signal, _label(row[self.label] if self.label else None, number), rate)
 
     def settings(self) -> dict[str, Any]:

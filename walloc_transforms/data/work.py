@@ -167,7 +167,8 @@ class Work:
         except (OSError, ValueError) as error:
             if isinstance(error, OSError) and error.errno in _TROUBLES:
                 raise OSError(error.errno, f"{key}: {error.strerror}") from error
-            raise Unreadable(key, str(error) or type(error).__name__) from error
+            reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+            raise Unreadable(key, reason) from error
         except TypeError as error:
             raise TypeError(f"{key}: {error}") from error
         return [Record(latents, size, key, sample.label, part) for part, (latents, size) in enumerate(encoded)]
