@@ -4,7 +4,13 @@
     python -m recipes.transfer --data PHOTOS --epochs 20
     python -m recipes.transfer --data PHOTOS --epochs 20 --network vit_small_patch16_224 --arms pixels fitted_rgb_16x
 
-``PHOTOS`` holds one subfolder of images per class. Every arm starts from the same trained network. With the same seed
+    walloc encode-dataset PHOTOS DATASET --codec rgb_16x --resize 256 --crop 256
+    python -m recipes.transfer --data DATASET --arms rgb_16x distilled_rgb_16x --distilled MODEL
+
+``PHOTOS`` holds one subfolder of images per class. ``DATASET`` holds their latents: it is read by arms that decode
+them, and by distilled models, but by none that needs pixels, be it to learn a stem. Its crops are of one scale.
+
+Every arm starts from the same trained network. With the same seed
 all layers are tuned on the same crops for the same number of steps: on all pixels; on images that were resized, cut to
 the lowest frequencies of a block DCT, or encoded to latents, and brought back to their size; on thumbnails, by a
 network that runs on fewer cells; and on latents that the network reads itself, through a stem that was fitted to its
@@ -29,10 +35,10 @@ from recipes.common.digits import SIDE
 from recipes.common.outputs import claim
 from recipes.common.ranks import Ranks
 from recipes.common.runs import FILES, Run
-from recipes.common.stored import Records
+from recipes.common.stored import Cells, Records
 from recipes.common.tables import Record
 from recipes.tuning.crops import Crops, central_crops, read_pictures
-from recipes.tuning.networks import ARMS, Start, Starts, macs_of
+from recipes.tuning.networks import ARMS, Start, Starts, macs_of, split_arm
 from recipes.tuning.report import csv_of, draw, markdown, mean_rows
 from walloc_transforms.safe import write_atomically
 
@@ -44,7 +50,8 @@ class Config:
     """Tune a trained network, from every arm with every seed."""
 
     data: str = "demo"
-    """`demo` (a digit on a photograph), a folder with a subfolder of images per class, or a torchvision dataset."""
+    """`demo` (a digit on a photograph), a folder with a subfolder of images per class, a latent data set, or a dataset
+    of torchvision."""
     data_root: Path = Path("data")
     """Where torchvision's datasets are, or are downloaded to."""
     network: str = "lite0"
@@ -92,8 +99,8 @@ class Data:
         classes: Number of classes.
     """
 
-    seen: Crops
-    held_out: TensorDataset
+    seen: Crops | Cells
+    held_out: TensorDataset | Cells
     pictures: list[Tensor]
     classes: int
 
@@ -122,12 +129,29 @@ def open_data(task: Task, side: int, device: torch.device, *, show: bool) -> Dat
     )
 
 
-def tune(config: Config, start: Start, data: Data, seed: int, run: Run) -> Record:
+def stored_crops(task: Task, arm: str, side: int) -> Data:
+    """Read crops of stored latents, as an arm does.
+
+    Raises:
+        ValueError: The arm needs pixels, or latents that are not stored, or larger images.
+    """
+    parts = [part for part in (task.train, task.validation) if isinstance(part, Records)]
+    name = split_arm(arm)[0].partition("+")[0]
+    seen, held_out = (part.read(name, side, training=part is task.train) for part in parts)
+    return Data(seen, held_out, [], len(task.classes))
+
+
+def tune(config: Config, start: Start, data: Data, side: int, seed: int, run: Run) -> Record:
     """Tune one network and score it after the last epoch."""
     torch.manual_seed(seed)
     model = start.model(data.classes)
-    macs = macs_of(model, data.held_out.tensors[0].shape[-1])
-    schedule = Schedule(config.epochs, config.batch_size, config.lr, config.weight_decay, 0, seed)
+    macs = macs_of(model, side)
+    workers = 0
+    if isinstance(data.seen, Cells):
+        workers = 1  # draws the crops, so that they do not depend on what the network draws
+        data.seen.data.check_codec(model)
+        model.read_latents()
+    schedule = Schedule(config.epochs, config.batch_size, config.lr, config.weight_decay, workers, seed)
     model.to(run.ranks.device)
     groups = model.groups(config.head_lr)
     record = train_classifier(model, data.seen, data.held_out, schedule, run, groups)
@@ -150,26 +174,29 @@ def main(config: Config) -> list[Record]:
     ranks = Ranks.start()
     with claim("transfer", config, ranks, WRITTEN) as begin:
         task = load_task(config.data, config.data_root, demo_crops=config.demo_crops, seed=0, processes=ranks.world)
-        if isinstance(task.train, Records):
-            raise ValueError(f"{config.data} is a latent data set, whose pixels are gone: expected photographs")
         side = SIDE if task.fixed and config.image_size is None else config.image_size
         if task.fixed and side != SIDE:
             raise ValueError(f"the demo's crops are {SIDE} pixels, got image_size={side}")
         starts = Starts(config.network, side, config.distilled)
+        stored = isinstance(task.train, Records)
         for arm in config.arms:
-            starts.check(arm)
+            if stored:
+                stored_crops(task, arm, starts.side)
+            starts.check(arm, stored=stored)
         if ranks.first and task.remark:
             print(task.remark)
         begin()
-        data = open_data(task, starts.side, ranks.device, show=ranks.first)
-        return run_arms(config, starts, data, ranks)
+        return run_arms(config, starts, task, ranks)
 
 
-def run_arms(config: Config, starts: Starts, data: Data, ranks: Ranks) -> list[Record]:
+def run_arms(config: Config, starts: Starts, task: Task, ranks: Ranks) -> list[Record]:
     """Tune every arm with every seed and write table and figure; returns the table's rows."""
+    stored = isinstance(task.train, Records)
+    images = None if stored else open_data(task, starts.side, ranks.device, show=ranks.first)
     made: dict[str, Start] = {}
 
     def run_arm(arm: str, seed: int, run: Run) -> Record:
+        data = images or stored_crops(task, arm, starts.side)
         if arm not in made:
             made[arm] = starts.make(
                 arm,
@@ -179,7 +206,7 @@ def run_arms(config: Config, starts: Starts, data: Data, ranks: Ranks) -> list[R
                 device=ranks.device,
                 show=ranks.first,
             )
-        return tune(config, made[arm], data, seed, run)
+        return tune(config, made[arm], data, starts.side, seed, run)
 
     runs = compare(config, ranks, run_arm, lambda result: f"{result['accuracy']:.1f} %")
     rows = mean_rows(runs)

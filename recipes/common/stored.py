@@ -60,7 +60,7 @@ class Records(Dataset[Any]):
         except ValueError as error:
             raise ValueError(
                 f"arm {arm!r} cannot read {self.path}, which holds latents of {stored.channels} channels of "
-                f"{stored.name!r}, and no pixels: expected --arm {stored.name} or {stored.name}:CHANNELS ({error})"
+                f"{stored.name!r}, and no pixels: expected arm {stored.name} or {stored.name}:CHANNELS ({error})"
             ) from error
         return codec
 
@@ -69,11 +69,13 @@ class Cells(Subset[Any]):
     """Transformed latents and labels; a list of indices gives a batch, which is quicker to read.
 
     Attributes:
+        data: The data set.
         alike: Whether all records have one size, so that any of them make a batch.
     """
 
     def __init__(self, data: wt.LatentDataset, numbers: Sequence[int]) -> None:
         super().__init__(data, numbers)
+        self.data = data
         self.alike = len(np.unique(data.grids[list(numbers)], axis=0)) == 1
 
 

@@ -43,6 +43,23 @@ class Thumbnail(Resized):
         return self.thumbnail(images)
 
 
+class OfLatents(nn.Module):
+    """What is shown of latents that are stored.
+
+    Args:
+        show: Decodes them.
+    """
+
+    def __init__(self, show: Any) -> None:
+        super().__init__()
+        self.show = show
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Decode ``(N, D, h, w)``."""
+        height, width = (cells * self.show.codec.config.stride for cells in latents.shape[-2:])
+        return self.show.decode(latents.float(), height, width)
+
+
 class Shown(nn.Module):
     """A timm model behind what it is shown of an image.
 
@@ -56,7 +73,8 @@ class Shown(nn.Module):
 
     def __init__(self, network: nn.Module, show: Input) -> None:
         super().__init__()
-        self.network, self.show = network, show
+        self.network: nn.Module = network
+        self.show: nn.Module = show
         data = resolve_model_data_config(network)
         self.register_buffer("mean", torch.tensor(data["mean"]).view(-1, 1, 1) * 255)
         self.register_buffer("std", torch.tensor(data["std"]).view(-1, 1, 1) * 255)
@@ -66,6 +84,15 @@ class Shown(nn.Module):
         with torch.no_grad(), torch.autocast(crops.device.type, enabled=False):
             x = (self.show(crops) - self.mean) / self.std
         return self.network(x.contiguous(memory_format=torch.channels_last))
+
+    def read_latents(self) -> None:
+        """Be shown stored latents from now on, where it was shown images: decode them, or let the stem read them."""
+        stem = stem_in(self.network)
+        if stem is not None:
+            stem.input, self.show = "latents", nn.Identity()
+            self.mean, self.std = self.mean.new_zeros(1), self.std.new_ones(1)
+        else:
+            self.show = OfLatents(self.show)
 
     def groups(self, head_lr: float) -> list[dict[str, Any]]:
         """Return the parameters in two groups, as an optimizer takes them: the new classifier has its own rate."""
@@ -125,9 +152,12 @@ class Starts:
                 )
             self.distilled[model.walloc.codec, model.walloc.match] = model
 
-    def check(self, arm: str) -> None:
-        """Raise a ValueError for an arm that there is not, or not for this network."""
+    def check(self, arm: str, *, stored: bool = False) -> None:
+        """Raise a ValueError for an arm that there is not, or not for this network, or not from stored latents."""
         name, match = split_arm(arm)
+        given = arm.startswith("distilled_") and (load_codec_of(name)[0].config.name, match) in self.distilled
+        if stored and match is not None and not given:
+            raise ValueError(f"arm {arm!r} learns its stem from pixels: give a model that has one by --distilled")
         if arm in _SMALL:
             load_network(self.name, self.side // _SMALL[arm])
         elif match is None:
@@ -176,9 +206,14 @@ def split_arm(arm: str) -> tuple[str, Match | None]:
     return arm, None
 
 
+def stem_in(network: nn.Module) -> wt.WallocStem | None:
+    """Find the stem that reads latents, if the network has one."""
+    return next((module for module in network.modules() if isinstance(module, wt.WallocStem)), None)
+
+
 def macs_of(model: Shown, side: int) -> int:
     """Count the multiply-adds of a network on an image; encoding and decoding are not counted."""
-    stem = next((m for m in model.network.modules() if isinstance(m, wt.WallocStem)), None)
+    stem = stem_in(model.network)
     image = torch.zeros(1, 3, side, side, dtype=torch.uint8)
     if stem is None:
         shown = model.show(image).float()

@@ -12,9 +12,10 @@ from torchvision.transforms import v2
 
 import walloc_transforms as wt
 from recipes import transfer
+from recipes.common.inputs import make_input
 from recipes.common.photographs import demo_photographs
 from recipes.tuning.crops import Crops, central_crops, cut, random_boxes
-from recipes.tuning.networks import ARMS, Starts
+from recipes.tuning.networks import ARMS, Shown, Starts
 
 SMALL: dict[str, Any] = {"epochs": 1, "seeds": 1, "batch_size": 4, "fit_images": 4, "distill_steps": 1}
 
@@ -68,6 +69,37 @@ def test_all_arms(photos: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     config.fit_images += 1
     with pytest.raises(ValueError, match="holds a run with fit_images"):
         transfer.main(config)
+
+
+def test_stored_latents(photos: str, tmp_path: Path) -> None:
+    network = save_network(tmp_path / "net", "test_efficientnet")
+    adapted: Any = wt.distill_stem(
+        Starts(network, None).network, "rgb_16x", [torch.rand(3, 64, 64)] * 3, steps=1, batch_size=2, progress=False
+    )
+    wt.save_model(adapted, tmp_path / "adapted")
+    wt.encode_dataset(photos, tmp_path / "stored", "rgb_16x", resize=72, crop=72, progress=False)
+    arms = ("rgb_16x", "rgb_16x+refiner", "distilled_rgb_16x")
+    options = {"data": str(tmp_path / "stored"), "network": network, "output_dir": tmp_path / "out", **SMALL}
+    rows = transfer.main(transfer.Config(arms=arms, distilled=(tmp_path / "adapted",), **options))
+    assert [(row["arm"], row["values"]) for row in rows] == [(arm, 12 * 64) for arm in arms]
+    assert rows[2]["macs"] < rows[0]["macs"]
+    assert len({row["train_loss"] for row in rows}) == len(arms)
+    refused = {"pixels": "no pixels", "rgb_4x": "no pixels", "fitted_rgb_16x": "learns its stem from pixels"}
+    for arm, message in {**refused, "distilled_rgb_16x": "learns its stem from pixels"}.items():
+        with pytest.raises(ValueError, match=message):
+            transfer.main(transfer.Config(arms=(arm,), **{**options, "output_dir": tmp_path / "refused"}))
+    assert not (tmp_path / "refused").exists()
+
+
+def test_decoded_as_from_pixels() -> None:
+    """Encoded here or before: the network is shown the same."""
+    codec = wt.load_codec("rgb_16x")
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    network: Any = timm.create_model("test_efficientnet").eval()
+    shown = Shown(network, make_input("rgb_16x"))
+    expected = shown(images)
+    shown.read_latents()
+    assert torch.equal(shown(codec.encode(images, rounding="round").to(torch.int8)), expected)
 
 
 @pytest.mark.slow
