@@ -26,7 +26,7 @@ from recipes.bench.stores import BATCH, STORED, Stores, from_jpegs, with_workers
 from recipes.common.checks import check_above_zero, check_at_least
 from recipes.common.timing import in_fresh_process, median_seconds
 
-TIMED = 1024  # images at most whose encoding is timed
+TIMED = 512  # images at most whose encoding is timed
 PASSED = 256  # JPEG files at most per pass of a loader
 ROUNDS = 3  # of what is timed cold, and of encoding
 
