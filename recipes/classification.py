@@ -4,7 +4,7 @@
     python -m recipes.classification --arm resize_16x --data PHOTOS --image-size 256 --epochs 40
     torchrun --nproc-per-node 2 -m recipes.classification --arm walloc_4x
 
-    walloc encode-dataset PHOTOS DATASET --codec rgb_16x --resize 288 --crop 288
+    walloc encode-dataset PHOTOS -o DATASET --codec rgb_16x --resize 288 --crop 288
     python -m recipes.classification --arm walloc_16x --data DATASET --image-size 256 --epochs 40
 
 ``PHOTOS`` holds one subfolder of images per class. ``DATASET`` holds their latents, encoded once: it is read by the arm

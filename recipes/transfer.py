@@ -4,7 +4,7 @@
     python -m recipes.transfer --data PHOTOS --epochs 20
     python -m recipes.transfer --data PHOTOS --epochs 20 --network vit_small_patch16_224 --arms pixels fitted_rgb_16x
 
-    walloc encode-dataset PHOTOS DATASET --codec rgb_16x --resize 256 --crop 256
+    walloc encode-dataset PHOTOS -o DATASET --codec rgb_16x --resize 256 --crop 256
     python -m recipes.transfer --data DATASET --arms rgb_16x distilled_rgb_16x --distilled MODEL
 
 ``PHOTOS`` holds one subfolder of images per class. ``DATASET`` holds their latents: it is read by arms that decode

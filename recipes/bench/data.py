@@ -37,13 +37,13 @@ class DataSettings:
 
     images: int = 1024
     """JPEG files that are encoded: their sizes are compared."""
-    megabytes: float = 128
+    megabytes: float = 100
     """Size of the stores that are read, which repeat the records."""
     workers: tuple[int, ...] = (0, 1, 2)
     """Worker processes of a loader."""
     ray: bool = False
     """Time encoding on a Ray cluster of this machine, too."""
-    epochs: tuple[int, ...] = (1, 10, 100)
+    epochs: tuple[int, ...] = (1, 10, 50)
     """After which the memory of workers is measured."""
 
 
@@ -78,7 +78,7 @@ def data_part(codecs: Sequence[str], settings: DataSettings, repeats: int, row_s
                     rates = loading(stores, files[:PASSED], workers, repeats, row_seconds)
                     results["loading"].append({"codec": name, "workers": workers, "cache": "warm", "rates": rates})
                 results["reads"].append({"codec": name, "rates": reads(stores, repeats, row_seconds)})
-                if max(settings.workers):
+                if max(settings.workers) and name == codecs[0]:
                     measured = memory_of_workers(stores, max(settings.workers), settings.epochs)
                     results["memory"].append({"codec": name, "workers": max(settings.workers), "after": measured})
     return results
@@ -152,7 +152,7 @@ def cold_seconds(stores: Stores, files: list[Path]) -> dict[str, float]:
 
 def samples_of(name: str, files: list[Path], stores: Stores) -> int:
     """Samples in a pass of a loader."""
-    return stores.counts.get(name, stores.count) if stores.files_of(name) else len(files)
+    return stores.samples(name) if stores.files_of(name) else len(files)
 
 
 def reads(stores: Stores, repeats: int, row_seconds: float) -> dict[str, float]:

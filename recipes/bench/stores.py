@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 from torchvision.transforms import v2
 
 import walloc_transforms as wt
@@ -84,6 +84,15 @@ class Stores:
         ]
         return [file for name in names for file in (self.folder / name).rglob("*") if file.is_file()]
 
+    def samples(self, loader: str) -> int:
+        """Count the samples in a pass of a loader of that name: fewer, where they are slow to read."""
+        if loader.startswith(_LATENTS):
+            return self.count if "by batch" in loader else self._fewer()
+        return self.counts[loader]
+
+    def _fewer(self) -> int:
+        return max(BATCH, self.count // 4)
+
     def stored(self, options: dict[str, Any]) -> dict[str, Loader]:
         """Make loaders of records as they are stored, by name; each is made when it is called.
 
@@ -109,7 +118,8 @@ class Stores:
 
     def _latents(self, transform: Any, options: dict[str, Any]) -> dict[str, Loader]:
         def items() -> Any:
-            return DataLoader(self.dataset(transform), BATCH, shuffle=True, **options)
+            dataset = self.dataset(transform)
+            return DataLoader(dataset, BATCH, sampler=RandomSampler(dataset, num_samples=self._fewer()), **options)
 
         def batches() -> Any:
             dataset = self.dataset(transform)
