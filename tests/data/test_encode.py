@@ -170,14 +170,14 @@ def test_what_cannot_be_encoded_is_left_out(images: Path, tmp_path: Path, capfd:
 
 
 def test_reasons_do_not_name_the_machine(tmp_path: Path) -> None:
-    for folder in (tmp_path / "here", tmp_path / "there"):
+    for folder in (tmp_path / "he\nre", tmp_path / "the\nre"):
         make_images(folder, 1)
         (folder / "ant" / "1.png").write_bytes(b"no image")
         (folder / "ant" / "2.wav").write_bytes(b"no sound")
         (folder / "list.txt").write_bytes("\ufeffant/0.png\nant/1.png\nant/2.wav\nant/3.png".encode())
-    dataset = encode(tmp_path / "here" / "list.txt", tmp_path / "1")
+    dataset = encode(tmp_path / "he\nre" / "list.txt", tmp_path / "1")
     assert [key for key, _ in dataset.unreadable()] == ["ant/1.png", "ant/2.wav", "ant/3.png"]
-    encode(tmp_path / "there" / "list.txt", tmp_path / "2")
+    encode(tmp_path / "the\nre" / "list.txt", tmp_path / "2")
     assert contents(tmp_path / "1") == contents(tmp_path / "2")
 
 

@@ -149,7 +149,8 @@ def _read(file: Path, modality: Modality, channels: int) -> tuple[Tensor, int | 
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ValueError(str(error).replace(f"{file.parent}{os.sep}", "")) from error
+        folder = f"{file.parent}{os.sep}"
+        raise ValueError(str(error).replace(folder, "").replace(repr(folder)[1:-1], "")) from error  # Pillow quotes it
 
 
 def _of_folder(folder: Path, config: CodecConfig) -> Source:
