@@ -202,6 +202,10 @@ def test_folder_of_something_else_is_refused(images: Path, tmp_path: Path) -> No
         encode(images, out, crop=56, part=(0, 2), overwrite=True)
     assert encode(images, out, crop=56, overwrite=True)[0][0].shape[1:] == (7, 7)
     assert not (out / "codec").exists()
+    (out / "plan.json").unlink()
+    with pytest.raises(ValueError, match=r"holds shards, but no plan\.json"):
+        encode(images, out, crop=56)
+    assert "shard-00000.safetensors" in contents(out)
     with pytest.raises(ValueError, match="holds ant, and no latent data set"):
         encode(Drawn(2), images, overwrite=True)
     with pytest.raises(ValueError, match=r"lies in .*images, which is to be encoded"):

@@ -165,8 +165,13 @@ def _begin(work: Work, storage: Storage, overwrite: bool) -> None:
                     "overwrite=True, or --force, replaces it"
                 )
             return
+        if not overwrite and any(name == INDEX_FILE or shard_number(name) is not None for name in names):
+            raise ValueError(
+                f"{storage} holds shards, but no {PLAN_FILE}: restore it, or replace all by overwrite=True"
+            )
         # The index first and the plan last: a run that is killed on the way leaves what no other run takes for whole.
-        for name in sorted(name for name in names if _is_ours(name) and name != LOCK_FILE):
+        ours = [name for name in names if _is_ours(name) and name != LOCK_FILE]
+        for name in sorted(ours, key=lambda name: (name == PLAN_FILE, name != INDEX_FILE)):
             storage.remove(name)
         if not _is_embedded(work):
             _save(storage, CODEC_FOLDER, work.codec.save_pretrained)
