@@ -123,7 +123,8 @@ def read_and_score(config: Config, pages: Sequence[Page], known: dict[str, Trans
     draw(rows, config.output_dir / "figure.png")
     columns = excerpts(readable, inputs, config.sheet_lines)
     if columns:
-        draw_sheet(config.arms, columns, config.output_dir / "sheet.png")
+        labels = [f"{row['arm']}\n{row['values']:,} values" for row in rows]
+        draw_sheet(labels, columns, config.output_dir / "sheet.png")
     return rows
 
 

@@ -52,12 +52,18 @@ def _overlap(a: Line, b: Line) -> float:
     return max(0.0, width) * max(0.0, height) / area if area else 0.0
 
 
-def draw_sheet(arms: Sequence[str], columns: Sequence[Sequence[Excerpt]], file: Path) -> None:
-    """Draw a row per arm and a column per line, what was read below each: green where it is right, red elsewhere."""
+def draw_sheet(labels: Sequence[str], columns: Sequence[Sequence[Excerpt]], file: Path) -> None:
+    """Draw a row per arm and a column per line, what was read below each: green where it is right, red elsewhere.
+
+    Args:
+        labels: Of the arms.
+        columns: For each line, how every arm shows it.
+        file: To write the picture to.
+    """
     widths = [max(e.image.shape[-1] / e.image.shape[-2] for e in column) for column in columns]
     height = 0.42
-    picture = Figure((1.6 + height * sum(widths), 0.85 * len(arms)), layout="constrained")
-    panels = picture.subplots(len(arms), len(columns), squeeze=False, width_ratios=widths)
+    picture = Figure((1.6 + height * sum(widths), 0.85 * len(labels)), layout="constrained")
+    panels = picture.subplots(len(labels), len(columns), squeeze=False, width_ratios=widths)
     for j, column in enumerate(columns):
         for i, part in enumerate(column):
             axes = panels[i, j]
@@ -66,5 +72,5 @@ def draw_sheet(arms: Sequence[str], columns: Sequence[Sequence[Excerpt]], file: 
             text = "".join(c if c.isascii() else "□" for c in part.text) or "(nothing)"
             axes.set_xlabel(text, fontsize=8, color="darkgreen" if part.right else "firebrick", parse_math=False)
             if j == 0:
-                axes.set_ylabel(arms[i], rotation=0, ha="right", va="center", fontsize=8)
+                axes.set_ylabel(labels[i], rotation=0, ha="right", va="center", fontsize=8)
     picture.savefig(file, dpi=130)

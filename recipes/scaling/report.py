@@ -34,6 +34,10 @@ _FAMILIES = {
     **COLORS,
     **{kind: color for kind, (_, color) in STYLES.items()},
 }
+_NOTES = {
+    "separation": "Separation is scored on the first source.",
+    "pretrained": "Agreement is with what the same network answers on all pixels.",
+}
 _DASHES = ("--", ":", "-.", (0, (6, 1, 1, 1, 1, 1)))
 _TRIVIAL = "0.35"  # gray of the lines of what takes no training
 _PUBLISHED = {
@@ -111,10 +115,10 @@ def csv_of(rows: Sequence[Record]) -> bytes:
 def caption(parts: Sequence[Part]) -> str:
     """Say what the figures of the table are."""
     samples = "; ".join(f"{part.task}, {part.data}: {part.sample}" for part in parts)
+    notes = "".join(f"{_NOTES[part.task]} " for part in parts if part.task in _NOTES)
     return (
         "Means over seeds; after ± sd: standard deviation, se: standard error over pages or images. Rows without "
-        f"seeds take no training. A sample is, of {samples}. Separation is scored on the first source, a trained "
-        "network by the agreement with its own answers on all pixels. The folders of tasks other than classification "
+        f"seeds take no training. A sample is, of {samples}. {notes}The folders of tasks other than classification "
         "hold tables of their own, with further scores and what each arm could reach at best.\n\n"
     )
 
