@@ -2,9 +2,9 @@
 
 pixels, resized_*, dct_*, rgb_*, ...    the network as it is, on images of its size: see recipes/common/inputs.py
 small_4x, small_16x                     the network on the thumbnail itself, with sides 2 or 4 times shorter
-rgb_4x+fitted                           its stem is fitted to latents, at the same resolution
-rgb_4x+distilled                        an adapter takes the place of its early layers (`distill_stem`, "entry")
-rgb_4x+distilled_resolution             its stem is fitted and trained with the layers behind it ("resolution")
+fitted_rgb_4x                           its stem is fitted to latents, at the same resolution
+distilled_rgb_4x                        an adapter takes the place of its early layers (`distill_stem`, "entry")
+distilled_resolution_rgb_4x             its stem is fitted, then trained with the layers behind it ("resolution")
 """
 
 import copy
@@ -31,6 +31,7 @@ ARMS = (
 )
 """The arms that are compared by default."""
 
+# The way of the longer name comes first, as names are told by how they begin.
 _WAYS: dict[str, Match] = {"fitted_": "resolution", "distilled_resolution_": "resolution", "distilled_": "entry"}
 _SMALL = {"small_4x": 2, "small_16x": 4}  # by how much sides are shorter
 
@@ -134,7 +135,7 @@ class Starts:
         distilled: Folders of distilled models, from ``save_model``, to be taken where an arm needs one.
 
     Raises:
-        ValueError: There is no such network; or a folder holds another one, or one that is not distilled.
+        ValueError: There is no such network; or a folder holds another one, or two are for the same arms.
         OSError: The weights cannot be had, or a folder's.
     """
 
@@ -146,11 +147,11 @@ class Starts:
         self.distilled: dict[tuple[str, str], nn.Module] = {}
         for folder in distilled:
             model: Any = wt.load_model(folder)
-            if type(model) is not type(network):
-                raise ValueError(
-                    f"{folder} holds a {type(model).__name__}: expected a {type(network).__name__}, as {name} is"
-                )
-            self.distilled[model.walloc.codec, model.walloc.match] = model
+            given, expected = (one.pretrained_cfg["architecture"] for one in (model, network))
+            if given != expected:
+                raise ValueError(f"{folder} holds a {given}: expected a {expected}, as {name} is")
+            if self.distilled.setdefault((model.walloc.codec, model.walloc.match), model) is not model:
+                raise ValueError(f"{folder} is the second model for {model.walloc.codec} by {model.walloc.match!r}")
 
     def check(self, arm: str, *, stored: bool = False) -> None:
         """Raise a ValueError for an arm that there is not, or not for this network, or not from stored latents."""
@@ -163,7 +164,9 @@ class Starts:
         elif match is None:
             make_input(name)
         else:
-            codec, _ = load_codec_of(name)
+            codec, decoder = load_codec_of(name)
+            if decoder:
+                raise ValueError(f"arm {arm!r}: a stem reads latents, which no refiner has decoded")
             plan_replacement(self.network, codec, match)
 
     def make(
@@ -184,9 +187,10 @@ class Starts:
             thumbnail = Thumbnail(arm, _SMALL[arm])
             network = load_network(self.name, self.side // _SMALL[arm])
             return Start(network, thumbnail, thumbnail.values(self.side, self.side))
-        values = make_input(name).values(self.side, self.side)
+        shown = make_input(name)
+        values = shown.values(self.side, self.side)
         if match is None:
-            return Start(self.network, make_input(name), values)
+            return Start(self.network, shown, values)
         network: Any = copy.deepcopy(self.network).to(device)
         codec, _ = load_codec_of(name)
         if arm.startswith("fitted_"):

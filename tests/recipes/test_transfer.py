@@ -154,6 +154,7 @@ def test_errors(photos: str, tmp_path: Path) -> None:
     wt.save_model(
         wt.replace_stem(Starts(vit, None).network, "rgb_16x"), tmp_path / "other", model_args={"img_size": 64}
     )
+    wt.save_model(wt.replace_stem(Starts(network, None).network, "rgb_16x", match="entry"), tmp_path / "same")
     for options, message in [
         ({"data": str(tmp_path / "empty")}, "no image"),
         ({"data": str(tmp_path / "one")}, "one subfolder of images per class, found 1"),
@@ -162,7 +163,9 @@ def test_errors(photos: str, tmp_path: Path) -> None:
         ({"arms": ("fitted_nearest",)}, "nearest"),
         ({"network": vit, "arms": ("small_3x",)}, "unknown arm"),
         ({"network": uncut, "arms": ("distilled_rgb_16x",)}, "supported"),
-        ({"distilled": (tmp_path / "other",)}, "holds a VisionTransformer"),
+        ({"distilled": (tmp_path / "other",)}, "holds a test_vit: expected a test_efficientnet"),
+        ({"distilled": (tmp_path / "same", tmp_path / "same")}, "same is the second model for rgb_16x by 'entry'"),
+        ({"arms": ("fitted_rgb_16x_joint+refiner",)}, "a stem reads latents, which no refiner has decoded"),
         ({"arms": ()}, "nothing to run"),
         ({"image_size": 16}, "image_size must be at least 32"),
     ]:
