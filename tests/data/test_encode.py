@@ -290,9 +290,10 @@ def test_url(images: Path, tmp_path: Path) -> None:
     assert wt.encode_dataset(images, place.url, codec, shard_size=4, progress=False) is None
     encode(images, tmp_path / "out", codec, shard_size=4)
     local = contents(tmp_path / "out")
-    assert {name: place.read(name) for name in local if name.startswith("shard")} == {
-        name: content for name, content in local.items() if name.startswith("shard")
-    }
+    assert {name: place.read(name) for name in local} == local
+    place.remove("dataset.json")
+    wt.merge_dataset(place.url, progress=False)
+    assert place.read("dataset.json") == local["dataset.json"]
     place.remove("shard-00000.safetensors")
     assert "shard-00000.safetensors" not in place.names() and {"plan.json", "codec"} < place.names()
 

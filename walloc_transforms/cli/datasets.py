@@ -95,7 +95,7 @@ def describe_dataset(folder: Path) -> dict[str, Any]:
     """Say what a latent data set holds; of one that is not complete, what it is to hold."""
     if not (folder / "dataset.json").is_file():
         plan = read_plan(folder)
-        missing = len(missing_shards(folder, plan))
+        missing = len(missing_shards(set(os.listdir(folder)), plan))
         held = {"shards": f"{plan.shards - missing:,} of {plan.shards:,}: not complete"}
     else:
         dataset = LatentDataset(folder)

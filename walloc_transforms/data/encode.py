@@ -7,7 +7,6 @@ call goes on with the shards that are missing.
 import contextlib
 import itertools
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -129,7 +128,7 @@ def encode_dataset(
         total, todo = (sum(len(work.plan.range(shard)) for shard in shards) for shards in (own, missing))
         with Progress(work.plan, total, total - todo, unreadable, progress) as shown:
             if engine == "ray":
-                from .cluster import encode_on_ray  # pyright: ignore[reportMissingImports]  # it follows
+                from .cluster import encode_on_ray
 
                 encode_on_ray(work, storage, missing, workers, shown)
             else:
@@ -158,7 +157,8 @@ def _begin(work: Work, storage: Storage, overwrite: bool) -> None:
         if PLAN_FILE not in names and foreign:
             raise ValueError(f"{storage} holds {escaped(foreign[0])}, and no latent data set: expected a new folder")
         if PLAN_FILE in names and not overwrite:
-            differences = _read_plan(storage).differences(work.plan)
+            with storage.local(PLAN_FILE) as file:
+                differences = read_plan(file.parent).differences(work.plan)
             if differences:
                 raise ValueError(
                     f"{storage} holds a latent data set that was made otherwise ({'; '.join(differences)}): "
@@ -174,8 +174,8 @@ def _begin(work: Work, storage: Storage, overwrite: bool) -> None:
         for name in sorted(ours, key=lambda name: (name == PLAN_FILE, name != INDEX_FILE)):
             storage.remove(name)
         if not _is_embedded(work):
-            _save(storage, CODEC_FOLDER, work.codec.save_pretrained)
-        _save(storage, "", lambda folder: write_plan(folder, work.plan))
+            storage.save(CODEC_FOLDER, work.codec.save_pretrained)
+        storage.save("", lambda folder: write_plan(folder, work.plan))
 
 
 def _is_ours(name: str) -> bool:
@@ -190,25 +190,6 @@ def _is_embedded(work: Work) -> bool:
     c = work.codec.config
     found = find_embedded(work.plan.fingerprint, c.channels, c.name)
     return found is not None and statistics_fingerprint(found) == statistics_fingerprint(work.codec)
-
-
-def _save(storage: Storage, name: str, write: Callable[[Path], object]) -> None:
-    """Let something write files to a folder of the storage, wherever that is."""
-    if storage.folder is not None:
-        write(storage.folder / name)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        write(Path(folder))
-        for file in sorted(Path(folder).iterdir()):
-            storage.write(f"{name}/{file.name}" if name else file.name, file.read_bytes())
-
-
-def _read_plan(storage: Storage) -> Plan:
-    if storage.folder is not None:
-        return read_plan(storage.folder)
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / PLAN_FILE).write_bytes(storage.read(PLAN_FILE))
-        return read_plan(Path(folder))
 
 
 def _missing(plan: Plan, storage: Storage, own: Sequence[int]) -> tuple[list[int], int]:
@@ -265,8 +246,8 @@ def _encode_here(work: Work, storage: Storage, shards: Sequence[int], workers: i
 
 def _finish(plan: Plan, storage: Storage, progress: bool) -> LatentDataset | None:
     """Write the index if all shards are there."""
-    if storage.folder is None or missing_shards(storage.folder, plan):
+    if missing_shards(storage.names(), plan):
         return None
     if INDEX_FILE not in storage.names():
-        merge_dataset(storage.folder, progress=progress)
-    return LatentDataset(storage.folder)
+        merge_dataset(storage.url, progress=progress)
+    return None if storage.folder is None else LatentDataset(storage.folder)

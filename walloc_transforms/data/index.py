@@ -2,16 +2,18 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from ..safe import listed, shown
+from ..safe import escaped, listed, shown
 from ..sealed import read_config, write_config
-from .plan import MAX_JSON, Plan, plan_of, read_plan
+from .plan import MAX_JSON, PLAN_FILE, Plan, plan_of, read_plan
 from .shards import Shard, shard_name
+from .storage import Storage
 
 __all__ = ["CODEC_FOLDER", "INDEX_FILE", "Index", "ShardEntry", "merge_dataset", "missing_shards", "read_index"]
 
@@ -65,23 +67,21 @@ class Index:
         return sum(shard.bytes for shard in self.shards)
 
 
-def missing_shards(folder: Path, plan: Plan) -> list[int]:
-    """List the numbers of the shards that are not in a folder."""
-    return [number for number in range(plan.shards) if not (folder / shard_name(number)).is_file()]
+def missing_shards(names: Collection[str], plan: Plan) -> list[int]:
+    """List the numbers of the shards that are not among the names of files."""
+    return [number for number in range(plan.shards) if shard_name(number) not in names]
 
 
-def merge_dataset(folder: str | Path, *, progress: bool = True) -> Path:
+def merge_dataset(folder: str | os.PathLike[str], *, progress: bool = True) -> None:
     """Write the index of a latent data set whose shards are all there, whoever encoded them.
 
     ``encode_dataset`` does it when it finds the last shard done. Call it after copying shards of several machines into
     one folder.
 
     Args:
-        folder: With ``plan.json`` and the shards.
+        folder: With ``plan.json`` and the shards; or a URL. ``dataset.json`` is written there; the same shards make the
+            same file.
         progress: Show a progress bar: every shard is read and hashed.
-
-    Returns:
-        The file, ``dataset.json``. The same shards make the same file.
 
     Raises:
         FileNotFoundError: There is no such folder, or no plan in it.
@@ -93,26 +93,28 @@ def merge_dataset(folder: str | Path, *, progress: bool = True) -> Path:
         >>> out = tempfile.mkdtemp()
         >>> for part in (0, 1):
         ...     found = wt.encode_dataset(images, out, "rgb_16x", shard_size=2, part=(part, 2), progress=False)
-        >>> wt.merge_dataset(out, progress=False).name
-        'dataset.json'
+        >>> wt.merge_dataset(out, progress=False)
+        >>> len(wt.LatentDataset(out))
+        3
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(folder)!r}")
-    plan = read_plan(folder)
-    if missing := missing_shards(folder, plan):
+    storage = Storage(folder)
+    if PLAN_FILE not in storage.names():
+        raise FileNotFoundError(f"there is no {PLAN_FILE} in {escaped(str(storage))}")
+    with storage.local(PLAN_FILE) as file:
+        plan = read_plan(file.parent)
+    if missing := missing_shards(storage.names(), plan):
         names = [shard_name(number) for number in missing]
         raise ValueError(f"{folder} lacks {len(missing)} of {plan.shards} shards: {listed(names)}")
     entries: list[dict[str, Any]] = []
     for number in tqdm(range(plan.shards), "merge", unit="shard", disable=not progress):
-        shard = Shard(folder / shard_name(number), plan, number)
-        entry = ShardEntry(len(shard), len(shard.unreadable), shard.file.stat().st_size, hash_of(shard.file))
+        with storage.local(shard_name(number)) as file:
+            shard = Shard(file, plan, number)
+            entry = ShardEntry(len(shard), len(shard.unreadable), file.stat().st_size, hash_of(file))
         entries.append(dataclasses.asdict(entry))
     if not any(entry["records"] for entry in entries):
         raise ValueError(f"{folder} would hold no record: none of {plan.samples} samples could be read")
-    file = folder / INDEX_FILE
-    write_config(file, {"format": _FORMAT, "version": _VERSION, "plan": plan.fields(), "shards": entries})
-    return file
+    fields = {"format": _FORMAT, "version": _VERSION, "plan": plan.fields(), "shards": entries}
+    storage.save("", lambda place: write_config(place / INDEX_FILE, fields))
 
 
 def read_index(folder: Path) -> Index:
@@ -124,7 +126,7 @@ def read_index(folder: Path) -> Index:
     """
     file = folder / INDEX_FILE
     if not file.is_file():
-        if (folder / "plan.json").is_file():
+        if (folder / PLAN_FILE).is_file():
             raise FileNotFoundError(
                 f"{folder} is not complete: run the command that encodes it again, or merge its parts"
             )

@@ -8,7 +8,8 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,20 @@ class Storage:
         system, root = self._remote()
         return system.cat_file(f"{root}/{name}")
 
+    @contextlib.contextmanager
+    def local(self, name: str) -> Iterator[Path]:
+        """Give the path of a file, or of a copy that is there as long as the block lasts.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+        """
+        if self.folder is not None:
+            yield self.folder / name
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / name).write_bytes(self.read(name))
+            yield Path(folder) / name
+
     def write(self, name: str, content: bytes) -> None:
         """Write a file that is there whole or not at all, and replaces what was there.
 
@@ -84,6 +99,21 @@ class Storage:
                 "finished is kept: the same call goes on from there",
                 self.url,
             ) from error
+
+    def save(self, name: str, write: Callable[[Path], object]) -> None:
+        """Let a function write files to a folder here, or to a temporary one from which they are copied.
+
+        Args:
+            name: Of the folder; empty if the storage itself is meant.
+            write: Called with the path.
+        """
+        if self.folder is not None:
+            write(self.folder / name)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            write(Path(folder))
+            for file in sorted(Path(folder).iterdir()):
+                self.write(f"{name}/{file.name}" if name else file.name, file.read_bytes())
 
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with what is in it; nothing if it is not there."""
