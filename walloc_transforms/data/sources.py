@@ -127,7 +127,8 @@ class _Files(Source):
     def __init__(
         self, root: Path, keys: list[str], labels: list[int] | None, classes: tuple[str, ...], config: CodecConfig
     ) -> None:
-        self.root, self.keys, self.labels, self.classes = root, keys, labels, classes
+        self.root = root.absolute()  # workers may stand elsewhere
+        self.keys, self.labels, self.classes = keys, labels, classes
         self.modality: Modality = config.modality
         self.channels = config.signal_channels
 
