@@ -2,8 +2,11 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
+
+_TRIES = 20
 
 
 def forget(files: Iterable[Path]) -> bool:
@@ -17,8 +20,13 @@ def forget(files: Iterable[Path]) -> bool:
     for file in files:
         with file.open("rb") as opened:
             os.fsync(opened.fileno())  # pages that are not written yet are not dropped
-            os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            gone &= not _cached(opened.fileno())
+            for _ in range(_TRIES):  # pages that were read just now are dropped a little later
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                if not _cached(opened.fileno()):
+                    break
+                time.sleep(0.01)
+            else:
+                gone = False
     return gone
 
 
