@@ -28,7 +28,7 @@ __all__ = ["encode_on_ray"]
 
 
 def encode_on_ray(work: Work, storage: Storage, shards: Sequence[int], workers: int, progress: Progress) -> None:
-    """Let the tasks of a Ray cluster encode shards: the cluster this program has joined, or one of this machine.
+    """Let the tasks of a Ray cluster encode shards: that which this program has joined, or one on this machine.
 
     Args:
         work: What is to be done; it is pickled for the workers.
@@ -74,7 +74,7 @@ def encode_on_ray(work: Work, storage: Storage, shards: Sequence[int], workers: 
 
 @contextlib.contextmanager
 def _joined() -> Iterator[None]:
-    """Join a cluster, if the program has not: that of ``RAY_ADDRESS``, or a new one of this machine."""
+    """Join a cluster, if the program has not: that of ``RAY_ADDRESS``, one on this machine, or a new one."""
     import ray
 
     if ray.is_initialized():
