@@ -170,6 +170,7 @@ def test_crops_depend_on_seed_and_number_alone() -> None:
         ({"steps": 3, "minutes": 1}, ValueError, "steps or minutes"),
         ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
         ({"lr": -1.0}, ValueError, "lr must be above 0"),
+        ({"lr": 0.0}, ValueError, "lr must be above 0"),
         ({"match": "resolution", "adapter": wt.AdapterShape(16, 1)}, ValueError, "adapter is for match='entry'"),
         ({"match": "other"}, ValueError, "match must be one of"),
         ({"trunk": "melted"}, ValueError, "trunk must be one of"),

@@ -166,7 +166,8 @@ def distill_stem(
     if minutes is None:
         steps = 2000 if steps is None else steps
     # An adapter begins at nothing, a fitted stem near its end.
-    lr, features_only = lr or (2e-3 if match == "entry" else 5e-4), 0.4 if match == "entry" else 0.2
+    default_lr, features_only = (2e-3, 0.4) if match == "entry" else (5e-4, 0.2)
+    lr = default_lr if lr is None else lr
     for name, value, least in (("steps", steps, 1), ("batch_size", batch_size, 1), ("workers", workers, 0)):
         if value is not None and value < least:
             raise ValueError(f"{name} must be at least {least}, got {value}")
@@ -177,14 +178,7 @@ def distill_stem(
         raise ValueError(f"an adapter is for match='entry', got match={match!r}")
 
     codec = load_image_codec(codec)
-    if match == "entry":
-        plan = plan_replacement(
-            model, codec, match, cut=cut or last_of_stage(find_family(model).look(model), codec.config.stride)
-        )
-        place = plan.cut
-    else:
-        plan = plan_replacement(model, codec, match)
-        place = _place(plan, codec, cut)
+    plan, place = _plan(model, codec, match, cut)
     pictures = Pictures(images, codec.config.signal_channels)
     seen, held_back = pictures.hold_back()
     teacher = copy.deepcopy(model).float()
@@ -251,6 +245,16 @@ def distill_stem(
     for name, value in (("walloc", info), ("walloc_distillation", report)):
         setattr(model, name, value)
     return model
+
+
+def _plan(model: nn.Module, codec: Codec, match: Match, cut: str | None) -> tuple[Plan, str]:
+    """Plan the replacement, and find the module at which features are compared."""
+    if match != "entry":
+        plan = plan_replacement(model, codec, match)
+        return plan, _place(plan, codec, cut)
+    cut = cut or last_of_stage(find_family(model).look(model), codec.config.stride)
+    plan = plan_replacement(model, codec, match, cut=cut)
+    return plan, plan.cut
 
 
 def _new_stem(codec: Codec, plan: Plan, adapter: AdapterShape) -> WallocStem:
