@@ -33,9 +33,8 @@ def forget(files: Iterable[Path]) -> bool:
 def _cached(file: int) -> bool:
     """Whether a byte in the middle of a file can be read without waiting."""
     try:
-        os.preadv(file, [bytearray(1)], os.fstat(file).st_size // 2, os.RWF_NOWAIT)
+        return os.preadv(file, [bytearray(1)], os.fstat(file).st_size // 2, os.RWF_NOWAIT) > 0
     except BlockingIOError:
         return False
     except OSError:  # a file system that cannot say
         return True
-    return True

@@ -9,8 +9,10 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from multiprocessing import active_children
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -27,6 +29,7 @@ from recipes.common.checks import check_above_zero, check_at_least
 from recipes.common.timing import in_fresh_process, median_seconds
 
 TIMED = 512  # images at most whose encoding is timed
+SHARED = 64  # images per shard there: Ray's tasks are whole shards
 PASSED = 256  # JPEG files at most per pass of a loader
 ROUNDS = 3  # of what is timed cold, and of encoding
 
@@ -97,15 +100,18 @@ def encoding(files: list[Path], folder: Path, codecs: Sequence[str], settings: D
     engines: dict[str, dict[str, Any]] = {
         f"{n} worker{'s' * (n > 1)}" if n else "in process": {"workers": n} for n in settings.workers
     }
+    cluster: Any = nullcontext()
     if settings.ray:
         n = max(1, *settings.workers)
-        engines[f"Ray, {n} actor{'s' * (n > 1)}"] = {"workers": n, "engine": "ray"}
+        engines[f"Ray, {n} task{'s' * (n > 1)} at a time"] = {"workers": n, "engine": "ray"}
+        cluster = import_module("ray").init("local", num_cpus=n, logging_level="ERROR", log_to_driver=False)
     seconds: dict[tuple[str, str], list[float]] = {(codec, engine): [] for codec in codecs for engine in engines}
-    for _ in tqdm(range(ROUNDS), desc="encoding", unit="round"):
-        for codec, engine in seconds:
-            start = time.perf_counter()
-            encode(files, folder / "timed", codec, **engines[engine])
-            seconds[codec, engine].append(time.perf_counter() - start)
+    with cluster:
+        for _ in tqdm(range(ROUNDS), desc="encoding", unit="round"):
+            for codec, engine in seconds:
+                start = time.perf_counter()
+                encode(files, folder / "timed", codec, shard_size=SHARED, **engines[engine])
+                seconds[codec, engine].append(time.perf_counter() - start)
     median = {call: len(files) / statistics.median(own) for call, own in seconds.items()}
     return [{"codec": c, "images": len(files), "rates": {e: median[c, e] for e in engines}} for c in codecs]
 

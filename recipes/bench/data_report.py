@@ -52,7 +52,7 @@ def _reads(records: Sequence[Record]) -> str:
 def _encoding(records: Sequence[Record]) -> str:
     heads = [f"images per second, of {records[0]['images']} JPEG files", *(f"`{r['codec']}`" for r in records)]
     rows = [[name, *(number(r["rates"][name]) for r in records)] for name in records[0]["rates"]]
-    said = "Encoding from files to shards, the start of the workers included."
+    said = "Encoding from files to shards, the start of the workers included, that of a Ray cluster not."
     return f"{said}\n\n{markdown_table(heads, rows)}"
 
 
