@@ -19,7 +19,7 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 def test_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = re.findall(r"^```python\n(.*?)^```", README, flags=re.DOTALL | re.MULTILINE)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     monkeypatch.chdir(tmp_path)
     exec(compile("\n".join(blocks), "README.md", "exec"), {})
     assert sorted(os.listdir("my_codec")) == ["config.json", "weights.safetensors"]

@@ -61,7 +61,7 @@ def load_training(
             tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{file} is no whole checkpoint of distill_stem: {error}") from error
-    if facts.get("format") != FORMAT:
+    if facts.get("format") != FORMAT or not {"about", "step", "seconds"} <= facts.keys():
         raise ValueError(f"{file} is no checkpoint of distill_stem")
     if facts["about"] != json.dumps(about):
         theirs = json.loads(facts["about"])
