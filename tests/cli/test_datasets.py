@@ -2,11 +2,13 @@
 
 from pathlib import Path
 
+import fsspec
 import pytest
 from PIL import Image
 
 import walloc_transforms as wt
 from walloc_transforms.cli.app import main
+from walloc_transforms.data import shard_name
 
 
 def test_data_set_in_two_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -32,3 +34,17 @@ def test_data_set_in_two_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "resize: null, not 64" in capsys.readouterr().err
     assert main([*command, "--shard", "half"]) == 1
     assert main([*command, "--resize", "64", "--force"]) == 0
+
+
+def test_data_set_at_a_url(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    assert main(["encode-dataset", str(tmp_path), "-o", "memory://bucket/latents"]) == 0
+    assert main(["merge-dataset", "memory://bucket/latents"]) == 0
+    said = capsys.readouterr().out
+    assert "memory://bucket/latents: shard 0/1 is done\n" in said and "is complete" in said
+    system = fsspec.filesystem("memory")
+    assert {name.rsplit("/", 1)[-1] for name in system.ls("/bucket/latents", detail=False)} == {
+        "plan.json",
+        "dataset.json",
+        shard_name(0),
+    }

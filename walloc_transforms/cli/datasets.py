@@ -4,13 +4,13 @@ import os
 import re
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from ..data import LatentDataset, encode_dataset, merge_dataset, missing_shards, read_plan
 from ..safe import escaped
-from .work import Output, pixel_limit
+from .work import pixel_limit
 
 __all__ = ["describe_dataset", "encode_data", "is_dataset", "merge"]
 
@@ -20,7 +20,7 @@ _SHOWN = 10  # names of classes, and of samples that are left out
 def encode_data(
     source: tyro.conf.Positional[str],
     /,
-    output: Output,
+    output: Annotated[str, tyro.conf.arg(aliases=["-o"])],
     *,
     codec: str = "rgb_16x",
     resize: int | None = None,
@@ -39,7 +39,7 @@ def encode_data(
     Args:
         source: A folder with a folder for each class, or of files; a .txt file of paths, with a class behind a tab or
             without; or hf:NAME or hf:NAME:SPLIT of the Hugging Face hub.
-        output: Folder of the data set.
+        output: Folder of the data set, or a URL of fsspec, such as s3://bucket/latents.
         codec: A name, a folder, a .pth file or a hub repository.
         resize: Pixels of the shorter side of images.
         crop: Pixels, S or H W, cut from the middle of images; with --views, the size of random crops.
@@ -73,17 +73,18 @@ def encode_data(
             overwrite=force,
             progress=sys.stderr.isatty(),
         )
-    print(f"{output}: shard {shard} is done, others are not" if dataset is None else dataset)
+    others = "" if "://" in output else ", others are not"
+    print(f"{output}: shard {shard} is done{others}" if dataset is None else dataset)
 
 
-def merge(folder: tyro.conf.Positional[Path]) -> None:
+def merge(folder: tyro.conf.Positional[str]) -> None:
     """Join the parts of a latent data set that were encoded apart, and copied into one folder.
 
     Args:
-        folder: With plan.json and all shards.
+        folder: With plan.json and all shards, or its URL.
     """
-    merge_dataset(folder, progress=sys.stderr.isatty())
-    print(LatentDataset(folder))
+    index = merge_dataset(folder, progress=sys.stderr.isatty())
+    print(f"{folder}: the data set is complete" if index is None else LatentDataset(folder))
 
 
 def is_dataset(target: str) -> bool:
