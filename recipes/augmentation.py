@@ -11,7 +11,10 @@ and so is the size that it reads, ``crop_size``:
     stored             the middle of the stored latents
     stored_crop        LatentRandomCrop
     stored_crop_flip   and LatentRandomHorizontalFlip
-    stored_all         and LatentColorJitter, LatentNoise, LatentChannelDropout
+    stored_color       and LatentColorJitter
+    stored_noise       crop, flip and LatentNoise
+    stored_dropout     crop, flip and LatentChannelDropout
+    stored_all         all of them
 
 Validation shows the middle, encoded as the arm encodes. The table gives accuracies and what a pass over the training
 data takes without training, in seconds of this process: time it again on a machine that does nothing else.
@@ -42,7 +45,10 @@ from recipes.common.runs import FILES, Run
 from recipes.common.tables import Record, as_csv, figure, markdown_table, mean_over_seeds
 from walloc_transforms.safe import write_atomically
 
-ARMS = ("pixels_resized", "pixels", "stored", "stored_crop", "stored_crop_flip", "stored_all")
+ARMS = (
+    *("pixels_resized", "pixels", "stored", "stored_crop", "stored_crop_flip"),
+    *("stored_color", "stored_noise", "stored_dropout", "stored_all"),
+)
 PARTS = ("latents_train", "latents_validation")
 WRITTEN = ("table.md", "table.csv", *(f"{part}/*" for part in PARTS), *files_of_arms(("*",), FILES))
 
@@ -111,17 +117,19 @@ def parts_of(config: Config, arm: str, task: Task) -> tuple[Any, Any]:
         middle = v2.Compose([whole, v2.CenterCrop(config.crop_size)])
         seen = Features(task.train, v2.Compose([cut, v2.RandomHorizontalFlip()]), encode)
         return seen, Features(task.validation, middle, encode)
+    crop_flip = [wt.transforms.LatentRandomHorizontalFlip(), wt.transforms.LatentRandomCrop(cells)]
+    values = {
+        "color": wt.transforms.LatentColorJitter(0.3, 0.3, 0.3),
+        "noise": wt.transforms.LatentNoise(0.02),
+        "dropout": wt.transforms.LatentChannelDropout(p=0.25),
+    }
     transforms: dict[str, list[Any]] = {
         "stored": [wt.transforms.LatentCenterCrop(cells)],
         "stored_crop": [wt.transforms.LatentRandomCrop(cells)],
-        "stored_crop_flip": [wt.transforms.LatentRandomHorizontalFlip(), wt.transforms.LatentRandomCrop(cells)],
+        "stored_crop_flip": crop_flip,
+        **{f"stored_{name}": [*crop_flip, transform] for name, transform in values.items()},
+        "stored_all": [*crop_flip, *values.values()],
     }
-    transforms["stored_all"] = [
-        *transforms["stored_crop_flip"],
-        wt.transforms.LatentColorJitter(0.3, 0.3, 0.3),
-        wt.transforms.LatentNoise(0.02),
-        wt.transforms.LatentChannelDropout(p=0.25),
-    ]
     middle = wt.transforms.LatentCenterCrop(cells)
     folders = [config.output_dir / part for part in PARTS]
     seen = wt.LatentDataset(folders[0], transform=v2.Compose(transforms[arm]))
