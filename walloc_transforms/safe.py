@@ -23,6 +23,7 @@ __all__ = [
     "check_tensors",
     "escaped",
     "listed",
+    "lock_file",
     "remove_leftovers",
     "shown",
     "write_atomically",
@@ -165,6 +166,44 @@ def _remove_abandoned(file: Path) -> None:
         file.unlink()  # under the lock, so that nobody starts to write it
     finally:
         os.close(descriptor)
+
+
+def lock_file(file: Path, busy: str, *, part: int | None = None) -> int:
+    """Lock a file for this process, which is made if it is not there. On Windows nothing is locked.
+
+    The lock is of the kind that belongs to the process: it ends with it, and loader workers, which may outlive a killed
+    process by seconds, do not hold it.
+
+    Args:
+        file: The file; whoever holds it may remove it.
+        busy: The message if another process holds it.
+        part: Number of the part that is locked; holders of different parts go together. Default: all of it.
+
+    Returns:
+        The descriptor; closing it ends the lock.
+
+    Raises:
+        ValueError: Another process holds it, or the part.
+    """
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        if not fcntl:
+            return descriptor
+        try:
+            if part is None:
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            else:  # the first byte stands for the whole, those behind it for the parts
+                fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, 0)
+                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 + part)
+        except (BlockingIOError, PermissionError) as error:
+            os.close(descriptor)
+            raise ValueError(busy) from error
+        except OSError:  # some network file systems have no locks
+            return descriptor
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.stat(file), os.fstat(descriptor)):
+                return descriptor
+        os.close(descriptor)  # its owner removed it before it was locked
 
 
 def shown(value: Any, limit: int = 200) -> str:

@@ -19,12 +19,7 @@ from typing import Any
 import yaml
 
 from recipes.common.ranks import Ranks
-from walloc_transforms.safe import remove_leftovers, write_atomically
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
+from walloc_transforms.safe import lock_file, remove_leftovers, write_atomically
 
 TIME = "TIME"
 """The part of a path that is replaced by date and time, so that runs with default settings do not meet."""
@@ -137,7 +132,7 @@ class _Folder:
         try:
             if not os.access(self.path, os.W_OK):
                 raise PermissionError(f"cannot write to {self.path}")
-            self.lock = _lock(self.path)
+            self.lock = lock_file(self.path / _LOCK, f"another process is writing to {self.path}")
         except BaseException:  # an interrupt, too, must leave no folder behind
             self._remove_empty()
             raise
@@ -230,29 +225,6 @@ class _Folder:
 def _missing(folder: Path) -> list[Path]:
     """List the folders that must be made, innermost first."""
     return [part for part in (folder, *folder.parents) if not part.exists()]
-
-
-def _lock(folder: Path) -> int:
-    """Lock a folder for this process.
-
-    The lock is of the kind that belongs to the process: it ends with it, and loader workers, which may outlive a killed
-    process by seconds, do not hold it.
-    """
-    while True:
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-        if not fcntl:
-            return descriptor
-        try:
-            fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            os.close(descriptor)
-            raise ValueError(f"another process is writing to {folder}") from error
-        except OSError:  # some network file systems have no locks
-            return descriptor
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(folder / _LOCK), os.fstat(descriptor)):
-                return descriptor
-        os.close(descriptor)  # its owner removed it before it was locked
 
 
 def _read_settings(file: Path) -> dict[str, Any]:

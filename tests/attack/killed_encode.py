@@ -40,7 +40,7 @@ def make_images(folder: Path) -> Path:
 
 
 def _encode(images: Path, out: Path, workers: int) -> None:
-    sys.stderr = open("/dev/null", "w")  # noqa: SIM115  # until the process ends
+    sys.stderr = open("/dev/null", "w")  # noqa: SIM115  (it stays open until the process ends)
     encode_dataset(images, out, "rgb_16x", views=2, crop=32, shard_size=SHARD_SIZE, workers=workers, progress=False)
 
 

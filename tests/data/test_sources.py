@@ -4,8 +4,10 @@ import io
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
+import soundfile
 import torch
 from PIL import Image
 from torch.utils.data import TensorDataset
@@ -105,7 +107,6 @@ def test_names_of_classes() -> None:
 
 
 def test_hugging_face(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("datasets")
     file = save(tmp_path / "a.png", 5)
     content = io.BytesIO()
     Image.new("RGB", (16, 16), (9, 0, 0)).save(content, "PNG")
@@ -135,7 +136,6 @@ def test_hugging_face(tmp_path: Path) -> None:
 
 
 def test_names_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    datasets = pytest.importorskip("datasets")
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
     splits = {
         name: datasets.Dataset.from_dict({"image": [None] * n, "label": [3] * n}, features=features)
@@ -158,7 +158,6 @@ def test_names_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sounds_in_windows(tmp_path: Path) -> None:
-    soundfile = pytest.importorskip("soundfile")
     codec = wt.load_codec("stereo_20x")
     sounds = tmp_path / "sounds"
     sounds.mkdir()

@@ -77,7 +77,7 @@ class LatentDataset(Dataset[Any]):
         self._ends = list(itertools.accumulate(shard.records for shard in self.index.shards))
         self._maps: dict[int, Shard] = {}
         if channels not in (None, config.channels):
-            self._origin  # refuse what is no prefix now, not in a worker  # noqa: B018
+            self._origin  # noqa: B018  (what is no prefix is refused here, not in a worker)
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave maps and tables behind: the other process makes its own when it needs them."""

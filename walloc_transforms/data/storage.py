@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..safe import remove_leftovers, write_atomically
+from ..safe import lock_file, remove_leftovers, write_atomically
 
 try:
     import fcntl
@@ -140,7 +140,9 @@ class Storage:
             yield
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _lock(self.folder, part)
+        number, parts = part
+        busy = f"another process is encoding into {self.folder}: expected one run, or runs of different parts"
+        descriptor = lock_file(self.folder / LOCK_FILE, busy, part=number if parts > 1 else None)
         try:
             remove_leftovers(self.folder)
             yield
@@ -165,37 +167,7 @@ class Storage:
         try:
             system.pipe_file(partial, content)
             system.mv(partial, f"{root}/{name}")
-        except BaseException:
+        except BaseException:  # also an interruption leaves nothing behind; it is raised again
             with contextlib.suppress(Exception):  # the first error tells more
                 system.rm_file(partial)
             raise
-
-
-def _lock(folder: Path, part: tuple[int, int]) -> int:
-    """Lock a folder for this process: all of it, or what belongs to a part.
-
-    The lock is of the kind that belongs to the process: it ends with it, and loader workers, which may outlive a killed
-    process by seconds, do not hold it. The first byte of the file is the folder; those behind it are the parts.
-    """
-    number, parts = part
-    while True:
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o666)
-        if not fcntl:
-            return descriptor
-        try:
-            if parts == 1:
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            else:
-                fcntl.lockf(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, 0)
-                fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, 1 + number)
-        except (BlockingIOError, PermissionError) as error:
-            os.close(descriptor)
-            raise ValueError(
-                f"another process is encoding into {folder}: expected one run, or runs of different parts"
-            ) from error
-        except OSError:  # some network file systems have no locks
-            return descriptor
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(os.stat(folder / LOCK_FILE), os.fstat(descriptor)):
-                return descriptor
-        os.close(descriptor)  # its owner removed it before it was locked

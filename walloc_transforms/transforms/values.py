@@ -4,6 +4,7 @@ What these do to a signal is linear, or affine, and so is a codec's projection. 
 companded again; ``codec/mixing.py`` has the arithmetic. Signals are clipped to their range, and latents are not.
 """
 
+import abc
 from collections.abc import Sequence
 from typing import Any
 
@@ -221,7 +222,7 @@ class LatentGain(ValueTransform):
         return self.change(inpt, None, change)
 
 
-class _Sometimes(ValueTransform):
+class _Sometimes(ValueTransform, abc.ABC):
     """Base of what happens to a record of sound with a probability ``p``, or does not."""
 
     _modality = "audio"
@@ -234,9 +235,9 @@ class _Sometimes(ValueTransform):
         """Draw the records; called by torchvision."""
         return {"chosen": (torch.rand(count_of(flat_inputs)) < self.p).nonzero()[:, 0]}
 
+    @abc.abstractmethod
     def matrix(self, codec: Codec) -> Tensor:
         """Return what a sample of the signal is multiplied by."""
-        raise NotImplementedError
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Change latents; called by torchvision."""
