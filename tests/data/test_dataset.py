@@ -4,11 +4,13 @@ import json
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.numpy import load_file
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 from torch.utils.data import BatchSampler, DataLoader, DistributedSampler, RandomSampler
 from torchvision.transforms import v2
 
@@ -286,3 +288,26 @@ def test_files_are_what_the_description_says(folder: Path, records: list[Record]
     size = records[0].latents.size
     assert np.array_equal(tensors["records"][:size].reshape(12, 8, 8), records[0].latents)
     assert json.loads((folder / "dataset.json").read_text())["plan"]["codec"]["name"] == "rgb_16x"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("sizes", [[64, 64], [64, 640]], "grids are not those of signals"),
+        ("sizes", [[64, 64], [64, 0]], "no samples"),
+        ("labels", [0, 2], "indices of 2 classes"),
+        ("key_ends", [20, 9], "out of order"),
+        ("records", [0] * 5, "expected 1920 latents"),
+        ("parts", [0], "'parts' of the shard have another form"),
+    ],
+)
+def test_shards_that_contradict_themselves(tmp_path: Path, name: str, value: Any, said: str) -> None:
+    write(tmp_path, make_records(2))
+    file = tmp_path / shard_name(0)
+    with safe_open(str(file), "np") as opened:
+        metadata = opened.metadata()
+    tensors = load_file(file)
+    tensors[name] = np.array(value, tensors[name].dtype)
+    save_file(tensors, file, metadata)
+    with pytest.raises(ValueError, match=said):
+        merge_dataset(tmp_path, progress=False)

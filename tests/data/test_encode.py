@@ -307,3 +307,10 @@ def test_statistics_of_the_user_are_kept(images: Path, tmp_path: Path) -> None:
 def test_classes_of_a_subset(tmp_path: Path) -> None:
     dataset = encode(Subset(Drawn(6), [4, 2]), tmp_path / "out")
     assert dataset.classes == CLASSES and dataset.labels.tolist() == [1, 2]
+
+
+def test_every_sample_and_view_draws_for_itself(tmp_path: Path) -> None:
+    image = torch.rand(3, 80, 80, generator=torch.Generator().manual_seed(0))
+    dataset = wt.encode_dataset([(image, 0)] * 4, tmp_path, "rgb_16x", views=2, crop=32, progress=False)
+    assert dataset is not None
+    assert len({dataset[i][0].numpy().tobytes() for i in range(8)}) == 8
