@@ -1,8 +1,11 @@
 """Kill ``walloc encode`` at random moments, and run it again until it is done."""
 
 import multiprocessing
+import os
 import random
+import signal
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -18,7 +21,16 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([main.__module__, "torchvision.transforms.v2"])
 
 
-def command(*args: str) -> None:
+def command(args: tuple[str, ...], out: Path, enough: int, delay: float) -> None:
+    """Run the command in a process that kills itself: another would come too late on a busy machine."""
+
+    def kill() -> None:
+        while len(list(out.rglob("*.wlc"))) < enough:
+            time.sleep(0.001)
+        time.sleep(delay)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=kill, daemon=True).start()
     sys.exit(main(args))
 
 
@@ -28,13 +40,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def kill_on_the_way(args: tuple[str, ...], out: Path, chance: random.Random) -> bool:
     """Run the command until it has made a few files more, kill it, and return whether it was done before."""
-    child = _CONTEXT.Process(target=command, args=args)
     enough = len(list(out.rglob("*.wlc"))) + chance.randrange(PHOTOS // KILLS)
+    child = _CONTEXT.Process(target=command, args=(args, out, enough, chance.random() * 0.02))
     child.start()
-    while child.is_alive() and len(list(out.rglob("*.wlc"))) < enough:
-        time.sleep(0.001)
-    time.sleep(chance.random() * 0.02)
-    child.kill()
     child.join()
     return child.exitcode == 0
 
