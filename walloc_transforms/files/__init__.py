@@ -1,6 +1,7 @@
 """Latents, images and sound as files."""
 
 from .coders import CODERS, get_coder
+from .fields import MAX_SIDE, Cursor, check_container, close_container, limit_of_pixels, varint
 from .media import (
     IMAGE_SUFFIXES,
     READ_ERRORS,
@@ -27,13 +28,18 @@ __all__ = [
     "CODERS",
     "DEFAULT_CODER",
     "IMAGE_SUFFIXES",
+    "MAX_SIDE",
     "READ_ERRORS",
     "SOUND_SUFFIXES",
+    "Cursor",
     "LatentFile",
     "LatentHeader",
+    "check_container",
+    "close_container",
     "find_files",
     "get_coder",
     "latents_to_pil",
+    "limit_of_pixels",
     "load_latents",
     "load_soundfile",
     "open_image",
@@ -43,6 +49,7 @@ __all__ = [
     "save_latents",
     "save_mosaic",
     "stored_codec",
+    "varint",
     "write_latents",
     "write_signal",
 ]

@@ -23,14 +23,12 @@ pays for it with padding. Signals have at most ``max_pixels`` pixels or samples,
 
 import dataclasses
 import math
-import struct
-import zlib
 
 import numpy as np
 import torch
-from PIL import Image
 
 from .coders import CODERS, Coder, get_coder
+from .fields import MAX_SIDE, Cursor, check_container, close_container, limit_of_pixels, varint
 
 __all__ = ["LatentHeader", "check_pixels", "largest_file", "pack", "parse", "unpack"]
 
@@ -40,7 +38,6 @@ WORK_PER_BYTE, FREE_WORK = 32, 2**21  # photographs have 1 to 10 codes per byte
 
 _DTYPES = {1: np.dtype(np.int8), 2: np.dtype(np.int16)}
 _TORCH_DTYPES = {1: torch.int8, 2: torch.int16}
-_MAX_SIDE = 2**32 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,11 +98,11 @@ def pack(
     work = chosen.work(shape, codes.dtype)
     streams = chosen.encode(np.ascontiguousarray(codes.reshape(shape)))
     head = MAGIC + bytes([VERSION, chosen.number, codes.itemsize, codes.ndim - 1])
-    head += b"".join(map(_varint, (*codes.shape, *size, sample_rate or 0)))
-    head += bytes([len(name)]) + name + bytes.fromhex(fingerprint) + b"".join(_varint(len(s)) for s in streams)
+    head += b"".join(map(varint, (*codes.shape, *size, sample_rate or 0)))
+    head += bytes([len(name)]) + name + bytes.fromhex(fingerprint) + b"".join(varint(len(s)) for s in streams)
     payload = b"".join(streams)
     content = head + payload + bytes(_padding(work, len(payload)))
-    content += struct.pack("<I", zlib.crc32(content))
+    content = close_container(content)
     if len(content) > largest_file(None):
         raise ValueError(
             f"coder {coder!r} packs latents of shape {codes.shape} in {len(content)} bytes: a latent file has at most "
@@ -160,14 +157,9 @@ def parse(content: bytes, file: str) -> tuple[LatentHeader, int]:
     Raises:
         ValueError: It is damaged, no ``.wlc`` file, of another version or by an unknown coder.
     """
-    if content[: len(MAGIC)] != MAGIC:
-        raise ValueError(f"{file} is no latent file: it starts with {content[: len(MAGIC)].hex() or 'nothing'}")
-    if len(content) > 8 and content[8] != VERSION:
-        raise ValueError(f"{file} is of version {content[8]}: this release reads version {VERSION}")
-    if len(content) < 16 or zlib.crc32(content[:-4]) != int.from_bytes(content[-4:], "little"):
-        raise ValueError(f"{file} is damaged or cut off: its CRC-32 is another")
+    content = check_container(content, file, MAGIC, VERSION, "latent file")
     try:
-        return _parse_checked(content[:-4])
+        return _parse_checked(content)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
 
@@ -184,7 +176,7 @@ def check_pixels(shape: tuple[int, ...], size: tuple[int, ...], max_pixels: floa
     Raises:
         ValueError: They are larger.
     """
-    limit = _limit(max_pixels)
+    limit = limit_of_pixels(max_pixels)
     if max(math.prod(shape), math.prod(size)) > limit:
         raise ValueError(
             f"latents of shape {shape} and a signal of size {size} have more than {limit} values or pixels: raise "
@@ -194,13 +186,7 @@ def check_pixels(shape: tuple[int, ...], size: tuple[int, ...], max_pixels: floa
 
 def largest_file(max_pixels: float | None) -> float:
     """Return how many bytes a file may have."""
-    return 2 * _limit(max_pixels) + 2**20
-
-
-def _limit(max_pixels: float | None) -> float:
-    if max_pixels is not None:
-        return max_pixels
-    return math.inf if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
+    return 2 * limit_of_pixels(max_pixels) + 2**20
 
 
 def _shape3(shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -219,56 +205,20 @@ def _check_geometry(shape: tuple[int, ...], size: tuple[int, ...], sample_rate: 
     """Refuse shapes and sizes that no codec makes, whichever it is."""
     if len(size) != len(shape) - 1:
         raise ValueError(f"latents of shape {shape} are of a signal with {len(shape) - 1} axes, got size {size}")
-    if not all(1 <= n <= _MAX_SIDE for n in (*shape, *size)):
-        raise ValueError(f"sides must be from 1 to {_MAX_SIDE}, got shape {shape} and size {size}")
+    if not all(1 <= n <= MAX_SIDE for n in (*shape, *size)):
+        raise ValueError(f"sides must be from 1 to {MAX_SIDE}, got shape {shape} and size {size}")
     for side, samples in zip(shape[1:], size, strict=True):
         # The stride of a codec is from 2 to 2**16; some audio codecs add a frame at either end.
         if not side - 2 <= samples <= side * 2**16:
             raise ValueError(f"a signal of size {size} does not have latents of shape {shape}")
     if sample_rate and len(size) != 1:
         raise ValueError(f"only waveforms have a sample_rate, got {sample_rate} and a signal of size {size}")
-    if not 0 <= sample_rate <= _MAX_SIDE:
-        raise ValueError(f"sample_rate must be up to {_MAX_SIDE}, got {sample_rate}")
-
-
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 127:
-        out.append(value & 127 | 128)
-        value >>= 7
-    return bytes([*out, value])
-
-
-class _Cursor:
-    """Read a header field by field, from its start, and never past its end."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content, self.place = content, 0
-
-    def take(self, count: int) -> bytes:
-        if count > len(self.content) - self.place:
-            raise ValueError("its header is cut off")
-        self.place += count
-        return self.content[self.place - count : self.place]
-
-    def byte(self) -> int:
-        return self.take(1)[0]
-
-    def varint(self) -> int:
-        value = 0
-        for position in range(0, 35, 7):
-            byte = self.byte()
-            value |= (byte & 127) << position
-            if byte < 128:
-                if value > _MAX_SIDE or (position and not byte):
-                    break
-                return value
-        raise ValueError("a number in its header is above 2**32 - 1 or longer than it need be")
+    if not 0 <= sample_rate <= MAX_SIDE:
+        raise ValueError(f"sample_rate must be up to {MAX_SIDE}, got {sample_rate}")
 
 
 def _parse_checked(content: bytes) -> tuple[LatentHeader, int]:
-    cursor = _Cursor(content)
-    cursor.take(9)
+    cursor = Cursor(content, 9)
     number, itemsize, dims = cursor.byte(), cursor.byte(), cursor.byte()
     coder = next((c for c in CODERS.values() if c.number == number), None)
     if coder is None:
