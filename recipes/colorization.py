@@ -28,7 +28,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from recipes.color.arms import COLOR_ARMS, gray, keep_luma, make_color_arm
-from recipes.color.data import DEMO_PART, Crops, Photograph, load_photographs
 from recipes.color.network import Colorizer, color, loss_of, macs_per_image
 from recipes.color.scores import SCORES, ColorOfBrightness, markdown, score
 from recipes.color.sheet import draw_sheet
@@ -36,6 +35,7 @@ from recipes.common.arms import STRIDE
 from recipes.common.checks import check_above_zero, check_at_least
 from recipes.common.command import run_command
 from recipes.common.comparison import check_comparison, compare, files_of_arms, first_runs
+from recipes.common.crops import DEMO_PART, Crops, Photograph, load_photographs
 from recipes.common.datasets import batches
 from recipes.common.loop import train_steps
 from recipes.common.outputs import claim
@@ -129,7 +129,7 @@ def main(config: Config) -> list[Record]:
     """Run every arm with every seed, write tables and picture; returns the table's rows.
 
     Raises:
-        ValueError: A setting is out of range, or the data do not do (see recipes/color/data.py).
+        ValueError: A setting is out of range, or the data do not do (see recipes/common/crops.py).
         FileNotFoundError: There is no such folder, or no image in it.
     """
     check(config)

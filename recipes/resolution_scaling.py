@@ -27,11 +27,11 @@ from recipes import classification, colorization, pretrained, reading, source_se
 from recipes.answers.arms import DISTILLED, FITTED, LARGER_PATCH
 from recipes.answers.report import headline
 from recipes.answers.task import open_task
-from recipes.color.data import load_photographs
 from recipes.colorization import Settings as ColorizationSettings
 from recipes.common.arms import ARMS, STRIDE
 from recipes.common.command import run_command
 from recipes.common.comparison import compare, files_of_arms
+from recipes.common.crops import load_photographs
 from recipes.common.outputs import claim
 from recipes.common.ranks import Ranks
 from recipes.common.runs import Run

@@ -23,11 +23,11 @@ from torchvision.transforms.v2.functional import rgb_to_grayscale, to_pil_image
 import walloc_transforms as wt
 from recipes import colorization
 from recipes.color.arms import COLOR_ARMS, Cosines, gray, keep_luma, luma, make_color_arm
-from recipes.color.data import Crops, Photograph, load_photographs
 from recipes.color.network import Colorizer, color, loss_of, macs_per_image, spans
 from recipes.color.scores import SCORES, ColorOfBrightness, markdown, score
 from recipes.color.sheet import draw_sheet
 from recipes.common.arms import ARMS, values_per_token
+from recipes.common.crops import Crops, Photograph, load_photographs
 from recipes.common.photographs import demo_photographs
 from recipes.common.quality import Networks
 from recipes.common.ranks import Ranks
@@ -254,6 +254,10 @@ def test_folders_of_their_own(folder: Path, name: str) -> None:
     train, test = load_photographs(str(folder), Path(), show=False)
     assert (len(train), len(test)) == (6, 5)
     assert {p.name.split("/")[0] for p in test} == {name}
+    train, test = load_photographs(str(folder / name), Path(), test=str(folder / "train"), show=False)
+    assert (len(train), len(test)) == (6, 5)
+    with pytest.raises(ValueError, match="expected a folder of training photographs, got 'demo'"):
+        load_photographs("demo", Path(), test=str(folder), show=False)
 
 
 def test_bad_data(folder: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Color photographs to learn colors from and to be scored on: the demo, folders and torchvision's datasets.
+"""Color photographs to train on, crop by crop, and to be scored on: the demo, folders, torchvision's datasets.
 
 train, test = load_photographs("PATH/TO/PHOTOS", Path("data"))
 crop = Crops(train, 128, seed=0)[17]        # (3, 128, 128) uint8, the same whenever it is asked for
@@ -42,7 +42,13 @@ class Photograph:
 
 
 def load_photographs(
-    data: str, root: Path, *, test_images: int | None = None, memory: float = 2e9, show: bool = True
+    data: str,
+    root: Path,
+    *,
+    test: str | None = None,
+    test_images: int | None = None,
+    memory: float = 2e9,
+    show: bool = True,
 ) -> tuple[list[Photograph], list[Photograph]]:
     """Open training and test photographs.
 
@@ -51,6 +57,7 @@ def load_photographs(
             testing (or its subfolder ``test``, ``val`` or ``validation``, if it has one and ``train``); or the name of
             a torchvision dataset.
         root: Where torchvision's datasets are, or are downloaded to.
+        test: A folder of test photographs: all of the folder ``data`` is for training then.
         test_images: How many to take for testing, evenly spread; default: all.
         memory: Bytes of training pixels to keep; images beyond are read crop by crop.
         show: Show progress.
@@ -63,28 +70,31 @@ def load_photographs(
         FileNotFoundError: The folder is missing or holds no image.
         ValueError: No such torchvision dataset, or no image is left.
     """
+    if test is not None and (data == "demo" or not Path(data).is_dir()):
+        raise ValueError(f"test photographs in {test!r}: expected a folder of training photographs, got {data!r}")
     if data == "demo":
-        train, test = _demo()
+        train, tested = _demo()
     elif not Path(data).exists() and data.isidentifier():
         task = load_task(data, root, demo_crops=(1, 1), seed=0)
-        train, test = (_of_dataset(part) for part in (task.train, task.validation))
+        train, tested = (_of_dataset(part) for part in (task.train, task.validation))
     else:
-        train, test = _of_folder(Path(data))
+        train, tested = _of_folder(Path(data), None if test is None else Path(test))
     left = memory
     for photograph in tqdm(train, desc="photographs", unit="image", disable=not show, leave=False):
         if left <= 0:
             break
         photograph.kept = photograph.pixels()
         left -= 0 if photograph.kept is None else photograph.kept.numel()
-    count = min(len(test), test_images or len(test))
-    test = [test[i * len(test) // count] for i in range(count)]
-    test = [p for p in tqdm(test, desc="test photographs", unit="image", disable=not show, leave=False) if _scored(p)]
-    if not train or not test:
+    count = min(len(tested), test_images or len(tested))
+    tested = [tested[i * len(tested) // count] for i in range(count)]
+    bar = tqdm(tested, desc="test photographs", unit="image", disable=not show, leave=False)
+    tested = [p for p in bar if _scored(p)]
+    if not train or not tested:
         raise ValueError(
-            f"{data!r} has {len(train)} training images and {len(test)} test images with color: "
+            f"{data!r} has {len(train)} training images and {len(tested)} test images with color: "
             "at least one of each is needed"
         )
-    return train, test
+    return train, tested
 
 
 def _scored(photograph: Photograph) -> bool:
@@ -102,15 +112,30 @@ def _demo() -> tuple[list[Photograph], list[Photograph]]:
     return parts
 
 
-def _of_folder(folder: Path) -> tuple[list[Photograph], list[Photograph]]:
+def _of_folder(folder: Path, test: Path | None) -> tuple[list[Photograph], list[Photograph]]:
     tests = [folder / name for name in _TESTS if (folder / name).is_dir()]
+    if test is not None:
+        return of_files(folder), of_files(test)
     if (folder / "train").is_dir() and tests:
         halves = [image_files(folder / "train"), image_files(tests[0])]
     else:
         files = image_files(folder)
         halves = [[f for i, f in enumerate(files) if i % 5], files[::5]]
-    train, test = ([Photograph(str(f.relative_to(folder)), lambda f=f: read_image(f)) for f in half] for half in halves)
-    return train, test
+    train, tested = ([_of_file(f, folder) for f in half] for half in halves)
+    return train, tested
+
+
+def of_files(folder: Path) -> list[Photograph]:
+    """List the image files below a folder as photographs.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no image in it.
+    """
+    return [_of_file(file, folder) for file in image_files(folder)]
+
+
+def _of_file(file: Path, folder: Path) -> Photograph:
+    return Photograph(str(file.relative_to(folder)), lambda: read_image(file))
 
 
 def _of_dataset(dataset: Any) -> list[Photograph]:
