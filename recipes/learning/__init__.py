@@ -1,0 +1,1 @@
+"""What only recipes/learned_codec.py needs."""
