@@ -21,8 +21,8 @@ import walloc_transforms as wt
 
 FILE = Path(__file__).with_name("api.txt")
 SUBMODULES = ["data", "functional", "transforms", "wavelets"]
-DATA = ["BucketSampler", "from_parquet", "to_parquet"]  # as for wavelets
-WAVELETS = ["WaveletPacketAnalysis", "WaveletPacketSynthesis"]  # the other names of the folder serve the package itself
+DATA = ["BucketSampler", "from_parquet", "to_parquet"]  # the other names of the folder serve the package itself
+WAVELETS = ["WaveletPacketAnalysis", "WaveletPacketSynthesis", "join_bands", "split_bands"]  # as for data
 
 
 def public_objects() -> dict[str, Any]:

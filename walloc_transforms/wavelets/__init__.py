@@ -1,9 +1,10 @@
-"""Wavelet packets: filters, transforms level by level, and the same folded into few operations.
+"""Wavelet packets: filters, transforms level by level, the same folded into few operations, and bands for networks.
 
 Linear algebra alone: nothing here knows a codec.
 """
 
 from .backends import Backend, check_backend, in_full_precision, refuse_vmap
+from .bands import Extension, Wavelet, check_wavelet, join_bands, split_bands
 from .filters import (
     FilterBank,
     analysis_bank,
@@ -19,9 +20,11 @@ from .packets import WaveletPacketAnalysis, WaveletPacketSynthesis, check_size, 
 
 __all__ = [
     "Backend",
+    "Extension",
     "FilterBank",
     "FoldedAnalysis",
     "FoldedSynthesis",
+    "Wavelet",
     "WaveletPacketAnalysis",
     "WaveletPacketSynthesis",
     "analysis_bank",
@@ -31,11 +34,14 @@ __all__ = [
     "check_backend",
     "check_filters",
     "check_size",
+    "check_wavelet",
     "conv1x1",
     "crop",
     "in_full_precision",
+    "join_bands",
     "library_taps",
     "pad_to_multiple",
     "refuse_vmap",
+    "split_bands",
     "synthesis_bank",
 ]
