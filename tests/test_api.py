@@ -20,9 +20,10 @@ import pytest
 import walloc_transforms as wt
 
 FILE = Path(__file__).with_name("api.txt")
-SUBMODULES = ["data", "functional", "transforms", "wavelets"]
+SUBMODULES = ["data", "functional", "transforms", "wavelets", "weconvene"]
 DATA = ["BucketSampler", "from_parquet", "to_parquet"]  # the other names of the folder serve the package itself
 WAVELETS = ["WaveletPacketAnalysis", "WaveletPacketSynthesis", "join_bands", "split_bands"]  # as for data
+WECONVENE = ["Attention", "Downsample", "GDN", "ResidualBlock", "Upsample", "WeConv2d", "subpixel"]  # as for data
 
 
 def public_objects() -> dict[str, Any]:
@@ -34,6 +35,7 @@ def public_objects() -> dict[str, Any]:
         {f"transforms.{name}": getattr(wt.transforms, name) for name in wt.transforms.__all__ if name not in found}
     )
     found.update({f"wavelets.{name}": getattr(wt.wavelets, name) for name in WAVELETS})
+    found.update({f"weconvene.{name}": getattr(wt.weconvene, name) for name in WECONVENE})
     return dict(sorted(found.items(), key=lambda item: item[0].lower()))
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from . import functional as functional
     from . import transforms as transforms
     from . import wavelets as wavelets
+    from . import weconvene as weconvene
     from .codec import Codec as Codec
     from .codec import CodecConfig as CodecConfig
     from .codec import StreamDecoder as StreamDecoder
@@ -70,11 +71,14 @@ _PUBLIC = {
     ],
     "transforms": ["WallocDecode", "WallocEncode"],
     "wavelets": [],
+    "weconvene": [],
     "zoo": ["CodecInfo", "available_codecs", "codec_info", "load_codec"],
 }
 _HOME = {name: module for module, names in _PUBLIC.items() for name in names}
 
-__all__ = sorted([*_HOME, "data", "functional", "transforms", "wavelets"])  # pyright: ignore[reportUnsupportedDunderAll]
+_SUBMODULES = ["data", "functional", "transforms", "wavelets", "weconvene"]
+
+__all__ = sorted([*_HOME, *_SUBMODULES])  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
