@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = "walloc_transforms"
 HEAVY = {
+    "constriction",
     "diffusers",
     "huggingface_hub",
     "matplotlib",

@@ -1,7 +1,24 @@
-"""The parts of WeConvene, a learned codec: convolutions in the wavelet domain, for other networks too."""
+"""The parts of WeConvene, a learned codec: convolutions in the wavelet domain, for other networks too, and densities."""
 
 from .blocks import Attention, Downsample, ResidualBlock, Upsample, subpixel
 from .bounds import lower_bound
+from .coding import SymbolDecoder, SymbolEncoder, Tables
+from .density import SCALES, FactorizedPrior, GaussianConditional
 from .layers import GDN, WeConv2d
 
-__all__ = ["GDN", "Attention", "Downsample", "ResidualBlock", "Upsample", "WeConv2d", "lower_bound", "subpixel"]
+__all__ = [
+    "GDN",
+    "SCALES",
+    "Attention",
+    "Downsample",
+    "FactorizedPrior",
+    "GaussianConditional",
+    "ResidualBlock",
+    "SymbolDecoder",
+    "SymbolEncoder",
+    "Tables",
+    "Upsample",
+    "WeConv2d",
+    "lower_bound",
+    "subpixel",
+]
