@@ -23,8 +23,22 @@ FILE = Path(__file__).with_name("api.txt")
 SUBMODULES = ["data", "functional", "transforms", "wavelets", "weconvene"]
 DATA = ["BucketSampler", "from_parquet", "to_parquet"]  # the other names of the folder serve the package itself
 WAVELETS = ["WaveletPacketAnalysis", "WaveletPacketSynthesis", "join_bands", "split_bands"]  # as for data
-WECONVENE = ["Attention", "Downsample", "FactorizedPrior", "GDN", "GaussianConditional", "ResidualBlock"]  # as for data
-WECONVENE += ["SymbolDecoder", "SymbolEncoder", "Tables", "Upsample", "WeConv2d", "subpixel"]
+WECONVENE = [  # as for data
+    "Attention",
+    "Downsample",
+    "FactorizedPrior",
+    "GDN",
+    "GaussianConditional",
+    "ParallelConv2d",
+    "ResidualBlock",
+    "SymbolDecoder",
+    "SymbolEncoder",
+    "Tables",
+    "Upsample",
+    "WeConv2d",
+    "subpixel",
+    "swap_conv",
+]
 
 
 def public_objects() -> dict[str, Any]:

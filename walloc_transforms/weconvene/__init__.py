@@ -5,6 +5,7 @@ from .bounds import lower_bound
 from .coding import SymbolDecoder, SymbolEncoder, Tables
 from .density import SCALES, FactorizedPrior, GaussianConditional
 from .layers import GDN, WeConv2d
+from .swap import ParallelConv2d, swap_conv
 
 __all__ = [
     "GDN",
@@ -13,6 +14,7 @@ __all__ = [
     "Downsample",
     "FactorizedPrior",
     "GaussianConditional",
+    "ParallelConv2d",
     "ResidualBlock",
     "SymbolDecoder",
     "SymbolEncoder",
@@ -21,4 +23,5 @@ __all__ = [
     "WeConv2d",
     "lower_bound",
     "subpixel",
+    "swap_conv",
 ]
