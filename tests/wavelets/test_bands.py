@@ -94,9 +94,9 @@ class RoundTrip(nn.Module):
         return join_bands(bands.relu(), x.shape[2:], self.wavelet, self.extension)
 
 
-@pytest.mark.parametrize(("wavelet", "extension"), [("haar", "symmetric"), ("bior4.4", "symmetric")])
-def test_compile_and_export(wavelet: Wavelet, extension: Extension) -> None:
-    module = RoundTrip(wavelet, extension)
+@pytest.mark.slow
+def test_compile_and_export() -> None:
+    module = RoundTrip("bior4.4", "symmetric")
     torch.compiler.reset()  # or every test counts towards the limit of recompilations
     compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
     for size in ((7, 10), (8, 3)):
