@@ -1,6 +1,9 @@
 """Symbols as bytes and back."""
 
+import copy
+import hashlib
 import math
+import pickle
 from typing import Any
 
 import numpy as np
@@ -155,6 +158,30 @@ def test_tables_that_are_none(frequencies: Any, lengths: Any, offsets: Any) -> N
         Tables(*(np.array(a, np.int32) for a in (frequencies, lengths, offsets)))
     with pytest.raises(ValueError, match="int32"):
         Tables(np.array([2**24 - 1, 1]), np.array([2]), np.array([0]))
+
+
+def test_probabilities_that_are_none() -> None:
+    for wrong in (np.nan, np.inf, -0.1):
+        with pytest.raises(ValueError, match="probabilities are finite"):
+            Tables.from_probabilities([np.array([0.5, wrong, 0.0])], [0])
+
+
+def test_tables_in_use_can_be_copied() -> None:
+    symbols, indices = np.array([3, -2, 9]), np.array([30, 40, 2])
+    data = encode([(symbols, indices)], GAUSSIAN)
+    for twin in (copy.deepcopy(GAUSSIAN), pickle.loads(pickle.dumps(GAUSSIAN))):
+        assert encode([(symbols, indices)], twin) == data
+
+
+def test_streams_stay_as_they_are() -> None:
+    """Versions of constriction, and machines, make the same bytes."""
+    positions = np.arange(4000, dtype=np.int64)
+    noise = positions * 2654435761 % 2**32 % 1009 - 504
+    indices = positions % 64
+    symbols = noise * (2 ** (indices // 6)) >> 10
+    symbols[::97] *= 100003
+    data = encode([(symbols, indices)], GAUSSIAN)
+    assert hashlib.sha256(data).hexdigest() == "d524c8cc8b4dfdfc25e7926fafcc7f475517b9777e2e18457caa26d350b92ec8"
 
 
 def test_rate_is_the_entropy() -> None:

@@ -97,6 +97,16 @@ def test_scales_select_the_tables_of_compressai(golden: dict[str, Tensor]) -> No
     ]  # fmt: skip
 
 
+def test_no_machine_selects_another_table() -> None:
+    """The borders lie far from where float32 would round them otherwise, and from the 1/256 that scales are made of."""
+    borders = np.array(SCALES[:-1])
+    rounded = borders.astype(np.float32)
+    for side in (0, np.inf):
+        turn = (rounded.astype(np.float64) + np.nextafter(rounded, np.float32(side))) / 2
+        assert (np.abs(borders - turn) > 1e-10 * borders).all()
+    assert (np.abs(256 * borders - np.rint(256 * borders)) > 1e-4).all()
+
+
 def test_gaussian_tables_are_near_those_of_compressai(golden: dict[str, Tensor]) -> None:
     """Ours are of the middle of the scales that select them, theirs of the largest, which is 6 % more."""
     tables = GaussianConditional.tables()

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["PRECISION", "SymbolDecoder", "SymbolEncoder", "Tables"]
+__all__ = ["SymbolDecoder", "SymbolEncoder", "Tables"]
 
-PRECISION = 24
+_PRECISION = 24
 _LEAST_ESCAPE = 64  # 18 bits; costs the other symbols 6e-6 bits
 _LENGTHS = 33  # of distances from a table, which are below 2**33
 _INT32 = np.iinfo(np.int32)
@@ -66,7 +66,7 @@ class Tables:
         if (lengths < 2).any() or int(lengths.sum(dtype=np.int64)) != len(frequencies):
             raise ValueError(f"lengths of tables are at least 2 and add up to {len(frequencies)}, got {lengths}")
         sums = np.add.reduceat(frequencies, self._starts, dtype=np.int64) if len(lengths) else frequencies
-        if (frequencies < 1).any() or (sums != 1 << PRECISION).any():
+        if (frequencies < 1).any() or (sums != 1 << _PRECISION).any():
             raise ValueError("frequencies of a table are positive and add up to 2**24; these do not")
         if (offsets.astype(np.int64) + lengths - 2 > _INT32.max).any():
             raise ValueError("tables hold 32-bit integers; one of these ends above them")
@@ -79,13 +79,18 @@ class Tables:
         """
         rounded = []
         for row in probabilities:
+            if not (np.isfinite(row).all() and (row >= 0).all()):
+                raise ValueError("probabilities are finite and at least 0; some of a table are not")
             least = np.ones(len(row), np.int32)
             least[-1] = _LEAST_ESCAPE
-            frequencies = np.maximum(np.rint(row * (1 << PRECISION)).astype(np.int32), least)
-            frequencies[frequencies[:-1].argmax()] += (1 << PRECISION) - int(frequencies.sum(dtype=np.int64))
+            frequencies = np.maximum(np.rint(row * (1 << _PRECISION)).astype(np.int32), least)
+            frequencies[frequencies[:-1].argmax()] += (1 << _PRECISION) - int(frequencies.sum(dtype=np.int64))
             rounded.append(frequencies)
         lengths = np.array([len(row) for row in rounded], np.int32)
         return cls(np.concatenate([*rounded, np.empty(0, np.int32)]), lengths, np.asarray(offsets, np.int32))
+
+    def __reduce__(self) -> tuple[Any, ...]:  # constriction's models can be neither copied nor pickled
+        return Tables, (self.frequencies, self.lengths, self.offsets)
 
     def __len__(self) -> int:
         return len(self.lengths)
