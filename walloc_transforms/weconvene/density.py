@@ -4,7 +4,7 @@ Both give the likelihood of a real number as the mass of the interval of width 1
 image compression with a scale hyperprior", ICLR 2018). Training adds uniform noise instead of rounding.
 
 What codes are integers (:class:`~walloc_transforms.weconvene.coding.Tables`). The 64 tables of the Gaussian densities
-are the same on every machine: float64 gives a mass within a few 1e-16, and none lies within 1e-14 of where rounding
+are the same on every machine: float64 gives a mass within a few 1e-16, and none lies within 1e-12 of where rounding
 would turn. The tables of the learned densities depend on parameters, so :meth:`FactorizedPrior.update` makes them once.
 They are buffers: a saved model has them, and loading does not make them again.
 """
