@@ -56,7 +56,7 @@ def messages(draw: st.DrawFn) -> tuple[list[tuple[NDArray, NDArray]], Tables]:
     return parts, tables
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(messages())
 def test_symbols_return(message: tuple[list[tuple[NDArray, NDArray]], Tables]) -> None:
     parts, tables = message
@@ -66,7 +66,7 @@ def test_symbols_return(message: tuple[list[tuple[NDArray, NDArray]], Tables]) -
         np.testing.assert_array_equal(decoded, symbols)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=100)
 @given(messages(), st.data())
 def test_damage_is_refused_or_is_the_stream_of_other_symbols(
     message: tuple[list[tuple[NDArray, NDArray]], Tables], data: st.DataObject

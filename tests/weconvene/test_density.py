@@ -184,22 +184,22 @@ def test_tables_of_the_prior_are_stored(prior: FactorizedPrior) -> None:
 def test_prior_learns() -> None:
     """Two optimizers fit the density and its quantiles, and the tables code at the rate that was estimated."""
     prior = FactorizedPrior(2)
-    x = torch.randn(1, 2, 1500) * torch.tensor([1.0, 4.0])[:, None] + torch.tensor([3.0, -20.0])[:, None]
-    main = torch.optim.Adam([p for name, p in prior.named_parameters() if name != "quantiles"], 0.05)
+    x = torch.randn(1, 2, 500) * torch.tensor([1.0, 4.0])[:, None] + torch.tensor([3.0, -20.0])[:, None]
+    main = torch.optim.Adam([p for name, p in prior.named_parameters() if name != "quantiles"], 0.08)
     auxiliary = torch.optim.Adam([prior.quantiles], 0.5)
-    for _ in range(200):
+    for _ in range(120):
         prior.zero_grad()
         (-prior(x)[1].log2().mean()).backward()
         prior.auxiliary_loss().backward()
         main.step()
         auxiliary.step()
-    assert_close(prior.medians, torch.tensor([3.0, -20.0]), atol=0.5, rtol=0)
+    assert_close(prior.medians, torch.tensor([3.0, -20.0]), atol=1.0, rtol=0)
     rounded, likelihoods = prior.eval()(x)
     estimated = -likelihoods.log2().sum().item()
-    entropy = 1500 * (math.log2(4) + 2 * math.log2(math.sqrt(2 * math.pi * math.e)))
-    assert estimated == pytest.approx(entropy, rel=0.03)
+    entropy = 500 * (math.log2(4) + 2 * math.log2(math.sqrt(2 * math.pi * math.e)))
+    assert estimated == pytest.approx(entropy, rel=0.04)
     prior.update()
     encoder = SymbolEncoder()
     symbols = (rounded - prior.medians[:, None]).int()
     encoder.put(symbols, np.broadcast_to(np.arange(2)[:, None], symbols.shape), prior.tables())
-    assert 8 * len(encoder.finish()) == pytest.approx(estimated, rel=5e-3)
+    assert 8 * len(encoder.finish()) == pytest.approx(estimated, rel=5e-3, abs=32)
