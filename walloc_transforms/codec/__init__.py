@@ -6,6 +6,7 @@ from .config import CodecConfig, Network, check_sample_rate
 from .derived import check_linear
 from .fitting import fit_codec, fit_statistics
 from .flipping import check_flips, flip
+from .folding import stamp_of
 from .folder import CONFIG_FILE, WEIGHTS_FILE, TensorFile, read_codec, read_config
 from .mixing import mean_signal, mix, packet_noise
 from .networks import network_shapes, post_shapes
@@ -44,5 +45,6 @@ __all__ = [
     "read_codec",
     "read_config",
     "slope",
+    "stamp_of",
     "statistics_fingerprint",
 ]
