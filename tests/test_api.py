@@ -25,6 +25,7 @@ DATA = ["BucketSampler", "from_parquet", "to_parquet"]  # the other names of the
 WAVELETS = ["WaveletPacketAnalysis", "WaveletPacketSynthesis", "join_bands", "split_bands"]  # as for data
 WECONVENE = [  # as for data
     "Attention",
+    "Compressed",
     "Downsample",
     "FactorizedPrior",
     "GDN",
@@ -35,7 +36,9 @@ WECONVENE = [  # as for data
     "SymbolEncoder",
     "Tables",
     "Upsample",
+    "WeChARM",
     "WeConv2d",
+    "WeConvene",
     "subpixel",
     "swap_conv",
 ]

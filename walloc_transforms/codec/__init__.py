@@ -6,8 +6,8 @@ from .config import CodecConfig, Network, check_sample_rate
 from .derived import check_linear
 from .fitting import fit_codec, fit_statistics
 from .flipping import check_flips, flip
-from .folding import stamp_of
 from .folder import CONFIG_FILE, WEIGHTS_FILE, TensorFile, read_codec, read_config
+from .folding import stamp_of
 from .mixing import mean_signal, mix, packet_noise
 from .networks import network_shapes, post_shapes
 from .origin import as_plain, check_latents, statistics_fingerprint

@@ -1,0 +1,353 @@
+"""``WeConvene``: a learned image codec with convolutions and an entropy model in the wavelet domain.
+
+    image -- analysis --> latents y (H/8) -- split_bands --> low, high (H/16) -- hyper analysis --> z (H/64)
+    z --> hyper means, hyper scales --> WeChARM --> low, high, decoded -- join_bands --> y -- synthesis --> image
+
+Training runs in floats and adds noise where likelihoods are computed. Streams are coded with
+:func:`~walloc_transforms.weconvene.exact.freeze`'s copies of the networks that decide how symbols are coded.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ..codec import stamp_of
+from ..wavelets import Wavelet, check_wavelet, join_bands, split_bands
+from .blocks import Downsample, ResidualBlock, Upsample, subpixel
+from .charm import DecodeSlice, WeChARM
+from .coding import SymbolDecoder, SymbolEncoder
+from .density import FactorizedPrior, GaussianConditional
+from .exact import freeze, on_grid
+
+__all__ = ["PRESETS", "Compressed", "WeConvene"]
+
+PRESETS: dict[str, dict[str, int]] = {
+    "tiny": {"n": 32, "m": 48, "slices": 3, "blocks": 0},
+    "small": {"n": 64, "m": 96, "slices": 3, "blocks": 1},
+    "medium": {"n": 96, "m": 192, "slices": 4},
+    "paper": {"n": 128, "m": 320, "slices": 5},
+}
+_MULTIPLE = 64  # of sides
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """An image as streams of symbols.
+
+    Attributes:
+        streams: Those of the hyper latents and of each group of WeChARM.
+        size: ``(H, W)`` of the image.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> model = wt.weconvene.WeConvene(n=8, m=16, slices=2)
+        >>> (compressed,) = model.compress(torch.zeros(1, 3, 40, 50))
+        >>> compressed.size, len(compressed.streams)
+        ((40, 50), 3)
+    """
+
+    streams: tuple[bytes, ...]
+    size: tuple[int, int]
+
+
+class WeConvene(nn.Module):
+    """A learned image codec. The defaults are the model of the paper.
+
+    Args:
+        n: Channels of the transforms.
+        m: Channels of the latents, a multiple of ``slices``.
+        slices: Slices of each group of WeChARM.
+        wavelet: Of WeConv and of WeChARM.
+        weconv: Let blocks that change the resolution convolve in the wavelet domain; otherwise they are plain.
+        wecharm: Model the wavelet bands of the latents; otherwise the latents themselves.
+        blocks: Residual blocks after each change of resolution.
+
+    Attributes:
+        config: The arguments, so that ``WeConvene(**model.config)`` is a model of the same shape.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> model = wt.weconvene.WeConvene(n=8, m=16, slices=2).eval()
+        >>> image = torch.rand(1, 3, 48, 80)
+        >>> compressed = model.compress(image)
+        >>> decoded = model.decompress(compressed)
+        >>> decoded[0].shape
+        torch.Size([3, 48, 80])
+    """
+
+    def __init__(
+        self,
+        n: int = 128,
+        m: int = 320,
+        slices: int = 5,
+        wavelet: Wavelet = "haar",
+        weconv: bool = True,
+        wecharm: bool = True,
+        blocks: int = 3,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (("n", n, 2), ("m", m, 2), ("slices", slices, 1), ("blocks", blocks, 0)):
+            if value < least:
+                raise ValueError(f"expected {name} to be at least {least}, got {value}")
+        if m % slices:
+            raise ValueError(f"expected m to be a multiple of slices={slices}, got {m}")
+        check_wavelet(wavelet, "symmetric")
+        self.config: dict[str, Any] = {
+            "n": n,
+            "m": m,
+            "slices": slices,
+            "wavelet": wavelet,
+            "weconv": weconv,
+            "wecharm": wecharm,
+            "blocks": blocks,
+        }
+        self.wavelet: Wavelet = wavelet
+
+        def residuals() -> list[nn.Module]:
+            return [ResidualBlock(n, n) for _ in range(blocks)]
+
+        def down(channels: int) -> nn.Module:
+            return Downsample(channels, n, 2, weconv=weconv, wavelet=wavelet)
+
+        def up(channels: int) -> nn.Module:
+            return Upsample(channels, n, 2, weconv=weconv, wavelet=wavelet)
+
+        self.analysis = nn.Sequential(
+            Downsample(3, n, 1, weconv=False),
+            *residuals(),
+            down(n),
+            *residuals(),
+            down(n),
+            *residuals(),
+            nn.Conv2d(n, m, 3, stride=2, padding=1),
+        )
+        self.synthesis = nn.Sequential(
+            Upsample(m, n, 1, weconv=False),
+            *residuals(),
+            up(n),
+            *residuals(),
+            up(n),
+            *residuals(),
+            subpixel(n, 3, 2),
+        )
+        hyper = -(-3 * n // 2)
+        self.charm = WeChARM(m, slices, wecharm)
+        # without the wavelet transform of the latents, the hyper latents are as small by one more change of resolution
+        first, last = ([down(4 * m)], [up(hyper)]) if wecharm else ([down(m), down(n)], [up(hyper), up(n)])
+        self.hyper_analysis = nn.Sequential(*first, *residuals(), nn.Conv2d(n, hyper, 3, stride=2, padding=1))
+        self.hyper_means = nn.Sequential(*last, *residuals(), subpixel(n, m, 2))
+        last = [up(hyper)] if wecharm else [up(hyper), up(n)]
+        self.hyper_scales = nn.Sequential(*last, *residuals(), subpixel(n, m, 2))
+        self.prior = FactorizedPrior(hyper)
+        self.gaussian = GaussianConditional()
+        self._exact: tuple[object, _Coder] | None = None
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> "WeConvene":
+        """Make an untrained model of a named size.
+
+        Args:
+            name: ``"tiny"`` (trains on two cores), ``"small"``, ``"medium"`` or ``"paper"``.
+            **changes: Arguments of the class, to change some.
+
+        Raises:
+            ValueError: There is no such preset.
+
+        Example:
+            >>> import walloc_transforms as wt
+            >>> wt.weconvene.WeConvene.preset("tiny", weconv=False).config["n"]
+            32
+        """
+        if name not in PRESETS:
+            raise ValueError(f"unknown preset {name!r}: expected one of {', '.join(PRESETS)}")
+        return cls(**{**PRESETS[name], **changes})
+
+    def forward(self, x: Tensor, exact: bool = False) -> dict[str, Any]:
+        """Pass images through the codec without making streams.
+
+        In training, likelihoods are those of latents with noise in the place of rounding, and decoded latents are
+        rounded with the gradient of the identity. Sides that are no multiple of 64 are extended by repeating the last
+        row and column; the likelihoods are of what is then coded.
+
+        Args:
+            x: ``(N, 3, H, W)``, floating, within [0, 1].
+            exact: Decode as :meth:`decompress` does, by networks that are exact, on the CPU. Only in evaluation.
+
+        Returns:
+            ``x_hat`` as ``x`` is, clamped to [0, 1] in evaluation; ``likelihoods``, by group: ``hyper``, then ``low``
+            and ``high``, or ``latent``.
+        """
+        if exact and self.training:
+            raise ValueError("expected exact=False in training: exact networks have no gradients; call eval() first")
+        parts, z = self._latents(x)
+        likelihoods: dict[str, list[Tensor]] = {"hyper": [self.prior(z)[1]], **{name: [] for name in parts}}
+
+        def decode(name: str, index: int, means: Tensor, scales: Tensor) -> Tensor:
+            y = self.charm.slice_of(parts[name], index)
+            likelihoods[name].append(self.gaussian(y, scales, means)[1])
+            return _round(y - means) + means
+
+        if exact:
+            coder = self._coder()
+            parts = {name: part.double().cpu() for name, part in parts.items()}
+            decoded = coder.decode(coder.hyper_symbols(z), decode)
+        else:
+            medians = self.prior.medians.detach().view(-1, 1, 1)
+            z_hat = _round(z - medians) + medians
+            decoded = self.charm(self.hyper_means(z_hat), self.hyper_scales(z_hat), decode)
+        x_hat = self._image(decoded, (x.shape[-2], x.shape[-1]))
+        return {"x_hat": x_hat, "likelihoods": {name: torch.cat(values, 1) for name, values in likelihoods.items()}}
+
+    def auxiliary_loss(self) -> Tensor:
+        """Compute the loss that fits the quantiles of the hyper latents, for an optimizer of their own."""
+        return self.prior.auxiliary_loss()
+
+    @torch.no_grad()
+    def compress(self, x: Tensor) -> list[Compressed]:
+        """Compress images, each by itself.
+
+        Args:
+            x: ``(N, 3, H, W)``, floating, within [0, 1].
+
+        Raises:
+            ValueError: Another shape, values out of range, or latents that are not finite.
+            TypeError: Not floating.
+        """
+        _check_images(x)
+        if x.numel() and not (x.min() >= 0 and x.max() <= 1):
+            low, high = x.aminmax()
+            raise ValueError(f"expected images within [0, 1], got values from {low:.6g} to {high:.6g}")
+        return [self._compress(image[None]) for image in x]
+
+    def _compress(self, x: Tensor) -> Compressed:
+        parts, z = self._latents(x)
+        if not all(values.isfinite().all() for values in (*parts.values(), z)):
+            raise ValueError("the model makes latents that are not finite of this image: its weights are damaged")
+        coder = self._coder()
+        encoders = {name: SymbolEncoder() for name in ("hyper", *parts)}
+        parts = {name: part.double().cpu() for name, part in parts.items()}
+
+        def encode(name: str, index: int, means: Tensor, scales: Tensor) -> Tensor:
+            symbols = _symbols(self.charm.slice_of(parts[name], index) - means)
+            encoders[name].put(symbols.int().numpy(), coder.table_of(scales), coder.tables)
+            return symbols + means
+
+        symbols = coder.hyper_symbols(z)
+        encoders["hyper"].put(symbols.int().numpy(), coder.channels(symbols.shape), coder.hyper_tables)
+        coder.decode(symbols, encode)
+        return Compressed(tuple(e.finish() for e in encoders.values()), (x.shape[-2], x.shape[-1]))
+
+    @torch.no_grad()
+    def decompress(self, compressed: Sequence[Compressed]) -> list[Tensor]:
+        """Decompress images, which may have different sizes.
+
+        Returns:
+            Images ``(3, H, W)`` within [0, 1], on the model's device.
+
+        Raises:
+            ValueError: A stream is damaged, or of another model. Some damage, and most other models, give another image
+                instead: what keeps streams should keep a checksum and the model's name.
+        """
+        return [self._decompress(each) for each in compressed]
+
+    def _decompress(self, compressed: Compressed) -> Tensor:
+        names = ["hyper", *self.charm.sizes]
+        if len(compressed.streams) != len(names):
+            raise ValueError(f"expected {len(names)} streams ({', '.join(names)}), got {len(compressed.streams)}")
+        coder = self._coder()
+        decoders = {name: SymbolDecoder(data) for name, data in zip(names, compressed.streams, strict=True)}
+
+        def decode(name: str, index: int, means: Tensor, scales: Tensor) -> Tensor:
+            return torch.from_numpy(decoders[name].take(coder.table_of(scales), coder.tables)) + means
+
+        height, width = (-(-side // _MULTIPLE) for side in compressed.size)
+        indices = coder.channels((1, self.prior.channels, height, width))
+        symbols = torch.from_numpy(decoders["hyper"].take(indices, coder.hyper_tables))
+        decoded = coder.decode(symbols, decode)
+        for decoder in decoders.values():
+            decoder.finish()
+        return self._image(decoded, compressed.size)[0]
+
+    def _latents(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Compute the groups of WeChARM and the hyper latents, not rounded."""
+        _check_images(x)
+        bottom, right = (-side % _MULTIPLE for side in x.shape[-2:])
+        y = self.analysis(F.pad(x, (0, right, 0, bottom), mode="replicate"))
+        if self.config["wecharm"]:
+            y = split_bands(y, self.wavelet)
+        return dict(zip(self.charm.sizes, y.split([*self.charm.sizes.values()], 1), strict=True)), self.hyper_analysis(
+            y
+        )
+
+    def _image(self, decoded: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+        """Make images of decoded groups."""
+        parameter = self.prior.quantiles
+        y = torch.cat([*decoded], 1).to(parameter.device, parameter.dtype)
+        if self.config["wecharm"]:
+            y = join_bands(y, (2 * y.shape[-2], 2 * y.shape[-1]), self.wavelet)
+        x = self.synthesis(y)[..., : size[0], : size[1]]
+        return x if self.training else x.clamp(0, 1)
+
+    def _coder(self) -> "_Coder":
+        """Return exact copies of the entropy model, made anew after a weight has changed."""
+        if not len(self.prior.lengths):
+            self.prior.update()
+        stamp = stamp_of([*self.parameters(), *self.buffers()])
+        if self._exact is None or self._exact[0] != stamp:
+            self._exact = stamp, _Coder(self)
+        return self._exact[1]
+
+
+class _Coder:
+    """What both sides of a stream share: networks that are exact, and tables."""
+
+    def __init__(self, model: WeConvene) -> None:
+        self._means, self._scales = freeze(model.hyper_means), freeze(model.hyper_scales)
+        self._charm = freeze(model.charm)
+        self.medians = on_grid(model.prior.medians.detach()).cpu().view(-1, 1, 1)
+        self.hyper_tables, self.tables = model.prior.tables(), model.gaussian.tables()
+
+    def hyper_symbols(self, z: Tensor) -> Tensor:
+        return _symbols(z.double().cpu() - self.medians)
+
+    @staticmethod
+    def channels(shape: Sequence[int]) -> NDArray[np.int64]:
+        """Number the channel of every hyper latent: it has a table of its own."""
+        return np.broadcast_to(np.arange(shape[1])[:, None, None], shape)
+
+    @staticmethod
+    def table_of(scales: Tensor) -> NDArray[np.int64]:
+        return GaussianConditional.table_of(scales).numpy()
+
+    def decode(self, symbols: Tensor, decode: DecodeSlice) -> list[Tensor]:
+        """Decode all groups, given the symbols of the hyper latents."""
+
+        def decode_on_grid(name: str, index: int, means: Tensor, scales: Tensor) -> Tensor:
+            return decode(name, index, on_grid(means), on_grid(scales))
+
+        z_hat = symbols + self.medians
+        with torch.autocast("cpu", enabled=False), torch.no_grad():
+            return self._charm(self._means(z_hat), self._scales(z_hat), decode_on_grid)
+
+
+def _check_images(x: Tensor) -> None:
+    if not x.is_floating_point():
+        raise TypeError(f"expected images of a floating dtype, within [0, 1], got {x.dtype}")
+    if x.ndim != 4 or x.shape[1] != 3 or min(x.shape[2:]) < 1:
+        raise ValueError(f"expected RGB images (N, 3, H, W) with sides of at least 1, got {tuple(x.shape)}")
+
+
+def _round(x: Tensor) -> Tensor:
+    """Round with the gradient of the identity."""
+    return x.round().detach() + (x - x.detach())
+
+
+def _symbols(x: Tensor) -> Tensor:
+    """Round to integers of 32 bits."""
+    return x.round().clamp(-(2**31), 2**31 - 1)
