@@ -200,6 +200,6 @@ def test_prior_learns() -> None:
     assert estimated == pytest.approx(entropy, rel=0.04)
     prior.update()
     encoder = SymbolEncoder()
-    symbols = (rounded - prior.medians[:, None]).int()
+    symbols = (rounded - prior.medians[:, None]).round().int()
     encoder.put(symbols, np.broadcast_to(np.arange(2)[:, None], symbols.shape), prior.tables())
     assert 8 * len(encoder.finish()) == pytest.approx(estimated, rel=5e-3, abs=32)
