@@ -30,7 +30,7 @@ from recipes.common.photographs import ImageFiles, demo_photographs, image_files
 from recipes.common.ranks import Ranks
 from recipes.common.tables import Record, group, markdown_table, number
 from recipes.common.timing import machine, median_seconds
-from walloc_transforms.files import CODERS, get_coder, load_latents, write_latents
+from walloc_transforms.files import CODERS, get_coder, load_latents, save_latents
 from walloc_transforms.safe import write_atomically
 from walloc_transforms.signals import pil_to_tensor
 
@@ -84,7 +84,7 @@ def measure_all(config: Config, images: Iterable[Image.Image]) -> dict[str, Any]
             for size in sizes:
                 pixels = pil_to_tensor(image if size == "whole" else _middle(image, config.crop))
                 latents = wt.functional.encode_image(pixels, codec, quantize=True, dtype=torch.int8)
-                for record in measure(latents, tuple(pixels.shape[-2:]), config):
+                for record in measure(latents, codec, tuple(pixels.shape[-2:]), config):
                     records.append({"codec": codec.config.name, "image": index, "size": size, **record})
     if not records:
         raise ValueError(f"no image in {config.data!r} could be read")
@@ -97,8 +97,8 @@ def _middle(image: Image.Image, side: int) -> Image.Image:
     return image.crop((left, top, min(image.width, left + side), min(image.height, top + side)))
 
 
-def measure(latents: Tensor, size: tuple[int, ...], config: Config) -> Iterator[Record]:
-    """Store latents ``(D, h, w)`` by every coder."""
+def measure(latents: Tensor, codec: wt.Codec, size: tuple[int, ...], config: Config) -> Iterator[Record]:
+    """Store a codec's latents ``(D, h, w)`` by every coder."""
     codes = latents.numpy()
     quarter = max(1, len(codes) // 4)
     calls: dict[str, Callable[[], object]] = {}
@@ -107,7 +107,7 @@ def measure(latents: Tensor, size: tuple[int, ...], config: Config) -> Iterator[
         coder = CODERS[name]
         with TemporaryDirectory() as folder:
             file = Path(folder) / "latents.wlc"
-            lengths[name] = write_latents(file, latents, codec="measured", fingerprint="0" * 64, size=size, coder=name)
+            lengths[name] = save_latents(file, latents, codec, size=size, coder=name)
             if not torch.equal(load_latents(file).latents, latents):
                 raise RuntimeError(f"{name} did not give the latents back")
         streams = coder.encode(codes)
