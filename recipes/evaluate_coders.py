@@ -1,11 +1,15 @@
 """Measure the coders of latent files on a folder of images: rate of the whole file, and speed of coding alone.
 
     OMP_NUM_THREADS=1 python -m recipes.evaluate_coders --data KODAK
+    OMP_NUM_THREADS=1 python -m recipes.evaluate_coders --data KODAK --learn PHOTOS
 
 Protocol: every image at its own size, then its middle crop of 256 pixels. Latents are rounded, the rate is that of the
 ``.wlc`` file in bits per pixel of the image, averaged over images, and the file must give the latents back. Times are
 medians over calls that take turns, one thread, in memory; speeds are all pixels of the image by all times, in
 megapixels per second. ``prefix`` is decoding a quarter of the channels.
+
+``--learn`` adds a bound: the estimated rate with densities that are learned from other images
+(``recipes/evaluation/learned_density.py``), of the images at their own size.
 """
 
 import json
@@ -30,6 +34,7 @@ from recipes.common.photographs import ImageFiles, demo_photographs, image_files
 from recipes.common.ranks import Ranks
 from recipes.common.tables import Record, group, markdown_table, number
 from recipes.common.timing import machine, median_seconds
+from recipes.evaluation.learned_density import LearnedDensity
 from walloc_transforms.files import CODERS, get_coder, load_latents, save_latents
 from walloc_transforms.safe import write_atomically
 from walloc_transforms.signals import pil_to_tensor
@@ -49,6 +54,12 @@ class Config:
     """Pixels per side of the small images; 0 leaves them out."""
     repeats: int = 5
     """Timed rounds per image."""
+    learn: str | None = None
+    """Other images, a folder: also fit densities to their latents, and estimate what these would save."""
+    learn_crops: int = 500
+    """Crops of 32x32 cells to learn from."""
+    seed: int = 0
+    """Of these crops."""
     overwrite: bool = False
     """Put this measurement in the place of the one that --output-dir holds."""
     output_dir: Path = Path("runs/evaluate_coders/TIME")
@@ -57,19 +68,24 @@ class Config:
 
 def main(config: Config) -> dict[str, Any]:
     """Measure and write both files; returns what results.json holds."""
-    check_at_least(config, 1, ("repeats",))
+    check_at_least(config, 1, ("repeats", "learn_crops"))
     check_at_least(config, 0, ("crop",))
+    if config.learn is not None and config.learn == config.data:
+        raise ValueError(f"--learn must be other images than --data, got {config.learn!r} for both")
     for name in config.coders:
         get_coder(name)
     for name in config.codecs:
         wt.load_codec(name)
     with claim("evaluate_coders", config, Ranks.start(), ("results.json", "table.md")) as begin:
         images = demo_photographs() if config.data == "demo" else ImageFiles(image_files(config.data))
+        others = None if config.learn is None else ImageFiles(image_files(config.learn))
         results = measure_all(config, images)
+        if others is not None:
+            results["learned"] = [estimate(wt.load_codec(name), config, images, others) for name in config.codecs]
         begin()
         content = json.dumps(results, indent=1).encode()
         write_atomically(config.output_dir / "results.json", content, durable=True)
-        content = markdown(results["summary"], config.crop).encode()
+        content = markdown(results, config.crop).encode()
         write_atomically(config.output_dir / "table.md", content, durable=True)
     return results
 
@@ -92,6 +108,24 @@ def measure_all(config: Config, images: Iterable[Image.Image]) -> dict[str, Any]
     return {"config": settings, "machine": machine(), "summary": mean_over_images(records), "records": records}
 
 
+def estimate(codec: wt.Codec, config: Config, images: Iterable[Image.Image], others: Iterable[Image.Image]) -> Record:
+    """Learn densities from other images, and estimate the rate of latents of whole images."""
+
+    def encode(image: Image.Image) -> Tensor:
+        latents = wt.functional.encode_image(pil_to_tensor(image), codec, quantize=True, dtype=torch.int8)
+        return latents.as_subclass(Tensor)
+
+    known = [encode(image) for image in tqdm(others, desc="read", unit="image")]
+    densities = LearnedDensity(known, config.learn_crops, config.seed)
+    found = [(image.width * image.height, densities.bits(encode(image))) for image in images]
+    return {
+        "codec": codec.config.name,
+        "images": len(found),
+        "bpp": statistics.fmean(bits / pixels for pixels, bits in found),
+        "weights": densities.weights(),
+    }
+
+
 def _middle(image: Image.Image, side: int) -> Image.Image:
     left, top = max(0, (image.width - side) // 2), max(0, (image.height - side) // 2)
     return image.crop((left, top, min(image.width, left + side), min(image.height, top + side)))
@@ -103,6 +137,7 @@ def measure(latents: Tensor, codec: wt.Codec, size: tuple[int, ...], config: Con
     quarter = max(1, len(codes) // 4)
     calls: dict[str, Callable[[], object]] = {}
     lengths: dict[str, int] = {}
+    coded: dict[str, int] = {}
     for name in config.coders:
         coder = CODERS[name]
         with TemporaryDirectory() as folder:
@@ -111,13 +146,15 @@ def measure(latents: Tensor, codec: wt.Codec, size: tuple[int, ...], config: Con
             if not torch.equal(load_latents(file).latents, latents):
                 raise RuntimeError(f"{name} did not give the latents back")
         streams = coder.encode(codes)
+        coded[name] = sum(map(len, streams))
         calls[f"{name} encode"] = partial(coder.encode, codes)
         calls[f"{name} decode"] = partial(coder.decode, streams, codes.shape, codes.dtype, len(codes))
         calls[f"{name} prefix"] = partial(coder.decode, streams, codes.shape, codes.dtype, quarter)
     seconds = median_seconds(calls, config.repeats, 60.0)
     for name in config.coders:
         times = {call: seconds[f"{name} {call}"] for call in ("encode", "decode", "prefix")}
-        yield {"coder": name, "pixels": size[0] * size[1], "bytes": lengths[name], "seconds": times}
+        sizes = {"pixels": size[0] * size[1], "bytes": lengths[name], "coded": coded[name]}
+        yield {"coder": name, **sizes, "seconds": times}
 
 
 def mean_over_images(records: list[Record]) -> list[Record]:
@@ -134,16 +171,17 @@ def mean_over_images(records: list[Record]) -> list[Record]:
                 "images": len(own),
                 "bpp": statistics.fmean(8 * r["bytes"] / r["pixels"] for r in own),
                 "bytes": statistics.fmean(r["bytes"] for r in own),
+                "coded bpp": statistics.fmean(8 * r["coded"] / r["pixels"] for r in own),  # without the file's header
                 **speeds,
             }
         )
     return rows
 
 
-def markdown(summary: list[Record], crop: int) -> str:
-    """Write a Markdown table for each codec and size."""
+def markdown(results: dict[str, Any], crop: int) -> str:
+    """Write a Markdown table for each codec and size, and one of learned densities."""
     parts = []
-    for (codec, size), rows in group(summary, ("codec", "size")).items():
+    for (codec, size), rows in group(results["summary"], ("codec", "size")).items():
         where = "whole images" if size == "whole" else f"crops of {crop} pixels"
         heads = ["coder", "bpp", "bytes per file", "encode, MP/s", "decode, MP/s", "prefix, MP/s"]
         cells = [
@@ -156,10 +194,19 @@ def markdown(summary: list[Record], crop: int) -> str:
             for r in rows
         ]
         parts.append(f"`{codec}`, {rows[0]['images']} {where}:\n\n{markdown_table(heads, cells)}\n")
+    if learned := results.get("learned"):
+        heads = ["codec", "bpp, estimated", "smallest coder, without header", "difference", "weights"]
+        cells = []
+        for r in learned:
+            whole = [row for row in results["summary"] if (row["codec"], row["size"]) == (r["codec"], "whole")]
+            least = min(whole, key=lambda row: row["coded bpp"])
+            both = [f"{r['bpp']:.4f}", f"`{least['coder']}`, {least['coded bpp']:.4f}"]
+            cells.append([f"`{r['codec']}`", *both, f"{r['bpp'] / least['coded bpp'] - 1:+.2%}", f"{r['weights']:,}"])
+        parts.append(f"Learned densities, whole images:\n\n{markdown_table(heads, cells)}\n")
     return "\n".join(parts)
 
 
 if __name__ == "__main__":
     config, results = run_command(Config, main, __doc__)
-    print(markdown(results["summary"], config.crop))
+    print(markdown(results, config.crop))
     print(f"written to {config.output_dir}: table.md, results.json")
