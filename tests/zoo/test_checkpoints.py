@@ -17,7 +17,7 @@ import tracemalloc
 import types
 import warnings
 import zipfile
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -159,6 +159,20 @@ def test_containers_and_numbers(tmp_path: Path) -> None:
     assert read["first"] is read["second"]
 
 
+def test_state_of_a_training(tmp_path: Path) -> None:
+    model = nn.Linear(2, 3)
+    optimizer = torch.optim.Adam(model.parameters())
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [130, 180])
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    schedule.step()
+    value = {"loss": torch.tensor(0.5), "optimizer": optimizer.state_dict(), "lr_scheduler": schedule.state_dict()}
+    read = read_all(read_checkpoint(save(tmp_path / "x.pth", value)))
+    assert read["lr_scheduler"].pop("milestones") == {130: 1, 180: 1}
+    del value["lr_scheduler"]["milestones"]
+    assert same(read, value)
+
+
 def test_views_and_shared_storages(tmp_path: Path) -> None:
     base = torch.arange(60.0).reshape(3, 4, 5)
     value = {
@@ -296,6 +310,7 @@ CALLS: list[tuple[Callable[[str], Any], str]] = [
     (lambda command: {(1, 2): 3}, "keys of a dict must be strings or integers"),
     (lambda command: {2**61 - 1: 3}, "keys of a dict must be strings or integers"),
     (lambda command: Call(OrderedDict, [("a", 1)]), r"calls collections\.OrderedDict with unexpected arguments"),
+    (lambda command: Call(Counter, [("a", 1)]), r"calls collections\.Counter with unexpected arguments"),
     (lambda command: Call(types.SimpleNamespace, {"a": 1}), r"calls types\.SimpleNamespace with unexpected arguments"),
     (lambda command: Call(types.SimpleNamespace, state={"__class__": 1}), "sets the attribute .*__class__"),
     (lambda command: Call(types.SimpleNamespace, state={"__reduce__": [1]}), "sets the attribute .*__reduce__"),

@@ -47,7 +47,13 @@ class Limits:
 DEFAULT_LIMITS = Limits()
 
 RECORDS = {"__main__.Config", "__main__.Args", "__main__.args", "types.SimpleNamespace"}
-FUNCTIONS = {"collections.OrderedDict", "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"}
+# A Counter has the milestones of a learning rate schedule.
+FUNCTIONS = {
+    "collections.OrderedDict",
+    "collections.Counter",
+    "torch._utils._rebuild_tensor_v2",
+    "torch._utils._rebuild_parameter",
+}
 # The opcodes of protocols 2 to 5 that pickling such values takes; the argument of a literal is the value.
 LITERALS = {"BINFLOAT", "BININT", "BININT1", "BININT2", "LONG1", "BINUNICODE", "SHORT_BINUNICODE"}
 OPERATIONS = {
@@ -70,9 +76,9 @@ class InertRecord:
 def read_checkpoint(file: str | os.PathLike[str], limits: Limits = DEFAULT_LIMITS) -> dict[str, Any]:
     """Read the dict that ``torch.save`` wrote, with a :class:`LazyTensor` for each tensor or parameter.
 
-    Beside these it may hold plain containers, strings and numbers, and an :class:`InertRecord` for each instance of
-    ``__main__.Config``, ``__main__.Args``, ``__main__.args`` or ``types.SimpleNamespace``. As in any pickle, objects
-    may be shared, nested deeply, or contain themselves.
+    Beside these it may hold plain containers (a ``Counter`` becomes a dict), strings and numbers, and an
+    :class:`InertRecord` for each instance of ``__main__.Config``, ``__main__.Args``, ``__main__.args`` or
+    ``types.SimpleNamespace``. As in any pickle, objects may be shared, nested deeply, or contain themselves.
 
     Args:
         file: The file.
@@ -228,6 +234,8 @@ def _call(function: Any, arguments: Any) -> Any:
         match name, arguments:
             case "collections.OrderedDict", ():
                 return OrderedDict()
+            case "collections.Counter", (dict() as counts,):
+                return counts
             case _, () if name in RECORDS:
                 return InertRecord({})
             case "torch._utils._rebuild_parameter", (LazyTensor() as tensor, bool(), OrderedDict() as hooks):
