@@ -39,8 +39,13 @@ WECONVENE = [  # as for data
     "WeChARM",
     "WeConv2d",
     "WeConvene",
+    "fingerprint",
+    "load_checkpoint",
+    "read_compressed",
+    "save",
     "subpixel",
     "swap_conv",
+    "write_compressed",
 ]
 
 
