@@ -26,6 +26,7 @@ from ..files import (
 from ..safe import escaped
 from ..zoo import available_codecs, load_codec
 from .datasets import describe_dataset, is_dataset
+from .learned import SUFFIX, checkpoint_of, compress, decompress, describe_compressed, describe_model
 from .outputs import Outputs, state_of
 from .work import Output, Report, find_or_fail, pixel_limit
 
@@ -37,12 +38,17 @@ SUFFIXES = {"image": IMAGE_SUFFIXES, "audio": SOUND_SUFFIXES}
 
 
 def info(target: tyro.conf.Positional[str]) -> None:
-    """Describe a `.wlc` file, a latent data set or a codec.
+    """Describe a `.wlc` or `.wcv` file, a latent data set or a codec.
 
     Args:
-        target: A `.wlc` file, the folder of a data set, or a codec: a name, a folder, a .pth file or a hub repository.
+        target: A `.wlc` or `.wcv` file, the folder of a data set, or a codec: a name, a folder, a .pth file, a hub
+            repository, or weconvene:CHECKPOINT.
     """
-    if target.lower().endswith(".wlc"):
+    if (checkpoint := checkpoint_of(target)) is not None:
+        fields = describe_model(checkpoint)
+    elif target.lower().endswith(SUFFIX):
+        fields = describe_compressed(Path(target))
+    elif target.lower().endswith(".wlc"):
         header = read_header(target)
         size, unit = Path(target).stat().st_size, "pixel" if len(header.size) == 2 else "sample"
         rate = 8 * size / torch.Size(header.size).numel()
@@ -77,16 +83,20 @@ def encode(
     max_pixels: int | None = None,
     force: bool = False,
 ) -> int:
-    """Encode images or sound to `.wlc` files. What an earlier run has finished is skipped.
+    """Encode images or sound to `.wlc` files, or images by WeConvene to `.wcv` files. Finished ones are skipped.
 
     Args:
         inputs: Files, and folders of them.
-        output: A folder, or for a single file the `.wlc` file.
-        codec: A name, a folder, a .pth file or a hub repository.
+        output: A folder, or for a single file the `.wlc` or `.wcv` file.
+        codec: A name, a folder, a .pth file or a hub repository; or weconvene:CHECKPOINT, a folder or a .pth file.
         coder: How latents are packed: zlib or webp; with the extra `coders` also ans or jpegls.
         max_pixels: Refuse images of more pixels, and sounds of more samples per channel. Default: 179 million.
         force: Overwrite existing files, but never one that is read.
     """
+    if (checkpoint := checkpoint_of(codec)) is not None:
+        if coder != DEFAULT_CODER:
+            raise ValueError(f"WeConvene has a coder of its own, got --coder {coder}")
+        return compress(inputs, output, checkpoint, max_pixels=max_pixels, force=force)
     # What is wrong or missing fails before any file is read.
     get_coder(coder).encode(np.zeros((1, 1, 1), np.int8))
     loaded = load_codec(codec)
@@ -125,17 +135,23 @@ def decode(
     max_pixels: int | None = None,
     force: bool = False,
 ) -> int:
-    """Decode `.wlc` files to images or sound. What an earlier run has finished is skipped.
+    """Decode `.wlc` files to images or sound, or `.wcv` files to images. What an earlier run has finished is skipped.
 
     Args:
-        inputs: `.wlc` files, and folders of them.
+        inputs: `.wlc` files, and folders of them; with --codec weconvene:CHECKPOINT, `.wcv` files.
         output: A folder, where images become .png and sound .wav; or for a single file the file.
-        codec: The codec. Default: the embedded one that encoded the file.
+        codec: The codec. Default: the embedded one that encoded the file. A `.wcv` file needs weconvene:CHECKPOINT.
         decoder: `refiner`, for codecs that have one: slower than the linear decoder, and nearer to the original.
         tile: Decode images in tiles of this side in pixels, where the decoder is a network.
         max_pixels: Refuse images of more pixels, and sounds of more samples per channel. Default: 179 million.
         force: Overwrite existing files, but never one that is read.
     """
+    if (checkpoint := checkpoint_of(codec)) is not None:
+        if decoder is not None or tile is not None:
+            raise ValueError("WeConvene has one decoder and decodes in one piece: leave out --decoder and --tile")
+        return decompress(inputs, output, checkpoint, max_pixels=max_pixels, force=force)
+    if compressed := [file for file in inputs if file.suffix.lower() == SUFFIX]:
+        raise ValueError(f"{compressed[0]} was compressed by WeConvene: name its model, --codec weconvene:CHECKPOINT")
     named = None if codec is None else load_codec(codec)
     report = Report()
     sources = find_or_fail(inputs, (".wlc",), report)

@@ -51,7 +51,7 @@ _DAMAGE = (
 # Files of a folder that nobody expects to be read as an image or a sound.
 _CLUTTER = (
     *("", ".txt", ".md", ".rst", ".html", ".css", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".toml"),
-    *(".ini", ".log", ".py", ".ipynb", ".sh", ".db", ".url", ".md5", ".sha256", ".wlc"),
+    *(".ini", ".log", ".py", ".ipynb", ".sh", ".db", ".url", ".md5", ".sha256", ".wlc", ".wcv"),
 )
 
 # Notices of what is not read of a file that can be read.
