@@ -272,7 +272,10 @@ class WeConvene(nn.Module):
         decoded = coder.decode(symbols, decode)
         for decoder in decoders.values():
             decoder.finish()
-        return self._image(decoded, compressed.size)[0]
+        image = self._image(decoded, compressed.size)[0]
+        if not image.isfinite().all():
+            raise ValueError("damaged: its latents are those of no image, which decodes to values that are not finite")
+        return image
 
     def _latents(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Compute the groups of WeChARM and the hyper latents, not rounded."""
