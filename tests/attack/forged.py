@@ -32,9 +32,9 @@ class Forged:
 
 def all_forged() -> list[Forged]:
     """List the forged files of every kind."""
-    from tests.attack import forged_folders, forged_pth, forged_wlc  # which import this module
+    from tests.attack import forged_folders, forged_pth, forged_wcv, forged_wlc  # which import this module
 
-    return [*forged_folders.FORGED, *forged_pth.FORGED, *forged_wlc.FORGED]
+    return [*forged_folders.FORGED, *forged_pth.FORGED, *forged_wlc.FORGED, *forged_wcv.FORGED]
 
 
 def main() -> None:

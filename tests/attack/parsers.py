@@ -22,7 +22,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import to_pil_image
 
 import walloc_transforms as wt
-from tests.attack import forged_wlc
+from tests.attack import forged_wcv, forged_wlc
 from tests.data.test_dataset import make_records
 from tests.data.test_dataset import write as write_dataset
 from tests.reference import save_checkpoint
@@ -30,6 +30,7 @@ from walloc_transforms.codec import Codec
 from walloc_transforms.data import merge_dataset, shard_name
 from walloc_transforms.files import READ_ERRORS, read_signal
 from walloc_transforms.sealed import seal
+from walloc_transforms.weconvene import load_checkpoint, save
 from walloc_transforms.zoo.published import read_published
 
 Parts = dict[str, bytes]
@@ -86,7 +87,7 @@ def _latent_files() -> list[Parts]:
     return [{"file": content} for content in forged_wlc.seeds()]
 
 
-def _mend_wlc(content: bytes) -> bytes:
+def _mend_crc(content: bytes) -> bytes:
     return content[:-4] + struct.pack("<I", zlib.crc32(content[:-4]))
 
 
@@ -94,6 +95,14 @@ def _read_latents(file: Path) -> None:
     stored = wt.load_latents(file)
     codec = wt.stored_codec(stored)
     codec.decode(stored.latents, size=stored.size)
+
+
+def _compressed_files() -> list[Parts]:
+    return [{"file": content} for content in forged_wcv.seeds()]
+
+
+def _read_compressed(file: Path) -> None:
+    forged_wcv.read(file)
 
 
 def _mosaics() -> list[Parts]:
@@ -241,6 +250,18 @@ def _models() -> list[Parts]:
         return [_parts_of(Path(folder))]
 
 
+def _learned() -> list[Parts]:
+    with tempfile.TemporaryDirectory() as folder:
+        save(forged_wcv.model(), folder)
+        return [_parts_of(Path(folder))]
+
+
+def _read_learned(folder: Path) -> None:
+    model = load_checkpoint(folder)
+    [compressed] = model.compress(torch.zeros(1, 3, 20, 20))
+    model.decompress([compressed])
+
+
 def _datasets() -> list[Parts]:
     with tempfile.TemporaryDirectory() as name:
         write_dataset(Path(name), make_records(5))
@@ -288,7 +309,8 @@ def _read_dataset(folder: Path) -> None:
 
 
 PARSERS = {
-    "wlc": Parser(_latent_files, _file("file.wlc", _mend_wlc), _read_latents),
+    "wlc": Parser(_latent_files, _file("file.wlc", _mend_crc), _read_latents),
+    "wcv": Parser(_compressed_files, _file("file.wcv", _mend_crc), _read_compressed),
     "mosaic": Parser(_mosaics, _file("file"), _read_mosaic),
     "image": Parser(_images, _file("file"), _read_image, READ_ERRORS, megabytes=1500),
     "sound": Parser(_sounds, _file("file"), _read_sound, READ_ERRORS),
@@ -297,6 +319,7 @@ PARSERS = {
         _codec_folders, _folder({"weights.safetensors": "sha256", "refiner.safetensors": "refiner_sha256"}), _read_codec
     ),
     "model": Parser(_models, _folder({"model.safetensors": "sha256"}), wt.load_model),
+    "learned": Parser(_learned, _folder({"model.safetensors": "sha256"}), _read_learned),
     "dataset": Parser(_datasets, _write_dataset, _read_dataset),
 }
 """By name. Other libraries decode images and sound: errors of the operating system's kind are theirs, and right.
