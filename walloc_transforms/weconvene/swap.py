@@ -20,6 +20,13 @@ class ParallelConv2d(nn.Module):
     Attributes:
         conv: The ordinary convolution.
         weconv: The :class:`WeConv2d`.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> conv, branch = torch.nn.Conv2d(8, 8, 3, padding=1), wt.weconvene.WeConv2d(8, 8).zero_()
+        >>> both, x = wt.weconvene.ParallelConv2d(conv, branch), torch.rand(1, 8, 7, 5)
+        >>> torch.equal(both(x), conv(x))
+        True
     """
 
     def __init__(self, conv: nn.Conv2d, weconv: WeConv2d) -> None:
