@@ -239,6 +239,8 @@ def test_refuses_other_streams(model: WeConvene) -> None:
         (lambda: WeConvene(8, 16, 2, wavelet=cast(Any, "db2")), "unknown wavelet 'db2'"),
         (lambda: WeConvene.preset("huge"), "unknown preset 'huge': expected one of tiny, small, medium, paper"),
         (lambda: WeConvene(8, 16, 2)(torch.rand(1, 3, 64, 64), exact=True), "call eval"),
+        (lambda: WeConvene(8, 16, 2).compress(torch.rand(1, 3, 64, 64)), "call eval"),
+        (lambda: WeConvene(8, 16, 2).decompress([]), "call eval"),
     ],
 )
 def test_refuses_other_arguments(make: Callable[[], object], message: str) -> None:

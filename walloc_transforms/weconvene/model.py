@@ -46,7 +46,7 @@ class Compressed:
 
     Example:
         >>> import torch, walloc_transforms as wt
-        >>> model = wt.weconvene.WeConvene(n=8, m=16, slices=2)
+        >>> model = wt.weconvene.WeConvene(n=8, m=16, slices=2).eval()
         >>> (compressed,) = model.compress(torch.zeros(1, 3, 40, 50))
         >>> compressed.size, len(compressed.streams)
         ((40, 50), 3)
@@ -196,7 +196,7 @@ class WeConvene(nn.Module):
         if exact:
             coder = self._coder()
             parts = {name: part.double().cpu() for name, part in parts.items()}
-            decoded = coder.decode(coder.hyper_symbols(z), decode)
+            decoded = coder.run(coder.hyper_symbols(z), decode)
         else:
             medians = self.prior.medians.detach().view(-1, 1, 1)
             z_hat = _round(z - medians) + medians
@@ -216,9 +216,10 @@ class WeConvene(nn.Module):
             x: ``(N, 3, H, W)``, floating, within [0, 1].
 
         Raises:
-            ValueError: Another shape, values out of range, or latents that are not finite.
+            ValueError: Another shape, values out of range, latents that are not finite, or a model in training.
             TypeError: Not floating.
         """
+        self._check_mode()
         _check_images(x)
         if x.numel() and not (x.min() >= 0 and x.max() <= 1):
             low, high = x.aminmax()
@@ -240,7 +241,7 @@ class WeConvene(nn.Module):
 
         symbols = coder.hyper_symbols(z)
         encoders["hyper"].put(symbols.int().numpy(), coder.channels(symbols.shape), coder.hyper_tables)
-        coder.decode(symbols, encode)
+        coder.run(symbols, encode)
         return Compressed(tuple(e.finish() for e in encoders.values()), (x.shape[-2], x.shape[-1]))
 
     @torch.no_grad()
@@ -251,9 +252,10 @@ class WeConvene(nn.Module):
             Images ``(3, H, W)`` within [0, 1], on the model's device.
 
         Raises:
-            ValueError: A stream is damaged, or of another model. Some damage, and most other models, give another image
-                instead: what keeps streams should keep a checksum and the model's name.
+            ValueError: The model is in training, or a stream is damaged or of another model. Some damage, and most
+                other models, give another image instead: what keeps streams keeps a checksum and the model's name.
         """
+        self._check_mode()
         return [self._decompress(each) for each in compressed]
 
     def _decompress(self, compressed: Compressed) -> Tensor:
@@ -269,13 +271,17 @@ class WeConvene(nn.Module):
         height, width = (-(-side // _MULTIPLE) for side in compressed.size)
         indices = coder.channels((1, self.prior.channels, height, width))
         symbols = torch.from_numpy(decoders["hyper"].take(indices, coder.hyper_tables))
-        decoded = coder.decode(symbols, decode)
+        decoded = coder.run(symbols, decode)
         for decoder in decoders.values():
             decoder.finish()
         image = self._image(decoded, compressed.size)[0]
         if not image.isfinite().all():
             raise ValueError("damaged: its latents are those of no image, which decodes to values that are not finite")
         return image
+
+    def _check_mode(self) -> None:
+        if self.training:  # which drops the tables of the prior
+            raise ValueError("expected a model in evaluation, got one in training: call eval() first")
 
     def _latents(self, x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Compute the groups of WeChARM and the hyper latents, not rounded."""
@@ -328,7 +334,7 @@ class _Coder:
     def table_of(scales: Tensor) -> NDArray[np.int64]:
         return GaussianConditional.table_of(scales).numpy()
 
-    def decode(self, symbols: Tensor, decode: DecodeSlice) -> list[Tensor]:
+    def run(self, symbols: Tensor, decode: DecodeSlice) -> list[Tensor]:
         """Decode all groups, given the symbols of the hyper latents."""
 
         def decode_on_grid(name: str, index: int, means: Tensor, scales: Tensor) -> Tensor:
