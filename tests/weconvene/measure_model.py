@@ -36,7 +36,7 @@ def seconds_of(call: Callable[[], Any]) -> dict[str, float]:
     seconds = dict.fromkeys(STEPS, 0.0)
     for (file, _, function), (*_, cumulative, _) in pstats.Stats(profile).stats.items():  # pyright: ignore[reportAttributeAccessIssue] (stubs lack it)
         for step, functions in STEPS.items():
-            if function in functions and file.endswith(("weconvene/model.py", "weconvene/coding.py")):
+            if function in functions and Path(file).parent.name == "weconvene":
                 seconds[step] += cumulative
     seconds["exact networks"] -= seconds["coder"]  # which they call
     return seconds

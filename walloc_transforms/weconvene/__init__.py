@@ -1,4 +1,4 @@
-"""The parts of WeConvene, a learned codec: convolutions in the wavelet domain, densities, and a coder of integers."""
+"""WeConvene, a learned codec, and its parts: convolutions in the wavelet domain, densities, a coder of integers."""
 
 from .blocks import Attention, Downsample, ResidualBlock, Upsample, subpixel
 from .bounds import lower_bound

@@ -130,7 +130,9 @@ class _Table(nn.Module):
         values = [function(i / _STEPS) * steps for i in range(-edge, edge + 1)]
         if any(abs(value - math.floor(value) - 0.5) < 1e-9 for value in values):
             raise ArithmeticError("an entry of a table lies too near a rounding threshold to be the same everywhere")
-        self.register_buffer("table", torch.tensor([round(value) / steps for value in values], dtype=torch.float64))
+        self.register_buffer(
+            "table", torch.tensor([round(value) / steps for value in values], dtype=torch.float64, device="cpu")
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         x = on_grid(x)

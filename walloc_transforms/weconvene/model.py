@@ -3,27 +3,24 @@
     image -- analysis --> latents y (H/8) -- split_bands --> low, high (H/16) -- hyper analysis --> z (H/64)
     z --> hyper means, hyper scales --> WeChARM --> low, high, decoded -- join_bands --> y -- synthesis --> image
 
-Training runs in floats and adds noise where likelihoods are computed. Streams are coded with
-:func:`~walloc_transforms.weconvene.exact.freeze`'s copies of the networks that decide how symbols are coded.
+Training runs in floats and adds noise where likelihoods are computed. Streams are coded with exact copies of the
+networks that decide how symbols are coded (:mod:`walloc_transforms.weconvene.streams`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..codec import stamp_of
 from ..wavelets import Wavelet, check_wavelet, join_bands, split_bands
 from .blocks import Downsample, ResidualBlock, Upsample, subpixel
-from .charm import DecodeSlice, WeChARM
-from .coding import SymbolDecoder, SymbolEncoder
+from .charm import WeChARM
 from .density import FactorizedPrior, GaussianConditional
-from .exact import freeze, on_grid
+from .streams import EntropyCoder
 
 __all__ = ["PRESETS", "Compressed", "WeConvene"]
 
@@ -146,7 +143,7 @@ class WeConvene(nn.Module):
         self.hyper_scales = nn.Sequential(*last, *residuals(), subpixel(n, m, 2))
         self.prior = FactorizedPrior(hyper)
         self.gaussian = GaussianConditional()
-        self._exact: tuple[object, _Coder] | None = None
+        self._exact: tuple[object, EntropyCoder] | None = None
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "WeConvene":
@@ -230,19 +227,7 @@ class WeConvene(nn.Module):
         parts, z = self._latents(x)
         if not all(values.isfinite().all() for values in (*parts.values(), z)):
             raise ValueError("the model makes latents that are not finite of this image: its weights are damaged")
-        coder = self._coder()
-        encoders = {name: SymbolEncoder() for name in ("hyper", *parts)}
-        parts = {name: part.double().cpu() for name, part in parts.items()}
-
-        def encode(name: str, index: int, means: Tensor, scales: Tensor) -> Tensor:
-            symbols = _symbols(self.charm.slice_of(parts[name], index) - means)
-            encoders[name].put(symbols.int().numpy(), coder.table_of(scales), coder.tables)
-            return symbols + means
-
-        symbols = coder.hyper_symbols(z)
-        encoders["hyper"].put(symbols.int().numpy(), coder.channels(symbols.shape), coder.hyper_tables)
-        coder.run(symbols, encode)
-        return Compressed(tuple(e.finish() for e in encoders.values()), (x.shape[-2], x.shape[-1]))
+        return Compressed(self._coder().encode(parts, z), (x.shape[-2], x.shape[-1]))
 
     @torch.no_grad()
     def decompress(self, compressed: Sequence[Compressed]) -> list[Tensor]:
@@ -256,28 +241,14 @@ class WeConvene(nn.Module):
                 other models, give another image instead: what keeps streams keeps a checksum and the model's name.
         """
         self._check_mode()
-        return [self._decompress(each) for each in compressed]
-
-    def _decompress(self, compressed: Compressed) -> Tensor:
-        names = ["hyper", *self.charm.sizes]
-        if len(compressed.streams) != len(names):
-            raise ValueError(f"expected {len(names)} streams ({', '.join(names)}), got {len(compressed.streams)}")
-        coder = self._coder()
-        decoders = {name: SymbolDecoder(data) for name, data in zip(names, compressed.streams, strict=True)}
-
-        def decode(name: str, index: int, means: Tensor, scales: Tensor) -> Tensor:
-            return torch.from_numpy(decoders[name].take(coder.table_of(scales), coder.tables)) + means
-
-        height, width = (-(-side // _MULTIPLE) for side in compressed.size)
-        indices = coder.channels((1, self.prior.channels, height, width))
-        symbols = torch.from_numpy(decoders["hyper"].take(indices, coder.hyper_tables))
-        decoded = coder.run(symbols, decode)
-        for decoder in decoders.values():
-            decoder.finish()
-        image = self._image(decoded, compressed.size)[0]
-        if not image.isfinite().all():
-            raise ValueError("damaged: its latents are those of no image, which decodes to values that are not finite")
-        return image
+        images = []
+        for each in compressed:
+            decoded = self._coder().decode(each.streams, [-(-side // _MULTIPLE) for side in each.size])
+            image = self._image(decoded, each.size)[0]
+            if not image.isfinite().all():
+                raise ValueError("damaged: its latents decode to an image of values that are not finite")
+            images.append(image)
+        return images
 
     def _check_mode(self) -> None:
         if self.training:  # which drops the tables of the prior
@@ -290,9 +261,8 @@ class WeConvene(nn.Module):
         y = self.analysis(F.pad(x, (0, right, 0, bottom), mode="replicate"))
         if self.config["wecharm"]:
             y = split_bands(y, self.wavelet)
-        return dict(zip(self.charm.sizes, y.split([*self.charm.sizes.values()], 1), strict=True)), self.hyper_analysis(
-            y
-        )
+        parts = y.split([*self.charm.sizes.values()], 1)
+        return dict(zip(self.charm.sizes, parts, strict=True)), self.hyper_analysis(y)
 
     def _image(self, decoded: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
         """Make images of decoded groups."""
@@ -303,46 +273,14 @@ class WeConvene(nn.Module):
         x = self.synthesis(y)[..., : size[0], : size[1]]
         return x if self.training else x.clamp(0, 1)
 
-    def _coder(self) -> "_Coder":
-        """Return exact copies of the entropy model, made anew after a weight has changed."""
+    def _coder(self) -> EntropyCoder:
+        """Return a coder of the weights as they are now."""
         if not len(self.prior.lengths):
             self.prior.update()
         stamp = stamp_of([*self.parameters(), *self.buffers()])
         if self._exact is None or self._exact[0] != stamp:
-            self._exact = stamp, _Coder(self)
+            self._exact = stamp, EntropyCoder(self.hyper_means, self.hyper_scales, self.charm, self.prior)
         return self._exact[1]
-
-
-class _Coder:
-    """What both sides of a stream share: networks that are exact, and tables."""
-
-    def __init__(self, model: WeConvene) -> None:
-        self._means, self._scales = freeze(model.hyper_means), freeze(model.hyper_scales)
-        self._charm = freeze(model.charm)
-        self.medians = on_grid(model.prior.medians.detach()).cpu().view(-1, 1, 1)
-        self.hyper_tables, self.tables = model.prior.tables(), model.gaussian.tables()
-
-    def hyper_symbols(self, z: Tensor) -> Tensor:
-        return _symbols(z.double().cpu() - self.medians)
-
-    @staticmethod
-    def channels(shape: Sequence[int]) -> NDArray[np.int64]:
-        """Number the channel of every hyper latent: it has a table of its own."""
-        return np.broadcast_to(np.arange(shape[1])[:, None, None], shape)
-
-    @staticmethod
-    def table_of(scales: Tensor) -> NDArray[np.int64]:
-        return GaussianConditional.table_of(scales).numpy()
-
-    def run(self, symbols: Tensor, decode: DecodeSlice) -> list[Tensor]:
-        """Decode all groups, given the symbols of the hyper latents."""
-
-        def decode_on_grid(name: str, index: int, means: Tensor, scales: Tensor) -> Tensor:
-            return decode(name, index, on_grid(means), on_grid(scales))
-
-        z_hat = symbols + self.medians
-        with torch.autocast("cpu", enabled=False), torch.no_grad():
-            return self._charm(self._means(z_hat), self._scales(z_hat), decode_on_grid)
 
 
 def _check_images(x: Tensor) -> None:
@@ -355,8 +293,3 @@ def _check_images(x: Tensor) -> None:
 def _round(x: Tensor) -> Tensor:
     """Round with the gradient of the identity."""
     return x.round().detach() + (x - x.detach())
-
-
-def _symbols(x: Tensor) -> Tensor:
-    """Round to integers of 32 bits."""
-    return x.round().clamp(-(2**31), 2**31 - 1)
