@@ -151,7 +151,7 @@ def _rounded_weights(weight: Tensor, bias: Tensor, largest: int) -> tuple[Tensor
         bias: ``(out)``.
         largest: What the weights are multiplied with is a multiple of 1/256 not above this.
     """
-    wide, bias_ = (values.detach().double().cpu().numpy() for values in (weight, bias))
+    wide, bias_ = (values.detach().cpu().double().numpy() for values in (weight, bias))
     for name, values in (("weight", wide), ("bias", bias_)):
         if not np.isfinite(values).all():
             raise ValueError(f"cannot freeze a layer whose {name} holds values that are not finite")

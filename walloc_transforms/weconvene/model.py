@@ -192,8 +192,9 @@ class WeConvene(nn.Module):
 
         if exact:
             coder = self._coder()
-            parts = {name: part.double().cpu() for name, part in parts.items()}
+            parts = {name: part.cpu().double() for name, part in parts.items()}
             decoded = coder.run(coder.hyper_symbols(z), decode)
+            likelihoods = {name: [v.to(x.device, torch.float32) for v in values] for name, values in likelihoods.items()}
         else:
             medians = self.prior.medians.detach().view(-1, 1, 1)
             z_hat = _round(z - medians) + medians

@@ -32,7 +32,7 @@ class EntropyCoder:
     def __init__(self, means: nn.Module, scales: nn.Module, charm: WeChARM, prior: FactorizedPrior) -> None:
         self._slice_of, self._names = charm.slice_of, ["hyper", *charm.sizes]
         self._means, self._scales, self._charm = freeze(means), freeze(scales), freeze(charm)
-        self._medians = on_grid(prior.medians.detach()).cpu().view(-1, 1, 1)
+        self._medians = on_grid(prior.medians.detach().cpu()).view(-1, 1, 1)
         self._hyper_tables, self._tables = prior.tables(), GaussianConditional.tables()
 
     def run(self, hyper_symbols: Tensor, decode: DecodeSlice) -> list[Tensor]:
@@ -47,11 +47,11 @@ class EntropyCoder:
 
     def hyper_symbols(self, z: Tensor) -> Tensor:
         """Round hyper latents ``(N, C, H, W)``."""
-        return _symbols(z.double().cpu() - self._medians)
+        return _symbols(z.cpu().double() - self._medians)
 
     def encode(self, parts: Mapping[str, Tensor], z: Tensor) -> tuple[bytes, ...]:
         """Encode the latents of an image, by group, and its hyper latents."""
-        parts = {name: part.double().cpu() for name, part in parts.items()}
+        parts = {name: part.cpu().double() for name, part in parts.items()}
         encoders = {name: SymbolEncoder() for name in self._names}
 
         def encode(name: str, index: int, means: Tensor, scales: Tensor) -> Tensor:
