@@ -194,7 +194,7 @@ class WeConvene(nn.Module):
             coder = self._coder()
             parts = {name: part.cpu().double() for name, part in parts.items()}
             decoded = coder.run(coder.hyper_symbols(z), decode)
-            likelihoods = {name: [v.to(x.device, torch.float32) for v in values] for name, values in likelihoods.items()}
+            likelihoods = {name: [v.to(z.device, z.dtype) for v in values] for name, values in likelihoods.items()}
         else:
             medians = self.prior.medians.detach().view(-1, 1, 1)
             z_hat = _round(z - medians) + medians
