@@ -24,7 +24,7 @@ from walloc_transforms.weconvene import (
 def make_model(folder: Path, seed: int) -> str:
     """Save a small model, and return what names it."""
     torch.manual_seed(seed)
-    save(WeConvene(n=4, m=4, slices=2, blocks=0).eval(), folder)
+    save(WeConvene(n=4, m=4, slices=1, blocks=0).eval(), folder)
     return f"weconvene:{folder}"
 
 
