@@ -272,5 +272,6 @@ def test_damaged_decoder(tmp_path: Path) -> None:
 
 
 def test_golden_files_are_small() -> None:
-    assert {file.stem for file in GOLDEN.glob("*.safetensors")} == set(CASES)
+    others = {"gdn", "weconvene", "weconvene_density"}  # of tests/weconvene
+    assert {file.stem for file in GOLDEN.glob("*.safetensors")} == {*CASES, *others}
     assert sum(file.stat().st_size for file in GOLDEN.glob("*.safetensors")) < 500_000
