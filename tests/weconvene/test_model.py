@@ -177,6 +177,8 @@ def test_batches(model: WeConvene) -> None:
     assert torch.equal(images[2], model.decompress(together[1:2])[0])
     assert model.compress(torch.rand(0, 3, 40, 70)) == []
     assert model.decompress([]) == []
+    with pytest.raises(ValueError, match="no tables of its hyper latents"):
+        model.train().eval().decompress(together)
     assert model(torch.rand(0, 3, 40, 70))["x_hat"].shape == (0, 3, 40, 70)
 
 

@@ -238,10 +238,13 @@ class WeConvene(nn.Module):
             Images ``(3, H, W)`` within [0, 1], on the model's device.
 
         Raises:
-            ValueError: The model is in training, or a stream is damaged or of another model. Some damage, and most
-                other models, give another image instead: what keeps streams keeps a checksum and the model's name.
+            ValueError: The model is in training or has never made the tables of its hyper latents, or a stream is
+                damaged or of another model. Some damage, and most other models, give another image instead: what keeps
+                streams keeps a checksum and the model's name.
         """
         self._check_mode()
+        if compressed and not len(self.prior.lengths):  # made here, they could differ from those that encoded
+            raise ValueError("the model has no tables of its hyper latents: load it from where `save` wrote it")
         images = []
         for each in compressed:
             decoded = self._coder().decode(each.streams, [-(-side // _MULTIPLE) for side in each.size])
