@@ -78,9 +78,9 @@ def imports(module: str, file: Path) -> Iterator[Import]:
 
 
 def package_imports() -> list[Import]:
-    """Imports of the package's own modules by its modules; the package's ``__init__`` stands above the house."""
+    """Imports of the package's own modules by its modules; the ``__init__`` above the house has the version for all."""
     found = [i for module, file in files(PACKAGE).items() if module != PACKAGE for i in imports(module, file)]
-    return [i for i in found if i.target.split(".")[0] == PACKAGE]
+    return [i for i in found if i.target.split(".")[0] == PACKAGE and i.name != "__version__"]
 
 
 def room(module: str) -> str:

@@ -60,6 +60,11 @@ def read(file: Path) -> np.ndarray:
         return np.asarray(image).astype(float)
 
 
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"walloc_transforms {wt.__version__}\n"
+
+
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()

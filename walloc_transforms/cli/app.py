@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import tyro
 
+from .. import __version__
 from ..files import READ_ERRORS
 from .codecs import fit, import_, inspect, list_codecs
 from .convert import decode, encode, info
@@ -41,6 +42,9 @@ def main(args: Sequence[str] | None = None) -> int:
         The exit code: 0, 1 if anything could not be done, 2 for wrong arguments, 130 if interrupted.
     """
     args = list(sys.argv[1:] if args is None else args)
+    if args[:1] == ["--version"]:
+        print(f"walloc_transforms {__version__}")
+        return 0
     options = args[: args.index("--")] if "--" in args else args
     debug = "--debug" in options
     if debug:
@@ -52,7 +56,8 @@ def main(args: Sequence[str] | None = None) -> int:
             return int(
                 app.cli(
                     prog="walloc",
-                    description="Wavelet latents of images and sound. With --debug, errors show where they come from.",
+                    description="Wavelet latents of images and sound. With --debug, errors show where they come from. "
+                    "--version tells the version.",
                     args=args,
                     config=(tyro.conf.FlagCreatePairsOff,),
                 )
