@@ -158,7 +158,7 @@ class _Stream:
 
 
 class StreamEncoder(_Stream):
-    """Encode a waveform chunk by chunk: call it with chunks of any length, then :meth:`finish`.
+    """Encode a waveform chunk by chunk: call it with chunks of any length, then :meth:`StreamEncoder.finish`.
 
     The latents of all calls, joined, are ``Codec.encode`` of the joined chunks, but for ``edge_frames`` at either end,
     which come out as if silence lay around the signal. Every call that yields frames encodes some neighbors again, 8
@@ -232,7 +232,7 @@ class StreamEncoder(_Stream):
 
 
 class StreamDecoder(_Stream):
-    """Decode latents chunk by chunk: call it with chunks of any length, then :meth:`finish`.
+    """Decode latents chunk by chunk: call it with chunks of any length, then :meth:`StreamDecoder.finish`.
 
     The samples of all calls, joined, are ``Codec.decode`` of the joined chunks, but for ``edge_frames`` at either end,
     which come out as if the latents of silence lay around. Every call that yields samples decodes some frames again, 7
