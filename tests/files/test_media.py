@@ -131,10 +131,16 @@ def test_file_that_is_cut_off(tmp_path: Path, name: str, share: float) -> None:
         soundfile.write(whole, np.random.RandomState(0).rand(50_000, 2) / 9, 44100)
     else:
         Image.fromarray(np.random.RandomState(0).randint(0, 256, (64, 64, 3)).astype(np.uint8)).save(whole)
-    read_signal(whole, modality)
-    cut.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
-    with pytest.raises((OSError, ValueError)):
-        read_signal(cut, modality)
+    signal, rate = read_signal(whole, modality)
+    content = whole.read_bytes()
+    whole.unlink()
+    same, same_rate = read_signal(whole, modality, content=content)  # in memory
+    assert torch.equal(same, signal)
+    assert same_rate == rate
+    cut.write_bytes(content[: int(share * len(content))])
+    for given in (None, cut.read_bytes()):
+        with pytest.raises((OSError, ValueError)):
+            read_signal(cut, modality, content=given)
 
 
 def test_streamed_sound_is_not_cut_off(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -95,7 +95,11 @@ def find_files(
 
 
 def read_signal(
-    file: Path, modality: Modality, channels: int = 3, notices: Counter[str] | None = None
+    file: Path,
+    modality: Modality,
+    channels: int = 3,
+    notices: Counter[str] | None = None,
+    content: bytes | None = None,
 ) -> tuple[Tensor, int | None]:
     """Read an image, turned upright, or a sound file.
 
@@ -104,6 +108,7 @@ def read_signal(
         modality: ``"image"`` or ``"audio"``.
         channels: Channels of the image: 3 for color, 1 for gray. Sound keeps its own.
         notices: Counts what was not read of the files: other pictures of an animation, a color profile, the lower bits.
+        content: Of the file, where it is in memory already. Then ``file`` is its name, and nothing is opened.
 
     Returns:
         ``(C, H, W)``, uint8 or uint16, and None; or ``(C, T)``, float32 in [-1, 1], and the sample rate in Hz.
@@ -115,17 +120,17 @@ def read_signal(
         ImportError: soundfile is not installed.
     """
     if modality == "image":
-        with _damage(file), open_image(file) as image:
+        with _damage(file), open_image(file if content is None else _Content(content, file.name)) as image:
             not_read = list(_not_read(image))
             ImageOps.exif_transpose(image, in_place=True)  # which copies only what it turns
             image.load()
         if notices is not None:
             notices.update(not_read)
         return pil_to_tensor(image, channels), None
-    return _read_sound(file)
+    return _read_sound(file, content)
 
 
-def open_image(file: str | os.PathLike[str]) -> Image.Image:
+def open_image(file: str | os.PathLike[str] | BinaryIO) -> Image.Image:
     """Open an image of a format that :func:`read_signal` reads; Pillow would start other programs for some others."""
     Image.init()
     return Image.open(file, formats=[name for name in _IMAGE_FORMATS if name in Image.OPEN])
@@ -143,12 +148,28 @@ def _not_read(image: Image.Image) -> Iterator[str]:
         yield DEPTH
 
 
-def _read_sound(file: Path) -> tuple[Tensor, int]:
+class _Content(io.BytesIO):
+    """A file in memory; Pillow and soundfile show it in their messages as they show the name of another."""
+
+    def __init__(self, content: bytes, name: str) -> None:
+        super().__init__(content)
+        self._shown = repr(name)
+
+    def __repr__(self) -> str:
+        return self._shown
+
+
+def _open(file: Path, content: bytes | None) -> BinaryIO:
+    return file.open("rb") if content is None else _Content(content, file.name)
+
+
+def _read_sound(file: Path, content: bytes | None) -> tuple[Tensor, int]:
     soundfile, blocks, count = load_soundfile(), [], 0
     limit = 2 * (Image.MAX_IMAGE_PIXELS or math.inf)  # the one of images, and of latent files
-    with _damage(file), soundfile.SoundFile(file) as opened:
+    source = file if content is None else _open(file, content)
+    with _damage(file), soundfile.SoundFile(source) as opened:
         rate, channels, expected = opened.samplerate, opened.channels, opened.frames
-        if opened.format == "MP3" and not _has_length(file):
+        if opened.format == "MP3" and not _has_length(file, content):
             expected = 0  # that was a guess
         # Not in one piece: the header may speak of any length, and a few bytes of FLAC hold any length of silence.
         while len(block := opened.read(max(_BLOCK // channels, 1), dtype="float32", always_2d=True)):
@@ -159,15 +180,15 @@ def _read_sound(file: Path) -> tuple[Tensor, int]:
                     f"{file.name} has more than {limit} samples per channel: raise PIL.Image.MAX_IMAGE_PIXELS, whose "
                     "double that is, or --max-pixels"
                 )
-    if count < expected or _is_cut_off(file):
+    if count < expected or _is_cut_off(file, content):
         raise ValueError(f"{file.name} is cut off: it has fewer samples than its header says")
     samples = np.concatenate(blocks, axis=1) if blocks else np.empty((channels, 0), np.float32)
     return torch.from_numpy(samples), rate
 
 
-def _has_length(file: Path) -> bool:
+def _has_length(file: Path, content: bytes | None) -> bool:
     """Whether an MP3 file begins with a frame that says how many follow, behind its ID3 tag if it has one."""
-    with file.open("rb") as opened:
+    with _open(file, content) as opened:
         tag = opened.read(10)
         if tag[:3] == b"ID3" and len(tag) == 10:
             opened.seek(10 + sum(part << 7 * place for place, part in enumerate(tag[:5:-1])))
@@ -177,10 +198,11 @@ def _has_length(file: Path) -> bool:
     return b"Xing" in first or b"Info" in first
 
 
-def _is_cut_off(file: Path) -> bool:
+def _is_cut_off(file: Path, content: bytes | None) -> bool:
     """Whether the end of a sound file is missing, of formats of which libsndfile reads what is left without a word."""
-    size = file.stat().st_size
-    with file.open("rb") as opened:
+    with _open(file, content) as opened:
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(0)
         form = opened.read(12)
         if form[:4] in (b"RIFF", b"FORM"):  # WAV, AIFF: a list of chunks
             position = 12

@@ -19,6 +19,7 @@ __all__ = [
     "DEFAULT_CODER",
     "LatentFile",
     "load_latents",
+    "pack_latents",
     "read_header",
     "save_latents",
     "stored_codec",
@@ -235,6 +236,40 @@ def write_latents(
 
     Args:
         file: The file; an existing one is replaced.
+        latents: As :func:`pack_latents` takes them, and all that follows too.
+        codec: Name of the codec.
+        fingerprint: SHA-256 of the encoder.
+        size: Of the signal.
+        sample_rate: Of a waveform, in Hz.
+        coder: Name of a coder.
+
+    Returns:
+        The number of bytes written.
+
+    Raises:
+        TypeError: As :func:`pack_latents`.
+        ValueError: As there.
+        ImportError: As there.
+    """
+    content = pack_latents(
+        latents, codec=codec, fingerprint=fingerprint, size=size, sample_rate=sample_rate, coder=coder
+    )
+    write_atomically(Path(file), content)
+    return len(content)
+
+
+def pack_latents(
+    latents: Tensor,
+    *,
+    codec: str,
+    fingerprint: str,
+    size: Iterable[int],
+    sample_rate: int | None = None,
+    coder: str = DEFAULT_CODER,
+) -> bytes:
+    """Make the content of a ``.wlc`` file.
+
+    Args:
         latents: ``(D, h, w)`` or ``(D, t)``, int8 or int16; or of another real dtype with integers from -128 to 127,
             which become int8. ``Latents`` must have this fingerprint; a plain tensor is believed.
         codec: Name of the codec, up to 255 bytes in UTF-8.
@@ -242,9 +277,6 @@ def write_latents(
         size: ``(H, W)`` or ``(T,)`` of the signal.
         sample_rate: Samples per second of a waveform, in Hz.
         coder: Name of a coder; see ``coders.py``.
-
-    Returns:
-        The number of bytes written.
 
     Raises:
         TypeError: ``latents`` is no tensor of real numbers.
@@ -260,9 +292,7 @@ def write_latents(
         if latents.normalized:
             raise ValueError("expected rounded latents, got normalized ones: encode with normalize=False")
     codes = _as_codes(latents)
-    content = pack(codes, codec=codec, fingerprint=fingerprint, size=tuple(size), sample_rate=sample_rate, coder=coder)
-    write_atomically(Path(file), content)
-    return len(content)
+    return pack(codes, codec=codec, fingerprint=fingerprint, size=tuple(size), sample_rate=sample_rate, coder=coder)
 
 
 def _as_codes(latents: Tensor) -> np.ndarray:
