@@ -62,6 +62,7 @@ def test_wheel_has_package_weights_and_recipes(wheel: Path) -> None:
     assert files(wheel) == {
         *python_files("walloc_transforms"),
         *(f"walloc_transforms/weights/{codec}/{file}" for codec in wt.available_codecs() for file in weights),
+        "walloc_transforms/demo/page.html",
         "walloc_transforms/py.typed",
         *(f"walloc_transforms/bundled/{file}" for file in bundled),
         *(f"{NAME}.dist-info/{file}" for file in about),

@@ -16,6 +16,7 @@ from ..files import READ_ERRORS
 from .codecs import fit, import_, inspect, list_codecs
 from .convert import decode, encode, info
 from .datasets import encode_data, merge
+from .demo import demo
 from .work import DEBUG, say
 
 __all__ = ["main"]
@@ -30,6 +31,7 @@ app.command(name="merge-dataset")(merge)
 app.command(fit)
 app.command(name="import")(import_)
 app.command(inspect)
+app.command(demo)
 
 
 def main(args: Sequence[str] | None = None) -> int:
