@@ -19,12 +19,9 @@ MAX_BYTES = 20_000_000  # of an archive; test_embedded_weights_are_small bounds 
 RELATIVE_LINK = re.compile(r"\]\((?!https?://)([^)\s]+)\)")
 
 
-def python_files(folder: str) -> set[str]:
-    return {file.relative_to(ROOT).as_posix() for file in (ROOT / folder).rglob("*.py")}
-
-
 def files(folder: Path) -> set[str]:
-    return {file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()}
+    found = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
+    return {file.as_posix() for file in found if "__pycache__" not in file.parts}
 
 
 def build(target: str, source: Path, folder: Path) -> Path:
@@ -58,15 +55,16 @@ def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_wheel_has_package_weights_and_recipes(wheel: Path) -> None:
     weights = ("README.md", "config.json", "refiner.safetensors", "weights.safetensors")
     about = ("METADATA", "RECORD", "WHEEL", "entry_points.txt", "licenses/LICENSE")
-    bundled = {*python_files("recipes"), "recipes/answers/adapters/lite0_rgb_16x.safetensors"}
+    package, recipes = files(ROOT / "walloc_transforms"), files(ROOT / "recipes")
     assert files(wheel) == {
-        *python_files("walloc_transforms"),
-        *(f"walloc_transforms/weights/{codec}/{file}" for codec in wt.available_codecs() for file in weights),
-        "walloc_transforms/demo/page.html",
-        "walloc_transforms/py.typed",
-        *(f"walloc_transforms/bundled/{file}" for file in bundled),
+        *(f"walloc_transforms/{file}" for file in package),
+        *(f"walloc_transforms/bundled/recipes/{file}" for file in recipes),
         *(f"{NAME}.dist-info/{file}" for file in about),
     }
+    assert {"py.typed", *(f"weights/{codec}/{file}" for codec in wt.available_codecs() for file in weights)} <= package
+    assert "answers/adapters/lite0_rgb_16x.safetensors" in recipes
+    suffixes = {Path(file).suffix for file in package | recipes}
+    assert suffixes <= {".html", ".json", ".md", ".py", ".safetensors", ".typed"}
 
 
 @pytest.mark.slow
@@ -77,8 +75,8 @@ def test_sdist_has_sources_and_docs(sdist: Path) -> None:
     links = RELATIVE_LINK.findall((sdist / "README.md").read_text("utf-8"))
     assert links and all((sdist / link).is_file() for link in links)
     suffixes = {Path(file).suffix for file in files(sdist / "docs")}
-    assert suffixes <= {".css", ".html", ".jpg", ".js", ".md", ".png", ".py", ".rst"}
-    outputs = {"runs", "_build", "__pycache__", "tests", "shared"}
+    assert suffixes <= {".css", ".html", ".jpg", ".js", ".md", ".png", ".py", ".rst", ".svg"}
+    outputs = {"runs", "_build", "tests", "shared"}
     assert not any(outputs & set(file.split("/")) for file in files(sdist))
 
 
