@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from walloc_transforms.weconvene import GaussianConditional, SymbolDecoder, SymbolEncoder, Tables
 
-constriction = pytest.importorskip("constriction")
+constriction = pytest.importorskip("constriction", reason="coding needs the extra coders")
 INT32 = np.iinfo(np.int32)
 GAUSSIAN = GaussianConditional.tables()
 

@@ -93,8 +93,13 @@ def test_scales_select_the_tables_of_compressai(golden: dict[str, Tensor]) -> No
     assert_close(torch.tensor(SCALES), golden["gaussian.table"], rtol=2e-6, atol=0)
     assert torch.equal(GaussianConditional.table_of(golden["gaussian.scales"]), golden["gaussian.indices"].long())
     assert GaussianConditional.table_of(torch.tensor([0.0, 0.11, 0.110001, 226.0, 227.0, math.inf])).tolist() == [
-        0, 0, 1, 62, 63, 63,
-    ]  # fmt: skip
+        0,
+        0,
+        1,
+        62,
+        63,
+        63,
+    ]
 
 
 def test_no_machine_selects_another_table() -> None:

@@ -119,9 +119,13 @@ def test_another_model(tmp_path: Path) -> None:
     ],
 )
 def test_wrong_arguments(
-    streams: tuple[bytes, ...], size: tuple[int, int], model: str, message: str, tmp_path: Path,
+    streams: tuple[bytes, ...],
+    size: tuple[int, int],
+    model: str,
+    message: str,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2048)
     with pytest.raises(ValueError, match=message):
         write_compressed(tmp_path / "x.wcv", Compressed(streams, size), model)

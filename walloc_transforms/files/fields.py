@@ -71,6 +71,19 @@ class Cursor:
                 return value
         raise ValueError("a number in its header is above 2**32 - 1 or longer than it need be")
 
+    def check_rest(self, payload: int, padding: int) -> None:
+        """Compare what is left with the bytes of the streams and of the zeros after them.
+
+        Raises:
+            ValueError: There are more or fewer, or others than zeros.
+        """
+        if self.place + payload + padding != len(self.content):
+            raise ValueError(
+                f"streams and padding have {len(self.content) - self.place} bytes, and should have {payload + padding}"
+            )
+        if any(self.content[self.place + payload :]):
+            raise ValueError("its padding is not zero")
+
 
 def close_container(content: bytes) -> bytes:
     """Add the checksum."""

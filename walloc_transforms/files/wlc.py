@@ -246,13 +246,7 @@ def _parse_checked(content: bytes) -> tuple[LatentHeader, int]:
     count = _stream_count(coder, _shape3(shape), shape[0])
     lengths = tuple(cursor.varint() for _ in range(count))
     payload = sum(lengths)
-    padding = _padding(work, payload)
-    if cursor.place + payload + padding != len(content):
-        raise ValueError(
-            f"streams and padding have {len(content) - cursor.place} bytes, and should have {payload + padding}"
-        )
-    if any(content[cursor.place + payload :]):
-        raise ValueError("its padding is not zero")
+    cursor.check_rest(payload, _padding(work, payload))
     header = LatentHeader(
         shape, _TORCH_DTYPES[itemsize], codec, fingerprint, size, sample_rate or None, coder.name, lengths
     )

@@ -173,13 +173,7 @@ def _parse_checked(content: bytes) -> tuple[CompressedHeader, int]:
     if not lengths:
         raise ValueError("it has no streams")
     payload = sum(lengths)
-    padding = _padding(work, payload)
-    if cursor.place + payload + padding != len(content):
-        raise ValueError(
-            f"streams and padding have {len(content) - cursor.place} bytes, and should have {payload + padding}"
-        )
-    if any(content[cursor.place + payload :]):
-        raise ValueError("its padding is not zero")
+    cursor.check_rest(payload, _padding(work, payload))
     return CompressedHeader(size, model, lengths), cursor.place
 
 

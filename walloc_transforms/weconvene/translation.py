@@ -28,7 +28,7 @@ TABLES = ("prior.frequencies", "prior.lengths", "prior.offsets")
 """Integer tables of a model, which the reference makes when it needs them."""
 
 # Applied in turn to a name of ours. "real" means low and "imag" high: they are left of an older design.
-_RENAMING = [(re.compile(ours), theirs) for ours, theirs in (
+_RENAMING = (
     (r"^analysis\.", r"g_a."),
     (r"^synthesis\.", r"g_s."),
     (r"^hyper_analysis\.", r"h_a."),
@@ -58,7 +58,7 @@ _RENAMING = [(re.compile(ours), theirs) for ours, theirs in (
     (r"^(g_s|h_mean_s|h_scale_s)\.(\d+)\.body\.0\.", r"\1.\2.conv."),
     (r"^(g_s|h_mean_s|h_scale_s)\.(\d+)\.body\.1\.", r"\1.\2.igdn."),
     (r"^(g_s|h_mean_s|h_scale_s)\.(\d+)\.body\.norm_", r"\1.\2.igdn_"),
-)]  # fmt: skip
+)
 _OLDER = re.compile(r"^entropy_bottleneck\._(matrix|bias|factor)(?=\d+$)")
 _NEWER = {"matrix": "matrices", "bias": "biases", "factor": "factors"}
 _MADE = ("._offset", "._quantized_cdf", "._cdf_length", ".scale_table")  # of any size: none before tables are made
@@ -137,7 +137,7 @@ def _normalize(state: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rename(name: str) -> str:
     for pattern, replacement in _RENAMING:
-        name = pattern.sub(replacement, name)
+        name = re.sub(pattern, replacement, name)
     return name
 
 
