@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skimage.data
 import soundfile
 import torch
 from PIL import Image
+from torchvision.transforms import v2
 
 import walloc_transforms as wt
 from walloc_transforms.demo.compare import choices, compare
+from walloc_transforms.demo.network import SIDE, Network
 from walloc_transforms.files import CODERS
 
 
@@ -146,3 +149,56 @@ def test_choices() -> None:
     known = choices()
     assert [codec["name"] for codec in known["codecs"]] == wt.available_codecs()
     assert {"zlib", "webp"} <= set(known["coders"]) <= set(CODERS)
+
+
+class Reddish(torch.nn.Module):
+    """Takes red images for a tench, the first class, and others for an ear of corn, among the last."""
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        assert image.shape[1:] == (3, SIDE, SIDE)
+        red = image[:, 0].mean((1, 2))  # from -1 to 1
+        return torch.nn.functional.one_hot(torch.where(red > 0, 0, 998), 1000) * 3.0
+
+
+def test_answers_of_a_network() -> None:
+    loaded: list[Reddish] = []
+
+    def load() -> Reddish:
+        loaded.append(Reddish())
+        return loaded[0]
+
+    network = Network(load)
+    assert compare(wav(tones()), "a.wav", codec="stereo_5x", network=network)["unanswered"] == ""
+    assert loaded == []  # until there is a picture
+    likely, unlikely = np.exp(3) / (np.exp(3) + 999), 1 / (np.exp(3) + 999)
+    for color, name in (("red", "tench"), ("blue", "ear")):
+        result = compare(png(Image.new("RGB", (64, 48), color)), "a.png", codec="rgb_16x", network=network)
+        for arm in result["arms"]:
+            assert arm["answers"][0][0] == name
+            assert [p for _, p in arm["answers"]] == pytest.approx([likely, unlikely, unlikely])
+    assert len(loaded) == 1
+
+
+@pytest.mark.slow
+def test_trained_network_and_what_it_reads() -> None:
+    """The picture is the network's own input, as timm cuts it."""
+    cat = Image.fromarray(skimage.data.chelsea())
+    network = Network()
+    result = compare(png(cat), "a.png", codec="rgb_4x", reduce=True, network=network)
+    assert [arm["answers"][0][0] for arm in result["arms"][:2]] == ["tiger cat"] * 2
+    read = seen(result["arms"][0])
+    expected = np.asarray(v2.CenterCrop(224)(v2.Resize(256, v2.InterpolationMode.BICUBIC)(cat)), float)
+    assert np.abs(read - expected).mean() < 1
+    assert "looked at as the network reads it" in result["notes"][0]
+    whole = compare(png(cat), "a.png", codec="rgb_4x", network=network)["arms"][0]
+    assert whole["picture"]["width"] == cat.width
+    assert whole["answers"] == result["arms"][0]["answers"]
+
+
+def test_network_that_is_not_installed() -> None:
+    def load() -> torch.nn.Module:
+        raise FileNotFoundError("not here: pip install it")
+
+    result = compare(png(photograph()), "a.png", codec="rgb_16x", network=Network(load))
+    assert result["unanswered"].endswith("not here: pip install it")
+    assert [arm["answers"] for arm in result["arms"]] == [[], [], []]

@@ -4,6 +4,7 @@ import http.client
 import io
 import json
 import os
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,19 +12,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from walloc_transforms.cli.app import main
 from walloc_transforms.cli.work import pixel_limit
 from walloc_transforms.demo import DemoServer
 from walloc_transforms.demo import server as module
+from walloc_transforms.demo.network import Network
 
 OTHERS = ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "", "[::1]", "a@localhost"]
 
 
+def missing() -> torch.nn.Module:
+    raise FileNotFoundError("pip install it")
+
+
 @pytest.fixture
 def server() -> Iterator[DemoServer]:
-    with DemoServer() as made:
+    with DemoServer(network=Network(missing)) as made:
         thread = threading.Thread(target=made.serve_forever, args=(0.01,))
         thread.start()
         yield made
@@ -59,7 +66,32 @@ def test_page(server: DemoServer) -> None:
     assert response.headers["Content-Type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in response.headers["Content-Security-Policy"]
     assert "walloc demo" in page
-    assert "//" not in page.partition("<script>")[0]  # nothing is loaded from elsewhere
+
+
+def test_page_loads_nothing_from_elsewhere(server: DemoServer) -> None:
+    """Nothing but data URIs and the paths of this server, which it does answer."""
+    _, page, response = ask(server, "GET", "/")
+    style, script = (re.search(f"<{tag}>(.*?)</{tag}>", page, re.DOTALL) for tag in ("style", "script"))
+    assert style and script
+    assert "url(" not in style[1] and "@import" not in style[1]
+    elements = page.replace(style[1], "").replace(script[1], "")
+    assert re.findall(r"(?:src|href|action)=\S*", elements) == ['href="data:,">']
+    assert "://" not in page
+    assert set(re.findall(r"/api/\w+", script[1])) == {"/api/choices", "/api/compare"}
+    sources = re.findall(r"(\w+)-src ([^;]+)", response.headers["Content-Security-Policy"])
+    assert {name for name, source in sources if "'self'" in source} == {"connect"}
+
+
+def test_page_knows_every_element_and_option_that_its_script_uses(server: DemoServer) -> None:
+    _, page, _ = ask(server, "GET", "/")
+    assert set(re.findall(r'\$\("(\w+)"\)', page)) <= set(re.findall(r'id="(\w+)"', page))
+    _, result, _ = ask(server, "POST", "/api/compare", png())
+    assert set(re.findall(r"\banswer\.(\w+)", page)) <= {*result, "error"}
+    assert set(re.findall(r"\barm\.(\w+)", page)) <= set(result["arms"][0])
+    options = re.search(r"for \(const id of \[(.*?)\]\) options", page)
+    assert options
+    query = "&".join(f"{name}=" for name in re.findall(r"\w+", options[1]) if name not in ("codec", "coder"))
+    assert ask(server, "POST", f"/api/compare?{query}", png())[0] == 200
 
 
 def test_choices(server: DemoServer) -> None:
@@ -77,7 +109,9 @@ def test_comparison_writes_nothing(server: DemoServer, tmp_path: Path, monkeypat
     assert status == 200
     assert result["arms"][1]["stored"] == ".wlc, webp"
     assert result["arms"][1]["values"] == 12 * 6 * 8
-    assert ask(server, "POST", "/api/compare", png(), Host="localhost:1")[0] == 200  # defaults; a forwarded port
+    assert result["unanswered"] == "No network says what it sees: pip install it"
+    status, result, _ = ask(server, "POST", "/api/compare?reduce=1", png(), Host="localhost:1")  # a forwarded port
+    assert (status, result["size"]) == (200, "224 x 224 pixels")
     assert os.listdir(tmp_path) == []
 
 

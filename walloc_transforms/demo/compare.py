@@ -28,6 +28,7 @@ from ..safe import shown
 from ..signals import to_float
 from ..wavelets import check_size
 from ..zoo import available_codecs, codec_info, load_codec
+from .network import Network, as_read
 from .pictures import latent_picture, picture, sound, spectrogram, to_pil
 
 __all__ = ["choices", "compare"]
@@ -62,6 +63,8 @@ def compare(
     channels: int | None = None,
     decoder: str | None = None,
     coder: str = DEFAULT_CODER,
+    reduce: bool = False,
+    network: Network | None = None,
 ) -> dict[str, Any]:
     """Encode and decode the middle of an image or a sound, and resize it to the same number of values.
 
@@ -72,11 +75,14 @@ def compare(
         channels: How many latent channels are kept. Default: all.
         decoder: Default: the codec's own.
         coder: What packs the latents.
+        reduce: Reduce an image to what the network reads first, so that each pixel counts for what the network says.
+        network: Says what it takes images for. Default: nothing is said.
 
     Returns:
-        What the page shows, ready for JSON: ``size`` and ``notes``, texts; ``unit`` of rates; ``arms``, the original,
-        the latents and the resized copy, each with a title, a picture, a sound or None, values, psnr in dB or None,
-        bytes and rate or None, and what these bytes are; and ``latents``, a title and a picture.
+        What the page shows, ready for JSON: ``size``, a text; ``notes``, texts; ``unit`` of rates; ``arms``, the
+        original, the latents and the resized copy, each with a title, a picture, a sound or None, values, psnr in dB or
+        None, bytes and rate or None, what these bytes are, and ``answers``, names of classes with their probabilities;
+        ``unanswered``, why there are none; and ``latents``, a title and a picture.
 
     Raises:
         OSError: The file cannot be read.
@@ -93,13 +99,44 @@ def compare(
     signal, rate = read_signal(Path(name), own.config.modality, own.config.signal_channels, notices, content)
     notes = [f"Not read: {notice}." for notice in notices]
     if rate is None:
-        result = _compare_image(own, signal, decoder, coder, notes)
+        original = _middle(signal, own, notes, reduce)
+        latents = own.encode(original, rounding="round")
+        decoded = _pixels(to_pil(own.decode(latents, size=original.shape[1:], decoder=decoder)))
+        copy = _resized(original, own)
     else:
-        result = _compare_sound(own, signal, rate, decoder, coder, notes)
-    if not notes:  # the file and what was encoded are the same
-        original = result["arms"][0]
-        original.update(bytes=len(content), rate=result["factor"] * len(content), stored="the file")
-    return result
+        original, rate = _excerpt(signal, rate, own, notes)
+        latents = own.encode(original, rounding="round")
+        decoded = own.decode(latents, size=original.shape[1], decoder=decoder)
+        copy = _resampled(original, rate, own)
+    packed = pack_latents(
+        latents,
+        codec=own.config.name,
+        fingerprint=own.fingerprint(),
+        size=tuple(original.shape[1:]),
+        sample_rate=rate,
+        coder=coder,
+    )
+    arms = [
+        _Arm(
+            "original", original, original.numel(), None if notes else content, "" if notes else "the file"
+        ),  # the same
+        _Arm(_title(own, decoder), decoded, latents.numel(), packed, f".wlc, {coder}"),
+        copy,
+    ]
+    return {
+        **(_show_images(arms, network) if rate is None else _show_sounds(arms, rate)),
+        "notes": notes,
+        "latents": {"title": _latents_title(latents), "picture": picture(latent_picture(latents))},
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Arm:
+    title: str
+    signal: Tensor  # images in [0, 1], of 8 bits; sounds in [-1, 1]
+    values: int
+    content: bytes | None
+    stored: str  # what the content is
 
 
 @lru_cache(maxsize=16)
@@ -107,55 +144,56 @@ def _load(codec: str, channels: int | None) -> Codec:
     return load_codec(codec, channels=channels)
 
 
-def _compare_image(codec: Codec, image: Tensor, decoder: str | None, coder: str, notes: list[str]) -> dict[str, Any]:
-    c = codec.config
-    check_size(image.shape[1:], c.stride)
-    height, width = (min(side, _SIDE) for side in image.shape[1:])
-    if (height, width) != image.shape[1:]:
-        notes.append(f"Only the middle {width} x {height} of {image.shape[2]} x {image.shape[1]} pixels are looked at.")
-        top, left = (image.shape[1] - height) // 2, (image.shape[2] - width) // 2
-        image = image[:, top : top + height, left : left + width]
-    original = to_pil(to_float(image, "image"))
-    pixels = _pixels(original)
-    latents = codec.encode(pixels, rounding="round")
-    decoded = to_pil(codec.decode(latents, size=(height, width), decoder=decoder))
-    shape = [max(1, round(side / math.sqrt(c.dimensionality_reduction))) for side in (width, height)]
-    small = original.resize((shape[0], shape[1]), Image.Resampling.BICUBIC)
-    resized = small.resize(original.size, Image.Resampling.BICUBIC)
-    png, factor = io.BytesIO(), 8 / (width * height)
+def _middle(image: Tensor, codec: Codec, notes: list[str], reduce: bool) -> Tensor:
+    """Take what is looked at of an image, in [0, 1] and of 8 bits."""
+    height, width = image.shape[1:]
+    if reduce:
+        image = _pixels(as_read(to_pil(to_float(image, "image"))))
+        notes.append(f"The middle of {width} x {height} pixels is looked at as the network reads it.")
+    check_size(image.shape[1:], codec.config.stride)
+    if max(image.shape) > _SIDE:
+        top, left = (max(0, side - _SIDE) // 2 for side in (height, width))
+        image = image[:, top : top + _SIDE, left : left + _SIDE]
+        rows, columns = image.shape[1:]
+        notes.append(f"Only the middle {columns} x {rows} of {width} x {height} pixels are looked at.")
+    return _pixels(to_pil(to_float(image, "image")))
+
+
+def _resized(image: Tensor, codec: Codec) -> _Arm:
+    """Reduce an image to about as few values as the codec gives, and enlarge it again."""
+    original, less = to_pil(image), math.sqrt(codec.config.dimensionality_reduction)
+    width, height = (max(1, round(side / less)) for side in original.size)
+    small, png = original.resize((width, height), Image.Resampling.BICUBIC), io.BytesIO()
     small.save(png, "PNG", optimize=True)
+    again = _pixels(small.resize(original.size, Image.Resampling.BICUBIC))
+    return _Arm(
+        f"resized to {width} x {height} and enlarged", again, len(image) * height * width, png.getvalue(), "PNG"
+    )
 
-    def arm(title: str, seen: Image.Image, values: int, **more: Any) -> dict[str, Any]:
-        quality = None if seen is original else _psnr(pixels, _pixels(seen), 1)
-        return _arm(title, picture(seen), None, values, quality, factor, **more)
 
-    channels, rows, columns = latents.shape
+def _show_images(arms: list[_Arm], network: Network | None) -> dict[str, Any]:
+    images = [to_pil(arm.signal) for arm in arms]
+    answers: list[list[tuple[str, float]]] = [[] for _ in arms]
+    unanswered = ""
+    if network:
+        try:
+            answers = network.answers(images)
+        except (ImportError, OSError, ValueError) as error:
+            unanswered = f"No network says what it sees: {error}"
+    width, height = images[0].size
     return {
         "size": f"{width} x {height} pixels",
         "unit": "bits per pixel",
-        "factor": factor,
-        "notes": notes,
+        "unanswered": unanswered,
         "arms": [
-            arm("original", original, image.numel()),
-            arm(_title(codec, decoder), decoded, latents.numel(), **_packed(codec, latents, pixels, None, coder)),
-            arm(
-                f"resized to {small.width} x {small.height} and enlarged",
-                resized,
-                c.signal_channels * small.width * small.height,
-                bytes=len(png.getvalue()),
-                stored="PNG",
-            ),
+            {**_figures(arm, arms[0], 1, width * height), "picture": picture(image), "sound": None, "answers": said}
+            for arm, image, said in zip(arms, images, answers, strict=True)
         ],
-        "latents": {
-            "title": f"The latents: {channels} channels of {columns} x {rows} cells, each stretched to its own range",
-            "picture": picture(latent_picture(latents)),
-        },
     }
 
 
-def _compare_sound(
-    codec: Codec, waveform: Tensor, rate: int, decoder: str | None, coder: str, notes: list[str]
-) -> dict[str, Any]:
+def _excerpt(waveform: Tensor, rate: int, codec: Codec, notes: list[str]) -> tuple[Tensor, int]:
+    """Take what is looked at of a sound, as the codec reads it, and its sample rate."""
     c = codec.config
     total, length = waveform.shape[1], min(waveform.shape[1], _SECONDS * rate)
     if length < total:
@@ -168,40 +206,50 @@ def _compare_sound(
     if len(waveform) == 1 < c.signal_channels:
         notes.append(f"The one channel of the file stands for {c.signal_channels}.")
         waveform = waveform.expand(c.signal_channels, -1).contiguous()
-    latents = codec.encode(waveform, rounding="round")
+    return waveform, rate
+
+
+def _resampled(waveform: Tensor, rate: int, codec: Codec) -> _Arm:
+    """Leave a sound about as few values as the codec gives, and resample it back."""
     length = waveform.shape[1]
-    decoded = codec.decode(latents, size=length, decoder=decoder)
-    small = _resample(waveform, max(1, round(length / c.dimensionality_reduction)))
-    resampled = _resample(small, length).clamp(-1, 1)
-    less, flac, factor = round(rate * small.shape[1] / length), io.BytesIO(), 8 / 1000 * rate / length
+    small = _resample(waveform, max(1, round(length / codec.config.dimensionality_reduction)))
+    less, flac = round(rate * small.shape[1] / length), io.BytesIO()
     load_soundfile().write(flac, small.T.numpy(), less, format="FLAC", subtype="PCM_16")
-    loudest = float(waveform.abs().max())
+    again = _resample(small, length).clamp(-1, 1)
+    return _Arm(f"resampled to {less} Hz and back", again, small.numel(), flac.getvalue(), "FLAC")
 
-    def arm(title: str, heard: Tensor, values: int, **more: Any) -> dict[str, Any]:
-        quality = None if heard is waveform else _psnr(waveform, heard, 2)
-        return _arm(title, picture(spectrogram(heard, loudest)), sound(heard, rate), values, quality, factor, **more)
 
-    channels, frames = latents.shape
+def _show_sounds(arms: list[_Arm], rate: int) -> dict[str, Any]:
+    original = arms[0].signal
+    channels, length = original.shape
+    loudest = float(original.abs().max())
     return {
-        "size": f"{len(waveform)} channels, {length / rate:.2f} s at {rate} Hz; pictures go up to {rate // 2} Hz",
+        "size": f"{channels} channels, {length / rate:.2f} s at {rate} Hz; "
+        f"pictures go up to {rate // 2} Hz, on the mel scale",
         "unit": "kbit/s",
-        "factor": factor,
-        "notes": notes,
+        "unanswered": "",
         "arms": [
-            arm("original", waveform, waveform.numel()),
-            arm(_title(codec, decoder), decoded, latents.numel(), **_packed(codec, latents, waveform, rate, coder)),
-            arm(
-                f"resampled to {less} Hz and back",
-                resampled,
-                small.numel(),
-                bytes=len(flac.getvalue()),
-                stored="FLAC",
-            ),
+            {
+                **_figures(arm, arms[0], 2, 1000 * length / rate),
+                "picture": picture(spectrogram(arm.signal, rate, loudest)),
+                "sound": sound(arm.signal, rate),
+                "answers": [],
+            }
+            for arm in arms
         ],
-        "latents": {
-            "title": f"The latents: {channels} channels of {frames} frames, a row each, stretched to its own range",
-            "picture": picture(latent_picture(latents)),
-        },
+    }
+
+
+def _figures(arm: _Arm, original: _Arm, peak: float, units: float) -> dict[str, Any]:
+    """Return the row of the table, whose rate is the bits per unit."""
+    size = None if arm.content is None else len(arm.content)
+    return {
+        "title": arm.title,
+        "values": arm.values,
+        "psnr": None if arm is original else _psnr(original.signal, arm.signal, peak),
+        "bytes": size,
+        "rate": None if size is None else 8 * size / units,
+        "stored": arm.stored,
     }
 
 
@@ -226,32 +274,7 @@ def _title(codec: Codec, decoder: str | None) -> str:
     return f"latents, decoded {ways.get(kind, f'by {kind}')}"
 
 
-def _packed(codec: Codec, latents: Tensor, signal: Tensor, rate: int | None, coder: str) -> dict[str, Any]:
-    c, size = codec.config, tuple(signal.shape[1:])
-    content = pack_latents(
-        latents, codec=c.name, fingerprint=codec.fingerprint(), size=size, sample_rate=rate, coder=coder
-    )
-    return {"bytes": len(content), "stored": f".wlc, {coder}"}
-
-
-def _arm(
-    title: str,
-    picture: dict[str, str | int],
-    sound: str | None,
-    values: int,
-    psnr: float | None,
-    factor: float,
-    *,
-    bytes: int | None = None,
-    stored: str = "",
-) -> dict[str, Any]:
-    return {
-        "title": title,
-        "picture": picture,
-        "sound": sound,
-        "values": values,
-        "psnr": psnr,
-        "bytes": bytes,
-        "rate": None if bytes is None else bytes * factor,
-        "stored": stored,
-    }
+def _latents_title(latents: Tensor) -> str:
+    channels, *grid = latents.shape
+    cells = f"{grid[1]} x {grid[0]} cells, each" if len(grid) == 2 else f"{grid[0]} frames, a row each,"
+    return f"The latents: {channels} channels of {cells} stretched to its own range"

@@ -16,6 +16,7 @@ __all__ = ["latent_picture", "picture", "sound", "spectrogram", "to_pil"]
 _WINDOW = 1024  # samples of a column of a spectrogram
 _COLUMNS = 1000
 _RANGE = 80  # dB below the loudest that a spectrogram shows
+_MEL = 700  # Hz: the scale is even below and logarithmic above
 # From silent to loud; brightness rises evenly.
 _COLORS = np.array([[0, 0, 4], [81, 18, 124], [183, 55, 121], [252, 137, 97], [252, 253, 191]])
 
@@ -40,18 +41,23 @@ def sound(waveform: Tensor, rate: int) -> str:
     return _uri("audio/wav", content.getvalue())
 
 
-def spectrogram(waveform: Tensor, loudest: float) -> Image.Image:
+def spectrogram(waveform: Tensor, rate: int, loudest: float) -> Image.Image:
     """Draw the magnitudes of a waveform ``(C, T)``, mean over channels: time to the right, frequency upward.
+
+    Frequencies go from 0 to half the rate on the mel scale, which has room where ears tell tones apart.
 
     Args:
         waveform: The waveform, in [-1, 1].
+        rate: Its sample rate, in Hz.
         loudest: The amplitude that gets the brightest color: the same one makes pictures comparable.
     """
     window = torch.hann_window(_WINDOW, device=waveform.device)
     step = max(_WINDOW // 4, waveform.shape[-1] // _COLUMNS)
     spectra = torch.stft(waveform, _WINDOW, step, window=window, pad_mode="constant", return_complex=True)
     level = 20 * torch.log10(spectra.abs().mean(0) / window.sum() / max(loudest, 1e-4) + 1e-9)
-    share = (level.flip(0) / _RANGE + 1).clamp(0, 1).numpy()
+    mels = torch.linspace(math.log1p(rate / 2 / _MEL), 0, len(level))
+    rows = (_MEL * mels.expm1() * _WINDOW / rate).round().long().clamp(max=len(level) - 1)
+    share = (level[rows] / _RANGE + 1).clamp(0, 1).numpy()
     stops = np.linspace(0, 1, len(_COLORS))
     colors = np.stack([np.interp(share, stops, _COLORS[:, channel]) for channel in range(3)], -1)
     return Image.fromarray(colors.round().astype(np.uint8))

@@ -2,11 +2,11 @@
 
     GET  /                                                              the page
     GET  /api/choices                                                   codecs, coders, suffixes, the largest file
-    POST /api/compare?name=&codec=&channels=&decoder=&coder=            a file as it is; see ``compare.py``
+    POST /api/compare?name=&codec=&channels=&decoder=&coder=&reduce=    a file as it is; see ``compare.py``
 
 Pages of strangers in the same browser can send requests here too, also under a name of their own that they let point
 here. So requests must be addressed to a name of this machine, and files must come from the page itself. No file is
-written, and none is read but those of the package.
+written, and none is read but those of the package and of the network that it shows pictures.
 """
 
 import contextlib
@@ -22,6 +22,7 @@ from urllib.parse import parse_qsl, urlsplit
 from ..files import READ_ERRORS
 from ..safe import escaped, shown
 from .compare import choices, compare
+from .network import Network
 
 __all__ = ["MAX_FILE", "DemoServer"]
 
@@ -48,15 +49,17 @@ class DemoServer(ThreadingHTTPServer):
 
     Args:
         port: Of 127.0.0.1; 0 takes a free one.
+        network: Says what it takes images for. Default: a trained one, loaded when the first image is there.
 
     Raises:
         ValueError: There is no such port.
         OSError: It is taken, or only an administrator may use it.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, network: Network | None = None) -> None:
         if not 0 <= port < 2**16:
             raise ValueError(f"port must be from 0, for any free one, to 65535, got {port}")
+        self.network = network or Network()
         try:
             super().__init__(("127.0.0.1", port), _Handler)
         except OSError as error:
@@ -111,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         if url.path != "/api/compare":
             raise _RefusedError(404, f"there is nothing at {shown(url.path)}")
         given = dict(parse_qsl(url.query, max_num_fields=10))
-        if unknown := given.keys() - {"name", "codec", "channels", "decoder", "coder"}:
+        if unknown := given.keys() - {"name", "codec", "channels", "decoder", "coder", "reduce"}:
             raise ValueError(f"unknown option {shown(min(unknown))}")
         channels = given.get("channels", "")
         if not re.fullmatch(r"\d{0,6}", channels, re.ASCII):
@@ -120,6 +123,7 @@ class _Handler(BaseHTTPRequestHandler):
         content = self._read_file()
         if not content:
             raise ValueError(f"{name} is empty")
+        assert isinstance(self.server, DemoServer)
         with _BUSY:
             result = compare(
                 content,
@@ -128,6 +132,8 @@ class _Handler(BaseHTTPRequestHandler):
                 channels=int(channels) if channels else None,
                 decoder=given.get("decoder"),
                 coder=given.get("coder", "zlib"),
+                reduce=bool(given.get("reduce")),
+                network=self.server.network,
             )
         return _json(result)
 
