@@ -28,13 +28,14 @@ print(tuple(filters.shape))
 
 # %%
 # The first channel is the brightness of the cell. Two others are its color. The rest are edges and finer and finer
-# waves. All reach beyond their own cell, which the white square marks, so that no borders of cells show.
+# waves. All reach beyond their own cell, which the white square marks, so that no borders of cells show. They lie
+# around its upper left corner, as the filters of the wavelet do.
 
-figure, panels = plt.subplots(2, 6, figsize=(10, 3.9), layout="constrained")
+figure, panels = plt.subplots(3, 4, figsize=(5.4, 4.6), layout="constrained")
 for k, (axes, weights) in enumerate(zip(panels.flat, filters, strict=True)):
     axes.imshow((0.5 + 0.5 * weights / weights.abs().max()).movedim(0, -1)[20:52, 20:52].numpy())
     axes.add_patch(plt.Rectangle((11.5, 11.5), 8, 8, fill=False, edgecolor="white", linewidth=1))
-    axes.set_title(f"channel {k}", fontsize=9)
+    axes.set_title(f"channel {k}", fontsize=10)
     axes.axis("off")
 plt.show()
 
@@ -46,10 +47,10 @@ plt.show()
 photograph = Image.fromarray(skimage.data.astronaut())
 latents = wt.functional.encode_image(photograph, codec, normalize=True)
 
-figure, panels = plt.subplots(2, 6, figsize=(10, 3.9), layout="constrained")
+figure, panels = plt.subplots(3, 4, figsize=(5.4, 4.6), layout="constrained")
 for k, (axes, channel) in enumerate(zip(panels.flat, latents, strict=True)):
     axes.imshow(channel.numpy(), cmap="gray", vmin=-4, vmax=4)
-    axes.set_title(f"channel {k}", fontsize=9)
+    axes.set_title(f"channel {k}", fontsize=10)
     axes.axis("off")
 plt.show()
 
@@ -60,7 +61,7 @@ plt.show()
 # to. Channels are ordered by it, so what is left out of a prefix is what matters least. Networks should see all
 # channels at one scale: ``normalize=True`` divides each by its spread.
 
-figure, axes = plt.subplots(figsize=(6.5, 3), layout="constrained")
+figure, axes = plt.subplots(figsize=(5.4, 3), layout="constrained")
 axes.bar(range(12), codec.latent_std.numpy(), color="C3")
 axes.set(xticks=range(12), xlabel="channel", ylabel="standard deviation")
 axes.set_title("spread of the latents, which lie within 127.5 of zero", fontsize=10)

@@ -64,7 +64,7 @@ crops = batch_of(v2.Compose([*augment, v2.ToDtype(torch.float32, scale=True)]))
 enlarged = v2.functional.resize(thumbnails, [256], v2.InterpolationMode.BICUBIC).clamp(0, 1)
 decoded = wt.WallocDecode("rgb_16x", normalized=True)(latents)
 
-figure, panels = plt.subplots(3, 5, figsize=(10, 6.2), layout="constrained")
+figure, panels = plt.subplots(3, 3, figsize=(5.4, 5.4), layout="constrained")
 rows = {"crops": crops, "resized": enlarged, "latents, decoded": decoded}
 for line, (name, images) in zip(panels, rows.items(), strict=True):
     for axes, image in zip(line, images, strict=False):

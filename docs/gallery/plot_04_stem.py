@@ -38,8 +38,7 @@ to_ask = torch.stack([crop(photograph) for photograph in photographs[1::2] for _
 # Replace
 # -------
 # The new stem reads latents ``(12, 28, 28)`` and gives what the old convolution gave, in shape: the layers behind it
-# keep their weights. But its own weights are random, so the network must be trained. This is the way to begin from
-# nothing.
+# keep their weights. But its own weights are random, so the network must be trained. Use it to train from scratch.
 
 replaced = wt.replace_stem(copy.deepcopy(teacher), "rgb_16x", input="latents", match="resolution").eval()
 print(replaced.walloc)
@@ -56,7 +55,7 @@ fitted = wt.fit_stem(
 print(f"the fitted stem misses {100 * fitted.walloc_fit.residual:.1f} % of the variance of the old one's output")
 
 # %%
-# The same four channels behind the old stem, behind the fitted one and behind the random one:
+# The same three channels behind the old stem, behind the fitted one and behind the random one:
 
 image = to_ask[2:3]
 latents = {name: wt.WallocEncode(name)(image) for name in ("rgb_4x", "rgb_16x")}
@@ -68,8 +67,8 @@ with torch.no_grad():
         "fitted": fitted.conv_stem(latents["rgb_4x"]),
         "replaced": replaced.conv_stem(latents["rgb_16x"]),
     }
-strongest = maps["old stem"].std((0, 2, 3)).argsort(descending=True)[:4]
-figure, panels = plt.subplots(3, 5, figsize=(9, 5.6), layout="constrained")
+strongest = maps["old stem"].std((0, 2, 3)).argsort(descending=True)[:3]
+figure, panels = plt.subplots(3, 4, figsize=(5.4, 4.2), layout="constrained")
 for line, (name, features) in zip(panels, maps.items(), strict=True):
     line[0].imshow(image[0].movedim(0, -1).numpy())
     line[0].set_ylabel(name)
@@ -101,7 +100,8 @@ trained_longer = with_adapter(teacher, file)
 # %%
 # Who answers as the teacher does?
 # --------------------------------
-# For every crop, the probability that a network gives to the class that the teacher names from all pixels.
+# For every crop, the probability that a network gives to the class that the teacher names from all pixels. A dot is a
+# crop, a bar their mean.
 
 
 @torch.no_grad()
@@ -121,13 +121,14 @@ networks = {
 }
 said = {name: probabilities(network, images) for name, (network, images) in networks.items()} | {"all pixels": own}
 
-figure, axes = plt.subplots(figsize=(8, 3.8), layout="constrained")
-for x, probability in enumerate(said.values()):
+figure, axes = plt.subplots(figsize=(5.4, 4), layout="constrained")
+for y, probability in enumerate(said.values()):
     given = 100 * probability.gather(1, answers)[:, 0].numpy()
-    axes.bar(x, given.mean(), color="C7" if x == len(networks) else "C3", alpha=0.6)
-    axes.plot(np.linspace(x - 0.25, x + 0.25, len(given)), given, ".", color="black", markersize=4)
-axes.set_xticks(range(len(said)), list(said), fontsize=8)
-axes.set_ylabel("probability of the teacher's answer, %")
+    axes.barh(y, given.mean(), color="C7" if y == len(networks) else "C3", alpha=0.6)
+    axes.plot(given, np.linspace(y - 0.25, y + 0.25, len(given)), ".", color="black", markersize=4)
+axes.set_yticks(range(len(said)), list(said))
+axes.invert_yaxis()
+axes.set_xlabel("probability of the teacher's answer, %")
 plt.show()
 
 # %%

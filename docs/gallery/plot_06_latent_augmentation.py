@@ -2,8 +2,9 @@
 Flips and crops of latents
 ==========================
 
-Latents that are stored once can still be augmented. They are a grid, but no image: turning the grid around turns the
-cells, not what is in them. So ``wt.Latents`` brings its own flips, which torchvision's transforms find by themselves.
+Latents that are stored once can still be augmented. They are a grid, but no image: flipping the grid moves the cells,
+and does not flip what is in them. So ``wt.Latents`` brings its own flips, which torchvision's transforms find by
+themselves.
 """
 
 import matplotlib.pyplot as plt
@@ -33,11 +34,11 @@ decode = wt.WallocDecode("rgb_4x")
 wrong = decode(latents.as_subclass(Tensor).flip(-1))
 right = decode(v2.functional.horizontal_flip(latents))
 
-figure, panels = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
+figure, panels = plt.subplots(1, 3, figsize=(6.4, 2.5), layout="constrained")
 for axes, image, title in zip(
     panels,
     (decode(latents), right, wrong),
-    ("latents", "v2.functional.horizontal_flip", "the grid turned around"),
+    ("latents", "horizontal_flip", "the grid flipped"),
     strict=True,
 ):
     axes.imshow(image.movedim(0, -1).numpy())
@@ -57,7 +58,7 @@ print(f"missed: {100 * missed:.2f} % of the variance")
 # %%
 # What refuses
 # ------------
-# A resize of latents would be wrong without a sound. It is an error.
+# Resizing latents would give nonsense, and nobody would notice. So it is an error.
 
 try:
     v2.Resize(16)(latents)
@@ -67,8 +68,8 @@ except TypeError as error:
 # %%
 # Everything there is
 # -------------------
-# Transforms of ``wt.transforms`` draw for every record of a batch. Crops count cells: 24 cells are 192 pixels. Colors
-# and noise change latents as they would change pixels, nearly.
+# Transforms of ``wt.transforms`` draw anew for every record of a batch. Crops count cells: 24 cells are 192 pixels.
+# Color changes and noise act on latents nearly as they act on pixels.
 
 augmentations = {
     "stored": v2.Identity(),
@@ -80,7 +81,7 @@ augmentations = {
     "noise": transforms.LatentNoise(0.12),
     "first channels alone": transforms.LatentChannelDropout(1),
 }
-figure, panels = plt.subplots(2, 4, figsize=(10, 5.4), layout="constrained")
+figure, panels = plt.subplots(4, 2, figsize=(4.8, 10), layout="constrained")
 for axes, (title, augment) in zip(panels.flat, augmentations.items(), strict=True):
     torch.manual_seed(5)
     axes.imshow(decode(augment(latents)).movedim(0, -1).numpy())

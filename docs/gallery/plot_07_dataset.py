@@ -40,8 +40,8 @@ latents, label = dataset[1]
 print(tuple(latents.shape), latents.dtype, latents.codec, latents.signal_size, label)
 
 # %%
-# A random crop and flip for every record, anew in every epoch. The sampler makes batches of one grid, which are read at
-# once.
+# Every record gets its own crop and flip, new ones in every epoch. The sampler puts records of the same size into a
+# batch, which is read at once.
 
 augment = v2.Compose([wt.transforms.LatentRandomCrop(28), wt.transforms.LatentRandomHorizontalFlip()])
 dataset = wt.LatentDataset(folder, transform=augment)
@@ -50,17 +50,17 @@ loader = DataLoader(dataset, sampler=sampler, batch_size=None)
 
 torch.manual_seed(2)
 seen = {}
-for epoch in range(5):
+for epoch in range(4):
     sampler.set_epoch(epoch)
     for latents, labels in loader:
         seen |= {(epoch, int(label)): record for label, record in zip(labels, latents, strict=True)}
 print(f"batches of {tuple(latents.shape)}, {latents.dtype}")
 
 # %%
-# Five epochs of three photographs, decoded to be looked at. A network reads the latents.
+# Four epochs of three photographs, decoded to be looked at. A network reads the latents.
 
 decode = wt.WallocDecode("rgb_16x")
-figure, panels = plt.subplots(3, 5, figsize=(10, 6.2), layout="constrained")
+figure, panels = plt.subplots(3, 4, figsize=(5.4, 4.4), layout="constrained")
 for line, label in zip(panels, (0, 1, 5), strict=True):
     for epoch, axes in enumerate(line):
         axes.imshow(decode(seen[epoch, label]).movedim(0, -1).numpy())

@@ -67,24 +67,24 @@ def psnr(image: Tensor) -> float:
 
 
 # %%
-# A part of four of the channels, and the spectra of two pixels.
+# A part of three of the channels, and the spectra of two pixels.
 
 ways = {"image": test, "latents": decoded, "resized": resized}
-figure = plt.figure(figsize=(10, 8), layout="constrained")
-upper, lower = figure.subfigures(2, 1, height_ratios=[2.6, 1])
-panels = upper.subplots(3, 4)
+figure = plt.figure(figsize=(6.4, 6.6), layout="constrained")
+upper, lower = figure.subfigures(2, 1, height_ratios=[2, 1])
+panels = upper.subplots(3, 3)
 for line, (name, image) in zip(panels, ways.items(), strict=True):
-    for axes, k in zip(line, (1, 5, 9, 14), strict=True):
+    for axes, k in zip(line, (1, 8, 14), strict=True):
         axes.imshow(image[k, 90:290, 170:470].numpy(), cmap="gray", vmin=0, vmax=1)
         axes.set(xticks=[], yticks=[])
         if name == "image":
-            axes.set_title(f"{wavelengths[k]:.0f} nm", fontsize=9)
+            axes.set_title(f"{wavelengths[k]:.0f} nm", fontsize=10)
     line[0].set_ylabel(name if name == "image" else f"{name}\n{psnr(image):.1f} dB")
 for axes, (y, x) in zip(lower.subplots(1, 2), ((150, 300), (280, 200)), strict=True):
     for (name, image), style in zip(ways.items(), ("k-", "C3o--", "C0s:"), strict=True):
         axes.plot(wavelengths.numpy(), image[:, y, x].numpy(), style, markersize=4, label=name)
     axes.set(xlabel="wavelength, nm", ylabel="reflected", ylim=(0, 1), title=f"pixel ({x}, {y})")
-    axes.title.set_fontsize(9)
+    axes.title.set_fontsize(10)
     axes.legend(fontsize=8)
     axes.grid(alpha=0.3)
 plt.show()
@@ -97,7 +97,7 @@ plt.show()
 counts = [1, 2, 4, 8, 12, 16, 24, 32]
 latents = wt.functional.encode_image(test, codec)
 nearness = [psnr(codec.prefix(k).decode(latents[:k], size=test.shape[-2:])) for k in counts]
-figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
+figure, axes = plt.subplots(figsize=(5.4, 3), layout="constrained")
 axes.plot(counts, nearness, "o-", color="C3")
 axes.set(xlabel="channels of the prefix", ylabel="PSNR, dB", xticks=counts)
 axes.grid(alpha=0.3)

@@ -65,8 +65,8 @@ Player(decoded["stereo_20x"])
 # %%
 # Spectrograms
 # ------------
-# Most of the energy of music lies in its lowest octaves, and so do most of the latents. Resampling keeps these too: it
-# is a fair rival here, which is not so for images. The resampled sound has a little more than the values of
+# Most of the energy of music lies in its lowest octaves, and so do most of the latents. Resampling keeps these too, so
+# it is a stronger rival here than resizing is for images. The resampled sound has a few more values than
 # ``stereo_20x``.
 
 
@@ -85,7 +85,7 @@ low = torchaudio.functional.resample(music, RATE, RATE // 18)
 decoded["resampled to 2,450 Hz"] = torchaudio.functional.resample(low, RATE // 18, RATE)[:, : music.shape[1]]
 
 sounds = {"music": music, **decoded}
-figure, panels = plt.subplots(2, 2, figsize=(10, 6), layout="constrained", sharex=True, sharey=True)
+figure, panels = plt.subplots(2, 2, figsize=(6.4, 5), layout="constrained", sharex=True, sharey=True)
 for axes, (name, waveform) in zip(panels.flat, sounds.items(), strict=True):
     power = spectrogram(waveform)
     axes.imshow(
@@ -102,11 +102,11 @@ plt.show()
 # %%
 # The latents themselves
 # ----------------------
-# Each row is a channel, each column a frame. Kicks show in the first channels, tones in those behind.
+# Each row is a channel, each column a frame. The bass drum shows in the first channels, tones in later ones.
 
 codec = encode.codec
 normal = codec.normalize(latents.as_subclass(Tensor))
-figure, axes = plt.subplots(figsize=(10, 3), layout="constrained")
+figure, axes = plt.subplots(figsize=(6.4, 3), layout="constrained")
 axes.imshow(normal.numpy(), aspect="auto", cmap="RdBu", vmin=-3, vmax=3, extent=(0, 4, 27, 0), interpolation="nearest")
 axes.set(xlabel="time, s", ylabel="channel", title="stereo_20x, normalized")
 plt.show()

@@ -27,7 +27,7 @@ print([chunk.shape[1] for chunk in chunks])
 # %%
 # Encoder and decoder
 # -------------------
-# Each call gives what is finished: frames of latents, then samples. It may be nothing yet.
+# Each call gives what is finished: frames of latents, then samples. At first that may be nothing.
 
 codec = wt.load_codec("stereo_5x")
 encoder, decoder = wt.StreamEncoder(codec), wt.StreamDecoder(codec)
@@ -61,7 +61,7 @@ time = torch.tensor(arrived) / 44100
 encoded = torch.tensor([part.shape[1] for part in frames[:-1]]).cumsum(0) * codec.config.stride / 44100
 given = torch.tensor([part.shape[1] for part in played[:-1]]).cumsum(0) / 44100
 
-figure, (upper, lower) = plt.subplots(2, 1, figsize=(8, 6), layout="constrained", height_ratios=[2, 1])
+figure, (upper, lower) = plt.subplots(2, 1, figsize=(5.4, 5.4), layout="constrained", height_ratios=[2, 1])
 upper.plot(time, time, "o-", color="0.5", markersize=3, label="arrived")
 upper.step(time, encoded, "o-", where="post", color="C3", markersize=3, label="frames given out")
 upper.step(time, given, "o-", where="post", color="C0", markersize=3, label="samples given out")

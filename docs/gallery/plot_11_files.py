@@ -60,7 +60,7 @@ walloc("info FOLDER/a.wlc")
 # Channels are stored in their order, so a program that needs a preview unpacks the first few alone. Here is what some
 # prefixes show, with the bytes that they take as files of their own.
 
-figure, panels = plt.subplots(2, 3, figsize=(10, 5.4), layout="constrained")
+figure, panels = plt.subplots(3, 2, figsize=(5.4, 6.2), layout="constrained")
 for axes, channels in zip(panels.flat, (1, 3, 6, 12, 24, 48), strict=True):
     part = wt.load_latents(folder / "coffee.wlc", channels=channels)
     prefix = wt.stored_codec(part)
@@ -81,7 +81,7 @@ sizes = {
     coder: wt.save_latents(folder / f"{coder}.wlc", latents, "rgb_4x", coder=coder)
     for coder in ("zlib", "webp", "jpegls", "ans")
 }
-figure, axes = plt.subplots(figsize=(6, 2.6), layout="constrained")
+figure, axes = plt.subplots(figsize=(5.4, 2.6), layout="constrained")
 axes.barh(list(sizes), [size / 1000 for size in sizes.values()], color="C3")
 axes.axvline(latents.numel() / 1000, color="0.4", ls="--")
 axes.set(xlabel="kB; dashed: a byte for each latent")

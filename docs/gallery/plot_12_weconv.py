@@ -23,8 +23,8 @@ import walloc_transforms as wt
 image = torch.from_numpy(skimage.data.astronaut()).movedim(-1, 0)[None, :, :384, 60:444] / 255
 bands = wt.wavelets.split_bands(image, "bior4.4").unflatten(1, (4, 3))[0]
 
-figure, panels = plt.subplots(1, 4, figsize=(10, 2.9), layout="constrained")
-for axes, band, name in zip(panels, bands, ("LL", "LH", "HL", "HH"), strict=True):
+figure, panels = plt.subplots(2, 2, figsize=(5.4, 5.7), layout="constrained")
+for axes, band, name in zip(panels.flat, bands, ("LL", "LH", "HL", "HH"), strict=True):
     picture = band / 2 if name == "LL" else 0.5 + 2 * band
     axes.imshow(picture.clamp(0, 1).movedim(0, -1).numpy())
     axes.set_title(name)
@@ -34,7 +34,7 @@ plt.show()
 # %%
 # The layer
 # ---------
-# With weights of the identity it gives its input. That makes it easy to see what each half does: here the weights of
+# With identity weights the layer returns its input. That makes it easy to see what each half does: here the weights of
 # the low band, of the high bands, or of both are scaled.
 
 
@@ -53,8 +53,8 @@ pictures = {
     "high bands alone": scaled(0, 3) + 0.5,
     "high bands, three times": scaled(1, 3),
 }
-figure, panels = plt.subplots(1, 4, figsize=(10, 2.9), layout="constrained")
-for axes, (name, picture) in zip(panels, pictures.items(), strict=True):
+figure, panels = plt.subplots(2, 2, figsize=(5.4, 5.7), layout="constrained")
+for axes, (name, picture) in zip(panels.flat, pictures.items(), strict=True):
     axes.imshow(picture[:, 40:240, 80:280].clamp(0, 1).movedim(0, -1).numpy())
     axes.set_title(name, fontsize=10)
     axes.axis("off")
@@ -63,8 +63,8 @@ plt.show()
 # %%
 # How far it sees
 # ---------------
-# A kernel of 3x3 in the wavelet domain reaches about twice as far in pixels. Beside the reach of an ordinary 3x3
-# convolution, for random weights: how much one output pixel depends on the pixels around it.
+# A kernel of 3x3 in the wavelet domain reaches about twice as far in pixels. The pictures show how much one output
+# pixel depends on the pixels around it, for random weights.
 
 
 def reach(layer: torch.nn.Module) -> Tensor:
@@ -83,8 +83,8 @@ layers = {
     "WeConv2d, CDF 5/3": wt.weconvene.WeConv2d(8, 8, wavelet="bior2.2"),
     "WeConv2d, CDF 9/7": wt.weconvene.WeConv2d(8, 8, wavelet="bior4.4"),
 }
-figure, panels = plt.subplots(1, 4, figsize=(10, 2.9), layout="constrained")
-for axes, (name, layer) in zip(panels, layers.items(), strict=True):
+figure, panels = plt.subplots(2, 2, figsize=(5.4, 4.6), layout="constrained")
+for axes, (name, layer) in zip(panels.flat, layers.items(), strict=True):
     drawn = axes.imshow(reach(layer)[4:29, 4:29].numpy(), cmap="magma", vmin=-4, vmax=0)
     axes.set_title(name, fontsize=10)
     axes.axis("off")
@@ -94,8 +94,8 @@ plt.show()
 # %%
 # In a network
 # ------------
-# ``swap_conv`` puts such layers beside the convolutions of a trained network. They begin at zero, so the network
-# answers what it answered, until it is trained on.
+# ``swap_conv`` puts such layers beside the convolutions of a trained network. They begin at zero, so the network's
+# answers do not change until it is trained further.
 
 network = timm.create_model("resnet18", num_classes=10).eval()
 before = network(image)

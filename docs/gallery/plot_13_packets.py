@@ -33,7 +33,7 @@ print(f"largest error: {float((rows[-1] - rows[0]).abs().max()):.0e}")
 # %%
 # The signal is a tone that rises from nothing to the highest frequency. Each packet holds one quarter of that range: it
 # is loud while the tone passes there. The third quarter is in "high, high", not in "high, low": dropping every second
-# value turns the order of high frequencies round.
+# value reverses the order of high frequencies.
 
 halves, quarters = ["low", "high"], ["low, low", "low, high", "high, low", "high, high"]
 names = [["signal"], halves, quarters, halves, ["signal"]]
@@ -95,6 +95,7 @@ def mosaic(levels: int) -> Tensor:
     return image.flatten(2).flatten(0, 1)
 
 
+# sphinx_gallery_thumbnail_number = 3
 figure, panels = plt.subplots(2, 2, figsize=(5.4, 5.9), layout="constrained")
 for levels, axes in enumerate(panels.flat):
     axes.imshow(mosaic(levels).numpy() if levels else gray[0, 0].numpy(), cmap="gray", vmin=-0.5, vmax=0.5)

@@ -3,7 +3,7 @@ From pixels to latents and back, step by step
 =============================================
 
 ``encode`` and ``decode`` are four steps each. Here they are taken one by one, with a picture of what each hands to the
-next. Then the way back is asked what a single latent paints.
+next. Then one latent of each channel is decoded by itself.
 """
 
 import tempfile
@@ -132,6 +132,7 @@ def painted(codec: wt.Codec) -> Tensor:
     return (codec.decode(alone, clamp=False) - codec.decode(0 * alone, clamp=False)).movedim(1, -1)
 
 
+# sphinx_gallery_thumbnail_number = 3
 figure, panels = plt.subplots(3, 4, figsize=(5.4, 4.6), layout="constrained")
 for k, (axes, image) in enumerate(zip(panels.flat, painted(codec), strict=True)):
     axes.imshow((0.5 + image).clamp(0, 1).numpy())
