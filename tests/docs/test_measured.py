@@ -18,7 +18,7 @@ MEASURED = (
     "quality",
     "separation",
 )
-LINE = re.compile(r"^\*(?:Measured|Counted) (\S+).*?\*$(?:\n\n(?: {4}.+\n)+)?", re.DOTALL | re.MULTILINE)
+LINE = re.compile(r"^\*(?:Measured|Counted) ([\d-]+).*?\*$(?:\n\n(?: {4}.+\n)+)?", re.DOTALL | re.MULTILINE)
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.stem in MEASURED or LINE.search(page.read_text("utf-8"))]
 
 
