@@ -496,3 +496,25 @@ def test_refiner_is_frozen_and_in_float32() -> None:
     assert not any(p.requires_grad for p in codec.parameters())
     assert all(value.dtype == torch.float32 for value in refiner.state_dict().values())
     assert not codec.decode(torch.zeros(12, 2, 2), decoder="refiner").requires_grad
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "rgb_4x",
+            "Codec('rgb_4x', image, signal_channels=3, channels=48, stride=8, reduction=4, wavelet='bior4.4', "
+            "decoder='linear', refiner=True)",
+        ),
+        (
+            "stereo_5x",
+            "Codec('stereo_5x', audio, signal_channels=2, sample_rate=44100, channels=108, stride=256, "
+            "reduction=4.74074, wavelet='bior4.4', decoder='linear', refiner=True)",
+        ),
+    ],
+)
+def test_repr_is_one_line(name: str, expected: str) -> None:
+    codec = wt.load_codec(name)
+    codec.decode(codec.encode(torch.zeros(codec.config.signal_channels, *[256] * codec.config.dims)))  # folds
+    assert repr(codec) == expected
+    assert repr(torch.nn.Sequential(codec)) == f"Sequential(\n  (0): {expected}\n)"

@@ -75,7 +75,14 @@ def test_bias_and_embedded_names() -> None:
     stem = WallocStem("rgb_16x", 5, stride=8, bias=False)
     assert stem.proj.bias is None
     assert stem(pixels(16)).shape == (2, 5, 2, 2)
-    assert "input='pixels', stride=8, output_fmt='NCHW'" in repr(stem)
+    assert repr(stem).splitlines() == [
+        "WallocStem(",
+        "  input='pixels', stride=8, output_fmt='NCHW'",
+        f"  (codec): {stem.codec!r}",
+        "  (adapter): Identity()",
+        "  (proj): Conv2d(12, 5, kernel_size=(1, 1), stride=(1, 1), bias=False)",
+        ")",
+    ]
 
 
 def test_stem_is_deterministic_and_its_codec_apart(codec: Codec) -> None:

@@ -83,10 +83,13 @@ class Codec(nn.Module):
 
     Example:
         >>> import torch, walloc_transforms as wt
-        >>> codec = wt.load_codec("rgb_16x")
+        >>> codec = wt.load_codec("rgb_16x", channels=6)
+        >>> codec  # doctest: +NORMALIZE_WHITESPACE
+        Codec('rgb_16x', image, signal_channels=3, channels=6, stride=8, reduction=32, wavelet='bior4.4',
+              decoder='linear', refiner=True)
         >>> latents = codec.encode(torch.zeros(3, 256, 256, dtype=torch.uint8))
         >>> latents.shape
-        torch.Size([12, 32, 32])
+        torch.Size([6, 32, 32])
         >>> codec.decode(latents).shape
         torch.Size([3, 256, 256])
     """
@@ -590,10 +593,15 @@ class Codec(nn.Module):
     def extra_repr(self) -> str:
         """Show name and geometry in ``repr``."""
         c = self.config
+        rate = f"sample_rate={c.sample_rate}, " if c.sample_rate else ""
         return (
-            f"{c.name!r}, {c.modality}, channels={c.channels}, stride={c.stride}, "
-            f"reduction={c.dimensionality_reduction:g}"
+            f"{c.name!r}, {c.modality}, signal_channels={c.signal_channels}, {rate}channels={c.channels}, "
+            f"stride={c.stride}, reduction={c.dimensionality_reduction:g}, wavelet={c.wavelet!r}, "
+            f"decoder={c.decoder!r}, refiner={c.refiner_width > 0}"
         )
+
+    def __repr__(self) -> str:  # one line: what it is built of says nothing more, and models show it within their own
+        return f"{type(self).__name__}({self.extra_repr()})"
 
 
 def _limit(signal: Tensor, limits: tuple[float, float]) -> Tensor:
