@@ -54,7 +54,7 @@ class Config:
     row per image, codec, method and decoder), rates.csv of the lossy formats, rd.png and sheet.png; for music
     pieces.csv (a row per piece, codec, method and decoder) and prefix.png. Linear codecs give prefix.csv too."""
     sheet_rows: int = 3
-    """Images of which the sheet shows the middle 128 pixels, a row per codec."""
+    """Images of which the sheet shows the middle 128 pixels, anew for each codec."""
     coder: str | None = None
     """How latents are stored: in `.wlc` files by coder `zlib` (the default for music), `webp`, `jpegls` or `ans`, or,
     for images and their default, as a `mosaic`: a lossless WebP image, as in the paper."""

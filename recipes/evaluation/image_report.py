@@ -12,6 +12,7 @@ from recipes.common.tables import Record, figure, markdown_table, number
 from recipes.evaluation.image_formats import FORMATS
 from recipes.evaluation.image_measures import MOSAIC
 
+_ACROSS = 4  # images of a sheet side by side
 _COLUMNS = {
     "DR": ("reduction", 4),
     "CR": ("compression_ratio", 1),
@@ -166,14 +167,18 @@ def _crop(image: Tensor, side: int = 128) -> Tensor:
 
 
 def draw_sheet(sheet: Sequence[Sequence[tuple[str, Tensor]]], file: Path) -> None:
-    """Draw rows of titled images ``(3, H, W)``, uint8, of which the middle 128 pixels are shown."""
-    rows, columns = len(sheet), max(len(row) for row in sheet)
-    picture = Figure((2.3 * columns, 2.5 * rows), layout="constrained")
-    axes = picture.subplots(rows, columns, squeeze=False)
-    for panels, row in zip(axes, sheet, strict=True):
+    """Draw rows of titled images ``(3, H, W)``, uint8, of which the middle 128 pixels are shown.
+
+    A row of more than four images goes on in the next, so that titles can be read where the sheet is small.
+    """
+    lines = [row[start : start + _ACROSS] for row in sheet for start in range(0, len(row), _ACROSS)]
+    columns = max(map(len, lines))
+    picture = Figure((2 * columns, 2.7 * len(lines)), layout="constrained")
+    axes = picture.subplots(len(lines), columns, squeeze=False)
+    for panels, line in zip(axes, lines, strict=True):
         for panel in panels:
             panel.axis("off")
-        for panel, (title, image) in zip(panels, row, strict=False):
+        for panel, (title, image) in zip(panels, line, strict=False):
             panel.imshow(_crop(image).numpy(), interpolation="nearest")
-            panel.set_title(title, fontsize=9)
-    picture.savefig(file, dpi=110)
+            panel.set_title(title, fontsize=13)
+    picture.savefig(file, dpi=130, bbox_inches="tight", pad_inches=0.05)

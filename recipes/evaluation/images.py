@@ -112,7 +112,7 @@ def _compare(
         results.records.append(row)
         rate = f"{record['bpp']:.2f} bpp" if "bpp" in record else f"{c.dimensionality_reduction:.3g}x fewer values"
         if picture is not None:
-            pictures.append((f"{method}{ending(row)}\n{record['psnr']:.1f} dB, {rate}", picture))
+            pictures.append((f"{method}{ending(row)}\n{record['psnr']:.1f} dB\n{rate}", picture))
     if c.is_linear:
         rows = measure_prefixes(photo, codec, latents, coder)
         results.prefixes += [{"image": photo.name, **row} for row in rows]

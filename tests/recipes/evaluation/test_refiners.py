@@ -268,9 +268,12 @@ def test_refiners_of_image_codecs_in_tables_and_figures(
         assert style != lines["fine, first channels"][1]
         assert lines["fine, refiner"][1] != lines["fine"][1]
         assert not any("bare" in label and "refiner" in label for label in lines)
+    assert len({round(axes.get_position().x0, 1) for axes in drawn["sheet.png"].axes}) == 4  # side by side
     titles = [axes.get_title() for axes in drawn["sheet.png"].axes]
     assert [title.splitlines()[0] for title in titles[:5]] == ["original", "fine", "fine, refiner", "resize", "JPEG"]
-    assert titles[2].splitlines()[1] == f"{float(records[1]['psnr']):.1f} dB, {float(records[1]['bpp']):.2f} bpp"
+    assert titles[2].splitlines()[1:] == [
+        f"{float(records[1][f]):.{n}f} {u}" for f, n, u in (("psnr", 1, "dB"), ("bpp", 2, "bpp"))
+    ]
     assert not any(title.startswith("bare, refiner") for title in titles)
 
 
