@@ -69,8 +69,8 @@ def draw(rows: Sequence[Record], title: str) -> Figure:
     """Draw top-1 or agreement over values and over multiply-adds: a line for arms that differ in their codec alone."""
     rows = [row for row in rows if "skipped" not in row]
     measure = headline(rows)
-    picture = Figure((11.5, 4.6), layout="constrained")
-    panels = picture.subplots(1, 2, sharey=True)
+    picture = Figure((6.4, 8.8), layout="constrained")  # one above the other, for phones
+    panels = picture.subplots(2, 1, sharey=True)
     axes: Any
     lines: dict[tuple[str, str], list[Record]] = {}
     for row in sorted(rows, key=lambda row: row["values"]):
@@ -95,6 +95,7 @@ def draw(rows: Sequence[Record], title: str) -> Figure:
         axes.axhline(next(row[measure] for row in rows if row["kind"] == "pixels"), color="0.7", lw=0.8, zorder=0)
         axes.grid(alpha=0.3)
     panels[0].set(xscale="log", xlabel="values per image", ylabel=MEASURES[measure][0])
+    panels[1].set_ylabel(MEASURES[measure][0])
     mark_values(panels[0], [row["values"] for row in rows])
     panels[1].set(xlabel="million multiply-adds per image", xlim=(0, 1.08 * max(row["macs"] for row in rows) / 1e6))
     panels[1].legend(fontsize=8, loc="lower left")

@@ -64,8 +64,8 @@ def family(arm: str) -> str:
 def draw(rows: Sequence[Record], file: Path) -> None:
     """Draw two scores over the values that are left of a page."""
     scores = ("anls", "exact")
-    picture = Figure((11, 4.2), layout="constrained")
-    panels = picture.subplots(1, len(scores))
+    picture = Figure((6.4, 8), layout="constrained")  # one above the other, for phones
+    panels = picture.subplots(len(scores), 1)
     for axes, score in zip(panels, scores, strict=True):
         for (kind,), own in group([{**r, "family": family(r["arm"])} for r in rows], ("family",)).items():
             marker, color = STYLES[kind]

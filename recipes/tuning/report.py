@@ -54,7 +54,7 @@ def csv_of(rows: Sequence[Record]) -> bytes:
 
 def draw(tables: Mapping[str, Sequence[Record]]) -> Figure:
     """Draw accuracy over multiply-adds and over values, a row of panels for each table, by its title."""
-    picture = Figure(figsize=(11, 0.6 + 3.6 * len(tables)), layout="constrained")
+    picture = Figure(figsize=(8, 0.6 + 3.2 * len(tables)), layout="constrained")
     panels = picture.subplots(len(tables), 2, sharey="row", squeeze=False)
     for (title, rows), (left, right) in zip(tables.items(), panels, strict=True):
         for axes, key, unit in ((left, "macs", 1e6), (right, "values", 1)):
