@@ -46,6 +46,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "gallery",
     "gallery_dirs": "gallery_output",
     "filename_pattern": "/plot_",
+    "image_srcset": ["2x"],  # sharp on phones
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "download_all_examples": False,
