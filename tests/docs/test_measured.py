@@ -13,10 +13,14 @@ MEASURED = (
     "datasets",
     "documents",
     "from_scratch",
+    "latents",
     "performance",
     "pretrained",
+    "published",
     "quality",
     "separation",
+    "stems",
+    "weconvene",
 )
 LINE = re.compile(r"^\*(?:Measured|Counted) ([\d-]+).*?\*$(?:\n\n(?: {4}.+\n)+)?", re.DOTALL | re.MULTILINE)
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.stem in MEASURED or LINE.search(page.read_text("utf-8"))]
