@@ -20,6 +20,8 @@ MEASURED = (
     "quality",
     "separation",
     "stems",
+    "transfer",
+    "stems",
     "weconvene",
 )
 LINE = re.compile(r"^\*(?:Measured|Counted) ([\d-]+).*?\*$(?:\n\n(?: {4}.+\n)+)?", re.DOTALL | re.MULTILINE)
