@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,8 +38,9 @@ def build(target: str, source: Path, folder: Path) -> Path:
 def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source distribution, unpacked."""
     folder = tmp_path_factory.mktemp("sdist")
+    known: Any = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # not before Python 3.10.12 and 3.11.4
     with tarfile.open(build("sdist", ROOT, folder / "built")) as archive:
-        archive.extractall(folder, filter="data")
+        archive.extractall(folder, **known)
     return folder / NAME
 
 
