@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -99,7 +100,7 @@ def draw(rows: Sequence[Record], title: str) -> Figure:
     mark_values(panels[0], [row["values"] for row in rows])
     panels[1].set(xlabel="million multiply-adds per image", xlim=(0, 1.08 * max(row["macs"] for row in rows) / 1e6))
     panels[1].legend(fontsize=8, loc="lower left")
-    picture.suptitle(title, fontsize=9)
+    picture.suptitle(textwrap.fill(title, 80), fontsize=9)
     return picture
 
 
