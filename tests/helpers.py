@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.testing import assert_close
 
 from walloc_transforms.codec import Codec, CodecConfig
 from walloc_transforms.codec.refiner import Refiner
+from walloc_transforms.files import pack_latents
 from walloc_transforms.wavelets import FoldedAnalysis
 from walloc_transforms.wavelets.packets import WaveletPacketAnalysis, WaveletPacketSynthesis
 
@@ -98,6 +100,11 @@ def give_refiner(codec: Codec, width: int = 8, blocks: int = 1) -> Codec:
 def loaded_refiner(codec: Codec) -> Refiner:
     assert codec.refiner is not None
     return codec.refiner
+
+
+def write_latents(file: Path, latents: Tensor, **options: Any) -> int:
+    """Write a ``.wlc`` file of any codec's name and fingerprint, as ``pack_latents`` takes them; returns its bytes."""
+    return file.write_bytes(pack_latents(latents, **options))
 
 
 def signal(*shape: int) -> Tensor:

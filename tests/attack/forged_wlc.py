@@ -13,7 +13,8 @@ from PIL import ExifTags, Image
 
 import walloc_transforms as wt
 from tests.attack.forged import Forged
-from walloc_transforms.files import CODERS, load_latents, stored_codec, write_latents
+from tests.helpers import write_latents
+from walloc_transforms.files import CODERS, load_latents, stored_codec
 
 Shape = tuple[int, int, int]
 

@@ -15,11 +15,10 @@ import torch
 from PIL import Image
 
 import walloc_transforms as wt
-from tests.helpers import give_refiner, make_codec
+from tests.helpers import give_refiner, make_codec, write_latents
 from tests.reference import save_checkpoint
 from walloc_transforms.cli.app import main
 from walloc_transforms.cli.outputs import JOURNAL
-from walloc_transforms.files import write_latents
 
 
 def photograph(height: int = 64, width: int = 80, seed: int = 0) -> Image.Image:

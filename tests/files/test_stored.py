@@ -12,8 +12,7 @@ import pytest
 import torch
 
 import walloc_transforms as wt
-from tests.helpers import make_codec, signal
-from walloc_transforms.files import write_latents
+from tests.helpers import make_codec, signal, write_latents
 
 
 @pytest.mark.parametrize("name", ["rgb_16x", "rgb_4x"])

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
-from walloc_transforms.files import LatentFile, load_latents, read_header, write_latents
+from tests.helpers import write_latents
+from walloc_transforms.files import LatentFile, load_latents, read_header, save_latents
 from walloc_transforms.files.coders import CODERS
 
 FINGERPRINT = "0123456789abcdef" * 4
@@ -194,7 +195,7 @@ def test_failed_writing_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        write(tmp_path / "x.wlc", codes(5, 6, 7))
+        save_latents(tmp_path / "x.wlc", codes(12, 6, 7), "rgb_16x", size=(48, 56))
     assert os.listdir(tmp_path) == ["x.wlc"]
     assert (tmp_path / "x.wlc").read_bytes() == before
 

@@ -1,4 +1,4 @@
-"""The page of ``walloc demo``: what latents keep of an image or a sound, beside resizing it to as many values."""
+"""The page of ``walloc demo``: what latents keep of an image or a sound, beside a resized copy."""
 
 from .server import DemoServer
 

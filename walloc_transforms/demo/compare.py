@@ -116,10 +116,9 @@ def compare(
         sample_rate=rate,
         coder=coder,
     )
+    whole = not notes  # what is looked at is what the file holds, so the file's bytes can be compared
     arms = [
-        _Arm(
-            "original", original, original.numel(), None if notes else content, "" if notes else "the file"
-        ),  # the same
+        _Arm("original", original, original.numel(), content if whole else None, "the file" if whole else ""),
         _Arm(_title(own, decoder), decoded, latents.numel(), packed, f".wlc, {coder}"),
         copy,
     ]

@@ -21,7 +21,6 @@ from .stored import (
     read_header,
     save_latents,
     stored_codec,
-    write_latents,
 )
 from .wlc import LatentHeader
 
@@ -52,6 +51,5 @@ __all__ = [
     "save_mosaic",
     "stored_codec",
     "varint",
-    "write_latents",
     "write_signal",
 ]

@@ -23,7 +23,6 @@ __all__ = [
     "read_header",
     "save_latents",
     "stored_codec",
-    "write_latents",
 ]
 
 DEFAULT_CODER = "zlib"
@@ -104,8 +103,7 @@ def save_latents(
     expected = tuple(-(-side // c.stride) + 2 * c.pad for side in sides)
     if expected != latents.shape[1:]:
         raise ValueError(f"a signal of size {sides} has latents of {expected}, got {tuple(latents.shape[1:])}")
-    return write_latents(
-        file,
+    content = pack_latents(
         _as_integers(latents, c),
         codec=c.name,
         fingerprint=codec.fingerprint(),
@@ -113,6 +111,8 @@ def save_latents(
         sample_rate=sample_rate or c.sample_rate or None,
         coder=coder,
     )
+    write_atomically(Path(file), content)
+    return len(content)
 
 
 def _as_integers(latents: Tensor, config: CodecConfig) -> Tensor:
@@ -220,42 +220,6 @@ def _read(file: Path, max_pixels: float | None) -> bytes:
     if size > largest:
         raise ValueError(f"{file} has {size} bytes: a latent file has at most {largest}; raise max_pixels to read it")
     return file.read_bytes()
-
-
-def write_latents(
-    file: str | os.PathLike[str],
-    latents: Tensor,
-    *,
-    codec: str,
-    fingerprint: str,
-    size: Iterable[int],
-    sample_rate: int | None = None,
-    coder: str = DEFAULT_CODER,
-) -> int:
-    """Write a ``.wlc`` file, atomically; ``save_latents`` does so for a given codec.
-
-    Args:
-        file: The file; an existing one is replaced.
-        latents: As :func:`pack_latents` takes them, and all that follows too.
-        codec: Name of the codec.
-        fingerprint: SHA-256 of the encoder.
-        size: Of the signal.
-        sample_rate: Of a waveform, in Hz.
-        coder: Name of a coder.
-
-    Returns:
-        The number of bytes written.
-
-    Raises:
-        TypeError: As :func:`pack_latents`.
-        ValueError: As there.
-        ImportError: As there.
-    """
-    content = pack_latents(
-        latents, codec=codec, fingerprint=fingerprint, size=size, sample_rate=sample_rate, coder=coder
-    )
-    write_atomically(Path(file), content)
-    return len(content)
 
 
 def pack_latents(
