@@ -43,7 +43,7 @@ class Config:
     data: str = "demo"
     """A folder of images or sound, or `demo`: the photographs that scikit-image and scikit-learn install, or generated
     music."""
-    codecs: tuple[str, ...] = ("rgb_16x", "rgb_16x_joint", "rgb_4x", "rgb_4x_joint")
+    codecs: tuple[str, ...] = ("rgb_16x", "rgb_16x_viewing", "rgb_4x", "rgb_4x_viewing")
     """Names, folders or hub repositories; all for images or all for stereo sound."""
     include: tuple[str, ...] = ()
     """Only files whose paths end like one of these patterns, such as `kodim0*` or `musdb18*/mixture.*`."""

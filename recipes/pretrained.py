@@ -51,7 +51,7 @@ from walloc_transforms.stems import Match
 
 ARMS = (
     *("pixels", "larger_patch", "resized_4x", "dct_4x", "rgb_4x", "fitted_rgb_4x", "rgb_4x:24"),
-    *("resized_16x", "dct_16x", "rgb_16x", "rgb_16x_joint+refiner", "fitted_rgb_16x", "distilled_rgb_16x"),
+    *("resized_16x", "dct_16x", "rgb_16x", "rgb_16x_viewing+refiner", "fitted_rgb_16x", "distilled_rgb_16x"),
 )
 WRITTEN = (
     *("table.md", "table.csv", "figure.png", "sheet.png"),

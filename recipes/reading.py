@@ -36,8 +36,8 @@ from walloc_transforms.signals import pil_to_tensor
 
 ARMS = (
     "pixels",
-    *("resized_4x", "dct_4x", "rgb_4x", "rgb_4x_joint+refiner"),
-    *("resized_16x", "dct_16x", "rgb_16x", "rgb_16x_joint+refiner"),
+    *("resized_4x", "dct_4x", "rgb_4x", "rgb_4x_viewing+refiner"),
+    *("resized_16x", "dct_16x", "rgb_16x", "rgb_16x_viewing+refiner"),
 )
 KEPT = "read.json"
 WRITTEN = ("table.md", "table.csv", "pages.csv", "figure.png", "sheet.png", KEPT)

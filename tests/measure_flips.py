@@ -90,7 +90,7 @@ def main(images_folder: Path, photos: Path) -> None:
     images = [*read(images_folder)]
     print("| codec | flip | missed | as if an image | twice | PSNR | flipped after | int8: PSNR | flipped after |")
     print("|---|---|---:|---:|---:|---:|---:|---:|---:|")
-    for name in tqdm(("rgb_16x", "rgb_16x_joint", "rgb_4x", "rgb_4x_joint"), unit="codec"):
+    for name in tqdm(("rgb_16x", "rgb_16x_viewing", "rgb_4x", "rgb_4x_viewing"), unit="codec"):
         flips_of(name, images)
     photographs = [*read(photos, FITTED_TO)]
     print("\n| wavelet | 12 channels: PSNR, dB | 48 channels: PSNR, dB | largest error of a flip |")

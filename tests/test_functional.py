@@ -45,7 +45,7 @@ def test_range_is_by_dtype(dtype: torch.dtype) -> None:
 
 
 def test_black_and_white_survive() -> None:
-    for name in ("rgb_16x", "rgb_16x_joint", "rgb_4x", "rgb_4x_joint"):
+    for name in ("rgb_16x", "rgb_16x_viewing", "rgb_4x", "rgb_4x_viewing"):
         for value in (0.0, 1.0):
             image = torch.full((3, 16, 24), value)
             decoded = F.decode_image(F.encode_image(image, name, quantize=True), name)

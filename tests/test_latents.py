@@ -29,7 +29,7 @@ wrap: Any = tv_tensors.wrap  # nor its signature
 needs_wrap = pytest.mark.skipif(
     not hasattr(tv_tensors.TVTensor, "wrap"), reason="below 0.28, torchvision's wrap forgets what other classes carry"
 )
-CODECS = ["rgb_16x", "rgb_4x", "rgb_16x_joint", "rgb_4x_joint"]
+CODECS = ["rgb_16x", "rgb_4x", "rgb_16x_viewing", "rgb_4x_viewing"]
 
 
 def photograph(height: int = 256, width: int = 384) -> torch.Tensor:
@@ -209,7 +209,7 @@ def test_decoding_cuts_and_denormalizes_by_itself() -> None:
 
 def test_another_codecs_latents_are_refused(latents: wt.Latents) -> None:
     prefix = wt.load_codec("rgb_4x", channels=12)
-    for other in ("rgb_16x_joint", prefix, "rgb_4x"):
+    for other in ("rgb_16x_viewing", prefix, "rgb_4x"):
         with pytest.raises(ValueError, match=r"encoded by codec 'rgb_16x' \(fingerprint [0-9a-f]{8}\), not by 'rgb_"):
             wt.WallocDecode(other)(latents)
     shorter = wt.functional.encode_image(photograph(), prefix)

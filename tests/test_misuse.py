@@ -95,11 +95,11 @@ def test_normalized_latents() -> None:
 def test_latents_of_another_codec(tmp_path: Path) -> None:
     latents = wt.WallocEncode("rgb_16x", quantize=True)(photograph())
     for call in (
-        lambda: wt.WallocDecode("rgb_16x_joint")(latents),
-        lambda: wt.functional.decode_image(latents, "rgb_16x_joint"),
-        lambda: wt.load_codec("rgb_16x_joint").decode(latents),
+        lambda: wt.WallocDecode("rgb_16x_viewing")(latents),
+        lambda: wt.functional.decode_image(latents, "rgb_16x_viewing"),
+        lambda: wt.load_codec("rgb_16x_viewing").decode(latents),
         lambda: wt.functional.decode_image(latents, wt.load_codec("rgb_4x", channels=12)),
-        lambda: wt.save_latents(tmp_path / "a.wlc", latents, "rgb_16x_joint", size=(64, 96)),
+        lambda: wt.save_latents(tmp_path / "a.wlc", latents, "rgb_16x_viewing", size=(64, 96)),
     ):
         with pytest.raises(ValueError, match="rgb_16x"):
             call()
@@ -112,16 +112,16 @@ def test_latents_of_a_file(tmp_path: Path) -> None:
     stored = wt.load_latents(file).latents
     assert torch.equal(wt.WallocDecode("rgb_16x")(stored), wt.WallocDecode("rgb_16x")(latents))
     with pytest.raises(ValueError, match="encoded by codec 'rgb_16x'"):
-        wt.functional.decode_image(stored, "rgb_16x_joint")
+        wt.functional.decode_image(stored, "rgb_16x_viewing")
     assert type(wt.load_latents(file, channels=4).latents) is Tensor  # which have no fingerprint of their own
 
 
 @pytest.mark.parametrize("normalized", [False, True])
 def test_methods_of_codecs_compare_latents(normalized: bool) -> None:
     codec, encode = wt.load_codec("rgb_16x"), wt.WallocEncode("rgb_16x", normalize=normalized)
-    foreign = wt.WallocEncode("rgb_16x_joint", normalize=normalized)(photograph())
+    foreign = wt.WallocEncode("rgb_16x_viewing", normalize=normalized)(photograph())
     for method in (codec.decode, codec.normalize, codec.denormalize, codec.expand):
-        with pytest.raises(ValueError, match="encoded by codec 'rgb_16x_joint'"):
+        with pytest.raises(ValueError, match="encoded by codec 'rgb_16x_viewing'"):
             method(foreign)
     own = encode(photograph())
     for method in (codec.normalize, codec.expand) if normalized else (codec.denormalize,):
@@ -267,8 +267,8 @@ def test_what_a_plain_tensor_does_not_tell() -> None:
     """These stay silent, and the documentation says so."""
     x, latents = photograph(), wt.load_codec("rgb_16x").encode(photograph())
     assert wt.functional.encode_image(x.flip(0), "rgb_16x").isfinite().all()  # BGR
-    assert wt.functional.decode_image(latents, "rgb_16x_joint").isfinite().all()
+    assert wt.functional.decode_image(latents, "rgb_16x_viewing").isfinite().all()
     assert wt.functional.decode_image(latents / 50, "rgb_16x").isfinite().all()  # as if normalized
-    assert wt.WallocDecode("rgb_16x_joint")(default_collate([latents])).isfinite().all()
+    assert wt.WallocDecode("rgb_16x_viewing")(default_collate([latents])).isfinite().all()
     assert wt.functional.encode_image(x / 255, "rgb_16x").isfinite().all()  # once more than uint8 needs it
     assert wt.functional.encode_waveform(tone(), "stereo_20x").isfinite().all()  # of any rate, if none is named

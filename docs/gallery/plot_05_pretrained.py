@@ -30,7 +30,7 @@ inputs = {
     "resized": make_input("resized_16x"),
     "block DCT": make_input("dct_16x"),
     "latents,\nlinear decoder": make_input("rgb_16x"),
-    "latents,\nrefiner": make_input("rgb_16x_joint+refiner"),
+    "latents,\nrefiner": make_input("rgb_16x_viewing+refiner"),
 }
 for name, input in inputs.items():
     print(f"{name.replace(chr(10), ' ')}: {input.values(224, 224):,} values")

@@ -63,7 +63,7 @@ def markdown(rows: Sequence[Record], about: str) -> str:
     return markdown_table(heads, lines) + "\n\n" + "\n".join(f"* {note}" for note in notes) + "\n"
 
 
-_CODEC = re.compile(r"(rgb_)?\d+x(_joint)?(:\d+)?")
+_CODEC = re.compile(r"(rgb_)?\d+x(_viewing)?(:\d+)?")
 
 
 def draw(rows: Sequence[Record], title: str) -> Figure:

@@ -9,7 +9,7 @@
     dct_4x, dct_16x             8x8 block DCT per color, the lowest frequencies: a quarter or a sixteenth of the values
     rgb_4x, rgb_16x, ...        latents of a codec, rounded as they are stored, decoded linearly
     rgb_4x:24                   of its first 24 channels
-    rgb_16x_joint+refiner       decoded by the codec's refiner
+    rgb_16x_viewing+refiner     decoded by the codec's refiner
 
 Images may have any sides of at least 8 pixels. What is kept can go through a file, a PNG or ``.wlc``:
 

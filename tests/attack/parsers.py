@@ -201,7 +201,7 @@ def _parts_of(folder: Path) -> Parts:
 
 def _codec_folders() -> list[Parts]:
     seeds = []
-    for name, channels in (("rgb_16x", 3), ("rgb_16x_joint", 12), ("stereo_5x", 5)):
+    for name, channels in (("rgb_16x", 3), ("rgb_16x_viewing", 12), ("stereo_5x", 5)):
         with tempfile.TemporaryDirectory() as folder:
             wt.load_codec(name, channels=channels).save_pretrained(folder)
             seeds.append(_parts_of(Path(folder)))

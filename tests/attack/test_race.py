@@ -9,7 +9,7 @@ from tests.helpers import make_codec
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["rgb_16x", "rgb_4x_joint", "stereo_5x"])
+@pytest.mark.parametrize("name", ["rgb_16x", "rgb_4x_viewing", "stereo_5x"])
 def test_threads_get_what_one_gets(name: str) -> None:
     assert not race(name, starts=5)
 

@@ -67,13 +67,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split(maxsplit=5) for line in lines[1:]] == [
-        ["rgb_16x", "image", "12", "8", "16", "linear, refiner"],
-        ["rgb_16x_joint", "image", "12", "8", "16", "linear, refiner"],
-        ["rgb_4x", "image", "48", "8", "4", "linear, refiner"],
-        ["rgb_4x_joint", "image", "48", "8", "4", "linear, refiner"],
-        ["stereo_20x", "audio", "27", "256", "19", "linear, refiner"],
-        ["stereo_5x", "audio", "108", "256", "4.74", "linear, refiner"],
+    networks, viewing = "the default: images for networks", "pictures to look at, decoded by the refiner"
+    assert [line.split(maxsplit=7) for line in lines[1:]] == [
+        ["rgb_16x", "image", "12", "8", "16", "linear,", "refiner", networks],
+        ["rgb_4x", "image", "48", "8", "4", "linear,", "refiner", networks],
+        ["rgb_16x_viewing", "image", "12", "8", "16", "linear,", "refiner", viewing],
+        ["rgb_4x_viewing", "image", "48", "8", "4", "linear,", "refiner", viewing],
+        ["stereo_20x", "audio", "27", "256", "19", "linear,", "refiner", "the default: music"],
+        ["stereo_5x", "audio", "108", "256", "4.74", "linear,", "refiner", "the default: music"],
     ]
 
 

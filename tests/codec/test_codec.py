@@ -269,7 +269,7 @@ OUT_OF_RANGE = [
     ("rgb_16x", lambda x: x * 255, r"float images in \[0, 1\], got values from .* 0..255 as floats\? Pass uint8"),
     ("rgb_4x", lambda x: x * 255, "0..255 as floats"),
     ("rgb_16x", lambda x: (x - 0.45) / 0.225, "normalized pixels"),
-    ("rgb_4x_joint", lambda x: (x - 0.45) / 0.225, "normalized pixels"),
+    ("rgb_4x_viewing", lambda x: (x - 0.45) / 0.225, "normalized pixels"),
     ("rgb_4x", lambda x: x * 2 - 1, "normalized pixels"),
     ("stereo_5x", lambda x: x * 32767, r"float waveforms in \[-1, 1\], got values .*: PCM as floats\?"),
 ]

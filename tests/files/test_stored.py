@@ -117,8 +117,8 @@ def test_latents_know_their_codec_and_size(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"are of a signal of size \(61, 83\), got size \(64, 88\)"):
         wt.save_latents(file, latents, "rgb_16x", size=(64, 88))
     with pytest.raises(ValueError, match="encoded by codec 'rgb_16x'"):
-        wt.save_latents(file, latents, "rgb_16x_joint")
-    codec = wt.load_codec("rgb_16x_joint")
+        wt.save_latents(file, latents, "rgb_16x_viewing")
+    codec = wt.load_codec("rgb_16x_viewing")
     with pytest.raises(ValueError, match=r"encoded by codec 'rgb_16x' \(fingerprint \w+\), got fingerprint"):
         write_latents(file, latents, codec="rgb_16x", fingerprint=codec.fingerprint(), size=(61, 83))
     with pytest.raises(ValueError, match="size is needed"):

@@ -36,7 +36,7 @@ def folder_of_images(folder: Path, *classes: str) -> str:
 
 
 def test_network_and_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arms = ("resized_4x", "dct_16x", "rgb_4x:24", "fitted_rgb_16x", "rgb_16x_joint+refiner")
+    arms = ("resized_4x", "dct_16x", "rgb_4x:24", "fitted_rgb_16x", "rgb_16x_viewing+refiner")
     config = pretrained.Config(
         network=save_network(tmp_path / "net", "test_efficientnet"),
         data=folder_of_images(tmp_path / "data", "tench", "n03417042"),
@@ -53,7 +53,7 @@ def test_network_and_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.Monk
         "dct_16x": 12 * 8 * 8,
         "rgb_4x:24": 24 * 8 * 8,
         "fitted_rgb_16x": 12 * 8 * 8,
-        "rgb_16x_joint+refiner": 12 * 8 * 8,
+        "rgb_16x_viewing+refiner": 12 * 8 * 8,
     }
     files = list((tmp_path / "data").rglob("*.jpg"))
     assert 0 < rows["pixels"]["bytes"] < max(file.stat().st_size for file in files)

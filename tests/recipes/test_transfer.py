@@ -165,7 +165,7 @@ def test_errors(photos: str, tmp_path: Path) -> None:
         ({"network": uncut, "arms": ("distilled_rgb_16x",)}, "supported"),
         ({"distilled": (tmp_path / "other",)}, "holds a test_vit: expected a test_efficientnet"),
         ({"distilled": (tmp_path / "same", tmp_path / "same")}, "same is the second model for rgb_16x by 'entry'"),
-        ({"arms": ("fitted_rgb_16x_joint+refiner",)}, "a stem reads latents, which no refiner has decoded"),
+        ({"arms": ("fitted_rgb_16x_viewing+refiner",)}, "a stem reads latents, which no refiner has decoded"),
         ({"arms": ()}, "nothing to run"),
         ({"image_size": 16}, "image_size must be at least 32"),
     ]:

@@ -13,7 +13,7 @@ import walloc_transforms as wt
 from tests.helpers import make_codec
 
 T = wt.transforms
-IMAGE_CODECS = ["rgb_16x", "rgb_4x", "rgb_16x_joint"]
+IMAGE_CODECS = ["rgb_16x", "rgb_4x", "rgb_16x_viewing"]
 
 
 def photographs() -> Tensor:

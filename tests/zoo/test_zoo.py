@@ -15,6 +15,8 @@ from tests.helpers import give_refiner, make_codec
 from tests.reference import save_checkpoint
 from walloc_transforms.zoo import zoo
 
+WEIGHTS = Path(zoo.__file__).parents[1] / "weights"
+
 
 @pytest.fixture(autouse=True)
 def metadata(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
@@ -25,9 +27,10 @@ def metadata(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_embedded_codecs() -> None:
-    names = ["rgb_16x", "rgb_16x_joint", "rgb_4x", "rgb_4x_joint", "stereo_20x", "stereo_5x"]
+    names = ["rgb_16x", "rgb_4x", "rgb_16x_viewing", "rgb_4x_viewing", "stereo_20x", "stereo_5x"]
     assert wt.available_codecs() == names
-    reductions = [16, 16, 4, 4, 512 / 27, 512 / 108]
+    assert {folder.parent.name for folder in WEIGHTS.glob("*/config.json")} == {*names}
+    reductions = [16, 4, 16, 4, 512 / 27, 512 / 108]
     for name, reduction in zip(names, reductions, strict=True):
         info, config = wt.codec_info(name), wt.load_codec(name).config
         assert (info.name, info.dimensionality_reduction) == (name, reduction)
@@ -35,6 +38,7 @@ def test_embedded_codecs() -> None:
         assert (info.modality, info.signal_channels, info.levels, info.stride, info.sample_rate) == geometry
         assert info.decoders == ("linear", "refiner")
         assert (info.channels, info.source) == (config.channels, config.source)
+        assert info.purpose.startswith("pictures to look at" if "viewing" in name else "the default")
 
 
 def test_info_reads_no_weights(tmp_path: Path) -> None:
@@ -42,7 +46,8 @@ def test_info_reads_no_weights(tmp_path: Path) -> None:
     give_refiner(make_codec()).save_pretrained(tmp_path / "refined")
     for file in tmp_path.rglob("*.safetensors"):
         file.unlink()
-    assert wt.codec_info(tmp_path / "plain").decoders == ("linear",)
+    info = wt.codec_info(tmp_path / "plain")
+    assert (info.decoders, info.purpose) == (("linear",), "")
     assert wt.codec_info(str(tmp_path / "refined")).decoders == ("linear", "refiner")
     with pytest.raises(FileNotFoundError, match=r"it has no config\.json"):
         wt.codec_info(tmp_path)
@@ -53,7 +58,7 @@ def test_info_reads_no_weights(tmp_path: Path) -> None:
 
 
 def test_embedded_weights_are_small() -> None:
-    files = [*(Path(zoo.__file__).parents[1] / "weights").rglob("*.safetensors")]
+    files = [*WEIGHTS.rglob("*.safetensors")]
     linear = [f.stat().st_size for f in files if f.name == "weights.safetensors"]
     assert max(linear) < 500_000
     assert sum(linear) < 800_000
@@ -91,7 +96,7 @@ def test_embedded_refiners_are_nearer_to_the_signal() -> None:
         assert errors[1] < errors[0], name
 
 
-@pytest.mark.parametrize("name", ["rgb_16x_joint", "rgb_4x_joint"])
+@pytest.mark.parametrize("name", ["rgb_16x_viewing", "rgb_4x_viewing"])
 def test_trained_channels_stay_ordered(name: str) -> None:
     """A codec whose projection was trained is nearer to the image with every prefix, refined, too."""
     codec, signal = wt.load_codec(name), discs()
@@ -161,7 +166,7 @@ def test_folder_named_like_a_checkpoint(tmp_path: Path) -> None:
         ("RGB_4x", "did you mean 'rgb_4x'"),
         (
             "nothing like it",
-            r"Embedded codecs are rgb_16x, rgb_16x_joint, rgb_4x, rgb_4x_joint, stereo_20x, stereo_5x; "
+            r"Embedded codecs are rgb_16x, rgb_4x, rgb_16x_viewing, rgb_4x_viewing, stereo_20x, stereo_5x; "
             r"a folder, a .pth file or a hub repository",
         ),
     ],
@@ -214,7 +219,7 @@ def test_failed_download_names_what_would_do(monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     with pytest.raises(
-        ConnectionError, match=r"'owner/name'.*Without a download there are rgb_16x, rgb_16x_joint, rgb_4x"
+        ConnectionError, match=r"'owner/name'.*Without a download there are rgb_16x, rgb_4x, rgb_16x_viewing"
     ):
         wt.load_codec("owner/name")
 

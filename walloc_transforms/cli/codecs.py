@@ -18,14 +18,14 @@ __all__ = ["fit", "import_", "inspect", "list_codecs"]
 
 
 def list_codecs() -> None:
-    """List the codecs that come with the package."""
+    """List the codecs that come with the package, and what each is for."""
     infos = [codec_info(name) for name in available_codecs()]
     width = max(len(info.name) for info in infos) + 2
-    print(f"{'name':<{width}}{'modality':<10}{'channels':>9}{'stride':>8}{'DR':>7}  decoders")
+    print(f"{'name':<{width}}{'modality':<10}{'channels':>9}{'stride':>8}{'DR':>7}  {'decoders':<17}for")
     for info in infos:
         print(
             f"{info.name:<{width}}{info.modality:<10}{info.channels:>9}{info.stride:>8}"
-            f"{info.dimensionality_reduction:>7.3g}  {', '.join(info.decoders)}"
+            f"{info.dimensionality_reduction:>7.3g}  {', '.join(info.decoders):<17}{info.purpose}"
         )
 
 

@@ -1,19 +1,24 @@
-"""The codecs that come with the package: their names, and which of them has encoded latents."""
+"""The codecs that come with the package: what each is for, and which of them has encoded latents."""
 
 from functools import lru_cache
 from pathlib import Path
 
-from ..codec import CONFIG_FILE, Codec
+from ..codec import Codec
 
-__all__ = ["embedded_folder", "embedded_names", "find_embedded"]
+__all__ = ["EMBEDDED", "embedded_folder", "find_embedded"]
 
 _WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
-@lru_cache
-def embedded_names() -> tuple[str, ...]:
-    """Return the names of the codecs that come with the package."""
-    return tuple(sorted(file.parent.name for file in _WEIGHTS.glob(f"*/{CONFIG_FILE}")))
+EMBEDDED = {
+    "rgb_16x": "the default: images for networks",
+    "rgb_4x": "the default: images for networks",
+    "rgb_16x_viewing": "pictures to look at, decoded by the refiner",
+    "rgb_4x_viewing": "pictures to look at, decoded by the refiner",
+    "stereo_20x": "the default: music",
+    "stereo_5x": "the default: music",
+}
+"""The names of the codecs that come with the package, and what each is for, in the order that users see."""
 
 
 def embedded_folder(name: str) -> Path:
@@ -35,7 +40,7 @@ def find_embedded(fingerprint: str, channels: int, likely: str = "") -> Codec | 
     Returns:
         The codec, a new one; None if no embedded codec has this encoder.
     """
-    for name in sorted(embedded_names(), key=lambda name: name != likely):
+    for name in sorted(EMBEDDED, key=lambda name: name != likely):
         if _fingerprint(name, channels) == fingerprint:
             return Codec.from_pretrained(embedded_folder(name)).prefix(channels)
     return None

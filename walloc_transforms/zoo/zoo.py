@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from ..codec import CONFIG_FILE, WEIGHTS_FILE, Codec, TensorFile, read_config
-from .embedded import embedded_folder, embedded_names
+from .embedded import EMBEDDED, embedded_folder
 
 __all__ = ["CodecInfo", "CodecLike", "available_codecs", "codec_info", "fetch", "load_codec"]
 
@@ -35,6 +35,7 @@ class CodecInfo:
         stride: Samples per latent along each axis, ``2**J``.
         dimensionality_reduction: Signal values per latent value.
         decoders: The decoders that come with the codec, the default first: values of ``decoder`` in ``Codec.decode``.
+        purpose: What the codec is for; empty if it did not come with the package.
         source: Where the weights come from, in a sentence.
 
     Example:
@@ -53,18 +54,23 @@ class CodecInfo:
     stride: int
     dimensionality_reduction: float
     decoders: tuple[str, ...]
+    purpose: str
     source: str
 
 
 def available_codecs() -> list[str]:
     """List the names of the codecs that come with the package and need no download.
 
+    The default of every dimensionality reduction stands before codecs for a special purpose, which their
+    :class:`CodecInfo` tells.
+
     Example:
         >>> import walloc_transforms as wt
-        >>> "rgb_16x" in wt.available_codecs()
-        True
+        >>> names = wt.available_codecs()
+        >>> names[0], wt.codec_info(names[0]).purpose
+        ('rgb_16x', 'the default: images for networks')
     """
-    return list(embedded_names())
+    return list(EMBEDDED)
 
 
 def codec_info(codec: str | os.PathLike[str]) -> CodecInfo:
@@ -89,8 +95,9 @@ def codec_info(codec: str | os.PathLike[str]) -> CodecInfo:
         raise ValueError(f"unknown codec {codec!r}: {_suggest(os.fspath(codec))}; a folder would do too")
     config = read_config(folder)
     decoders = (config.decoder, "refiner") if config.refiner_width else (config.decoder,)
-    fields = [field.name for field in dataclasses.fields(CodecInfo) if field.name != "decoders"]
-    return CodecInfo(**{field: getattr(config, field) for field in fields}, decoders=decoders)
+    purpose = EMBEDDED.get(codec, "") if isinstance(codec, str) else ""
+    fields = [field.name for field in dataclasses.fields(CodecInfo) if field.name not in ("decoders", "purpose")]
+    return CodecInfo(**{field: getattr(config, field) for field in fields}, decoders=decoders, purpose=purpose)
 
 
 def load_codec(
@@ -139,7 +146,7 @@ def load_codec(
 def _split(name: str) -> tuple[str | None, str | None]:
     """Split ``owner/name:variant`` into repository and variant; (None, None) if the name is no repository's."""
     match = re.fullmatch(r"([\w-][\w.-]*/[\w.-]+)(?::([\w.-]+))?", name)
-    if match is None or name in embedded_names() or name.endswith(".pth") or os.path.isdir(name):
+    if match is None or name in EMBEDDED or name.endswith(".pth") or os.path.isdir(name):
         return None, None
     return match[1], match[2]
 
@@ -164,7 +171,7 @@ def _folder(codec: str | os.PathLike[str], depth: int) -> str | os.PathLike[str]
     """
     if isinstance(codec, os.PathLike):
         return codec
-    if codec not in embedded_names():
+    if codec not in EMBEDDED:
         return codec if os.path.isdir(codec) else None
     if os.path.isfile(os.path.join(codec, CONFIG_FILE)):
         warnings.warn(
@@ -175,9 +182,9 @@ def _folder(codec: str | os.PathLike[str], depth: int) -> str | os.PathLike[str]
 
 
 def _suggest(name: str) -> str:
-    close = difflib.get_close_matches(name, embedded_names(), n=1, cutoff=0.4)
+    close = difflib.get_close_matches(name, EMBEDDED, n=1, cutoff=0.4)
     hint = f"did you mean {close[0]!r}? " if close else ""
-    return f"{hint}Embedded codecs are {', '.join(embedded_names())}"
+    return f"{hint}Embedded codecs are {', '.join(EMBEDDED)}"
 
 
 def _download(repo: str, variant: str | None, revision: str | None) -> Codec:
@@ -238,7 +245,7 @@ def fetch(repo: str, file: str, revision: str | None) -> Path:
             hint = " A repository of .pth checkpoints needs variant='NAME'."
         raise ConnectionError(
             f"the hub did not give {file} of {repo!r} ({type(error).__name__}: {error}).{hint} "
-            f"Without a download there are {', '.join(embedded_names())}"
+            f"Without a download there are {', '.join(EMBEDDED)}"
         ) from error
 
 

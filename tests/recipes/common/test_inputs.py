@@ -11,7 +11,7 @@ from recipes.common.inputs import Cosines, StoredInput, make_input
 from recipes.common.photographs import demo_photographs
 from recipes.common.quality import psnr
 
-ARMS = ["pixels", "resized_4x", "dct_4x", "rgb_4x", "resized_16x", "dct_16x", "rgb_16x", "rgb_16x_joint+refiner"]
+ARMS = ["pixels", "resized_4x", "dct_4x", "rgb_4x", "resized_16x", "dct_16x", "rgb_16x", "rgb_16x_viewing+refiner"]
 
 
 def test_latents_keep_most(tmp_path: Path) -> None:
@@ -29,7 +29,7 @@ def test_latents_keep_most(tmp_path: Path) -> None:
     assert errors["pixels"] == float("inf")
     for ratio in ("4x", "16x"):
         assert errors[f"rgb_{ratio}"] > max(errors[f"resized_{ratio}"], errors[f"dct_{ratio}"]) + 1
-    assert errors["rgb_16x_joint+refiner"] > errors["rgb_16x"] + 0.5
+    assert errors["rgb_16x_viewing+refiner"] > errors["rgb_16x"] + 0.5
 
 
 @pytest.mark.parametrize("name", ["resized", "dct", "rgb"])

@@ -103,7 +103,7 @@ def test_classification_reads_them(dataset: Path, photographs: Path, tmp_path: P
             "cannot read .* 48 channels of 'rgb_4x', and no pixels: expected arm rgb_4x or rgb_4x:C",
         ),
         ({"arm": "walloc_16x"}, "cannot read .*'rgb_4x', and no pixels"),
-        ({"arm": "rgb_4x_joint"}, "cannot read .*'rgb_4x', and no pixels"),
+        ({"arm": "rgb_4x_viewing"}, "cannot read .*'rgb_4x', and no pixels"),
         ({"arm": "rgb_4x+refiner"}, "cannot read"),
         ({"image_size": 80}, "holds images from 72 pixels on"),
         ({"protocol": "paper"}, "no pixels: --protocol paper needs photographs"),
