@@ -1,10 +1,13 @@
 """Random crops of images and waveforms to train codecs on."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as v2
 
 import walloc_transforms as wt
 from walloc_transforms.wavelets import analysis_bank
@@ -26,14 +29,26 @@ class Crops:
         side: Of a crop, in latents.
         codec: Whose latents they become.
         seed: Another seed, other crops.
+        jitter: Change brightness and saturation of images by up to this share.
+        enlarge: Enlarge crops of images by up to this factor: they are cut smaller, and resized.
 
     Raises:
         ValueError: No signal is long enough.
     """
 
-    def __init__(self, signals: Sequence[Tensor], side: int, codec: wt.Codec, seed: int) -> None:
+    def __init__(
+        self,
+        signals: Sequence[Tensor],
+        side: int,
+        codec: wt.Codec,
+        seed: int,
+        *,
+        jitter: float = 0.0,
+        enlarge: float = 1.0,
+    ) -> None:
         c = codec.config
         self.side, self.stride, self.seed = side, c.stride, seed
+        self.jitter, self.enlarge = jitter, enlarge
         self.margin = -(-max(analysis_bank(c.wavelet, c.levels).reach) // c.stride)
         least = (side + 2 * self.margin) * c.stride
         self.signals = [signal for signal in signals if min(signal.shape[1:]) >= least]
@@ -48,17 +63,31 @@ class Crops:
         """Return how many cells to leave out at every end of the crops of a step."""
         return self.margin if step % _UNCUT else 0
 
-    def batch(self, step: int, count: int, rank: int = 0, world: int = 1) -> Tensor:
-        """Cut ``count`` crops from any of the signals, and return this process' share."""
-        random = np.random.default_rng((self.seed, step))
-        length = (self.side + 2 * self.cut(step)) * self.stride
+    def batch(self, step: int, count: int, rank: int = 0, world: int = 1, side: int | None = None) -> Tensor:
+        """Cut ``count`` crops from any of the signals, and return this process' share.
+
+        Args:
+            step: Another step, other crops.
+            count: Of all processes.
+            rank: This process.
+            world: How many processes there are.
+            side: A smaller side for this batch.
+        """
+        random, changes = np.random.default_rng((self.seed, step)), np.random.default_rng((self.seed, step, 2))
+        length = ((side or self.side) + 2 * self.cut(step)) * self.stride
         crops = []
         for i in range(count):
             signal = self.signals[int(random.choice(len(self.signals), p=self.shares))]
-            starts = [int(random.integers(n - length + 1)) for n in signal.shape[1:]]
+            cut = math.ceil(length / changes.uniform(1, self.enlarge))
+            starts = [int(random.integers(n - cut + 1)) for n in signal.shape[1:]]
             turns = random.integers(2, size=3)
+            brightness, saturation = changes.uniform(1 - self.jitter, 1 + self.jitter, 2).tolist()
             if i % world == rank:
-                crop = signal[(slice(None), *(slice(start, start + length) for start in starts))]
+                crop = signal[(slice(None), *(slice(start, start + cut) for start in starts))]
+                if cut < length:
+                    crop = v2.resize(crop, [length, length], InterpolationMode.BICUBIC)
+                if self.jitter:
+                    crop = v2.adjust_saturation(v2.adjust_brightness(crop, brightness), saturation)
                 crops.append(_turn(crop, *turns.tolist()))
         return torch.stack(crops)
 

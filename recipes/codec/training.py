@@ -50,6 +50,13 @@ class Training:
     """Crops per step, over all processes."""
     crop: int = 40
     """Side of a crop in latents; of sound its length."""
+    first_crop: int = 0
+    """Side of the first crops, which grow to `crop` while the batch shrinks, so that all steps take as long. 0: as
+    `crop`."""
+    jitter: float = 0.0
+    """By what share brightness and saturation of images change at most, at random."""
+    enlarge: float = 1.0
+    """By what factor crops of images are enlarged at most, at random."""
     lr: float = 2e-3
     """Peak learning rate."""
     schedule: Literal["cosine", "paper"] = "cosine"
@@ -65,6 +72,9 @@ class Training:
     """Share of the steps that see only the first channels, a random number of them, so that every prefix is a codec."""
     rate_weight: float = 0.0
     """With `projection`: how many dB of PSNR one bit per latent is worth; high-rate theory says 6."""
+    frozen_share: float = 0.0
+    """With `projection`: in this share of the steps, the last ones, the projection stays as it is and latents are
+    rounded; the decoders are trained on. Its learning rate has fallen to zero by then."""
     amp: bool = True
     """Run the refiner in bfloat16 while training."""
     checkpoint_every: int = 1000
@@ -84,6 +94,16 @@ class Training:
                 "expected 0 <= ema < 1, 0 <= prefixes <= 1 and 0 <= linear_weight <= 1, got "
                 f"{self.ema}, {self.prefixes} and {self.linear_weight}"
             )
+        if not 0 <= self.first_crop <= self.crop or not 0 <= self.jitter <= 1 or self.enlarge < 1:
+            raise ValueError(
+                f"expected first_crop from 0 to {self.crop}, jitter from 0 to 1 and enlarge of at least 1, got "
+                f"{self.first_crop}, {self.jitter} and {self.enlarge}"
+            )
+        if not 0 <= self.frozen_share < 1 or (self.frozen_share and (self.schedule != "cosine" or not self.projection)):
+            raise ValueError(
+                "frozen_share must be at least 0 and below 1, and goes with projection and the cosine schedule, got "
+                f"{self.frozen_share} with projection {self.projection} and {self.schedule!r}"
+            )
         if self.rate_weight < 0 or self.projection_lr <= 0:
             raise ValueError(
                 "rate_weight must be at least 0 and projection_lr above 0, got "
@@ -99,6 +119,9 @@ class Trained(nn.Module):
         refiner: A refiner to train with it, or None.
         projection: Train projection and linear decoder.
         amp: Run the refiner in bfloat16.
+
+    Attributes:
+        frozen: Round the latents, so that the projection gets no gradient, and keep their statistics.
     """
 
     gains: Tensor
@@ -107,6 +130,7 @@ class Trained(nn.Module):
         super().__init__()
         c = codec.config
         self.codec, self.refiner, self.projection, self.amp = codec, refiner, projection, amp
+        self.frozen = not projection
         for part in (codec.weight, codec.bias, codec.decoder.weight, codec.decoder.bias):
             part.requires_grad_(projection)
         self.analysis = FoldedAnalysis(
@@ -121,7 +145,7 @@ class Trained(nn.Module):
         low, high = value_range(x, self.codec.config.modality)
         scale = 1 / (high - low)  # packets are of the codec's own range, from -0.5 to 0.5
         inner = (slice(None), slice(None), *[slice(cut, -cut)] * (x.ndim - 2)) if cut else ...
-        latents = self.codec.encode(x, rounding="noise" if self.projection else "round")[inner]
+        latents = self.codec.encode(x, rounding="round" if self.frozen else "noise")[inner]
         with torch.no_grad():
             packets = self.analysis(x, scale, -0.5 - low * scale)[inner]
         return latents, packets.movedim(1, -1).contiguous() * self.gains
@@ -144,7 +168,7 @@ class Trained(nn.Module):
             refiner if there is one. Bits per latent, up to a constant: the mean log2 of the channels' spreads.
         """
         latents, packets = self.prepare(x, cut)
-        if self.projection and self.training:
+        if self.training and not self.frozen:
             self._follow(latents.detach())
         shape = (-1, *[1] * (latents.ndim - 2))
         seen = (torch.arange(latents.shape[1], device=x.device) < channels).float().view(shape)
@@ -184,20 +208,21 @@ class Trained(nn.Module):
         return codec
 
 
-def parameter_groups(model: Trained, settings: Training) -> list[dict[str, Any]]:
+def parameter_groups(model: Trained, settings: Training, frozen: int) -> list[dict[str, Any]]:
     """Make AdamW's parameter groups, with learning rates that suit the size of their weights.
 
     AdamW changes a weight by about the learning rate in a step, however large the weight is. The weights of a
     projection are about as large as latents, those of a linear decoder about one over that: each gets a rate relative
-    to its weights, and no weight decay. A refiner's rate would hardly move them.
+    to its weights, and no weight decay. A refiner's rate would hardly move them. ``frozen`` is the last step that
+    trains the projection.
     """
     made: list[dict[str, Any]] = []
     if model.refiner is not None:
         made.append({"params": [*model.refiner.parameters()], "lr": settings.lr, "weight_decay": settings.weight_decay})
     if model.projection:
-        for part in (model.codec, model.codec.decoder):
+        for part, steps in ((model.codec, frozen), (model.codec.decoder, settings.steps)):
             rate = settings.projection_lr * float(part.weight.detach().square().mean().sqrt())
-            made.append({"params": [part.weight, part.bias], "lr": rate, "weight_decay": 0.0})
+            made.append({"params": [part.weight, part.bias], "lr": rate, "weight_decay": 0.0, "steps": steps})
     return made
 
 
@@ -222,7 +247,7 @@ def train(
         The trained codec and the last record.
     """
     s, c, ranks = settings, codec.config, run.ranks
-    crops = Crops(signals, s.crop, codec, s.seed)
+    crops = Crops(signals, s.crop, codec, s.seed, jitter=s.jitter, enlarge=s.enlarge)
     torch.manual_seed(s.seed)
     codec, refiner = copy.deepcopy(codec), None
     if s.refiner_blocks:
@@ -234,10 +259,16 @@ def train(
     if refiner is not None and not bool(refiner.head.any()):
         model.measure_scale(crops, count)
 
+    frozen = s.steps - round(s.steps * s.frozen_share)
+
     def batches_from(first: int) -> Iterator[Tensor]:
-        return (crops.batch(step, count, ranks.rank, ranks.world) for step in range(first, s.steps))
+        for step in range(first, s.steps):
+            side = s.crop - (s.crop - s.first_crop) * (s.steps - step) // s.steps if s.first_crop else s.crop
+            more = round(count * (s.crop / side) ** c.dims / ranks.world) * ranks.world
+            yield crops.batch(step, more, ranks.rank, ranks.world, side)
 
     def loss(parallel: nn.Module, x: Tensor, done: int) -> Tensor:
+        model.frozen = done > frozen or not s.projection
         random = np.random.default_rng((s.seed, done, 1))
         torch.manual_seed(s.seed * 1_000_003 + done * ranks.world + ranks.rank)  # of the noise
         channels = int(random.integers(1, c.channels + 1)) if random.random() < s.prefixes else c.channels
@@ -245,7 +276,7 @@ def train(
         weights = errors.new_tensor([s.linear_weight, 1 - s.linear_weight] if len(errors) == 2 else [1.0])
         return 10 * (weights * errors.log10()).sum() + (s.rate_weight * bits if s.projection else 0)
 
-    optimizer = torch.optim.AdamW(parameter_groups(model, s), s.lr, betas=(0.9, 0.99))
+    optimizer = torch.optim.AdamW(parameter_groups(model, s, frozen), s.lr, betas=(0.9, 0.99))
     paper = (lambda optimizer: PaperSchedule(optimizer, s.steps)) if s.schedule == "paper" else None
     record = train_steps(
         model,
@@ -258,6 +289,7 @@ def train(
         schedule=paper,
         ema=s.ema,
         clip=s.clip,
+        settle=frozen if s.frozen_share else None,
         validate=lambda average: validate(average.snapshot()),
     )
     return model.snapshot(), record

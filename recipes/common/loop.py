@@ -1,5 +1,6 @@
 """Train for a number of steps, resumable at checkpoints: the loop of every recipe on endless random crops."""
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -29,6 +30,7 @@ def train_steps(
     schedule: Callable[[torch.optim.Optimizer], Any] | None = None,
     ema: float | None = None,
     clip: float | None = None,
+    settle: int | None = None,
     validate: Callable[[Any], dict[str, float]] | None = None,
 ) -> Record:
     """Train, writing ``metrics.jsonl`` and ``checkpoint.pt`` into the run's folder.
@@ -37,7 +39,8 @@ def train_steps(
 
     Args:
         model: The network, on its device.
-        optimizer: Of its parameters, with their peak learning rates.
+        optimizer: Of its parameters, with their peak learning rates. The rate of a group that holds ``steps`` reaches
+            zero after so many and stays there; nothing is trained of that group any more.
         batches_from: Gives this process' batches from a step on. A step's batch must not depend on earlier steps.
         loss_of: Gives the loss, from the network (within ``DistributedDataParallel`` if there are several processes), a
             batch on the network's device, and the number of the step, from 1 on.
@@ -49,6 +52,7 @@ def train_steps(
         ema: Decay per step of an average of the weights (lower at first), which is validated at checkpoints and which
             the network has in the end. Default: no average.
         clip: Limit the norm of all gradients together.
+        settle: After this many steps the network goes on from the average of its weights.
         validate: Called at checkpoints by the first process with the network, or the average. Its figures join the
             record.
 
@@ -62,8 +66,9 @@ def train_steps(
     if average is not None:
         average.update_parameters(model)  # the first update copies: the average begins at the initial weights
     parallel = DistributedDataParallel(model) if ranks.world > 1 else model
-    cosine = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr_factor(step, steps))
-    scheduler: Any = cosine if schedule is None else schedule(optimizer)
+    spans = [group.get("steps", steps) for group in optimizer.param_groups]
+    factors = [functools.partial(lr_factor, steps=span) for span in spans]
+    scheduler: Any = torch.optim.lr_scheduler.LambdaLR(optimizer, factors) if schedule is None else schedule(optimizer)
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
     parts |= {} if average is None else {"average": average}
     trained = [p for p in model.parameters() if p.requires_grad]
@@ -92,6 +97,8 @@ def train_steps(
         scheduler.step(*[] if schedule is None else [loss.item()])
         if average is not None:
             average.update_parameters(model)
+            if done == settle:
+                _copy(average.module, model)
         sums += torch.tensor([loss.item(), 1])  # .item() waits for the device
         seconds += time.perf_counter() - start
         save = done % checkpoint_every == 0 or done == steps
@@ -106,10 +113,14 @@ def train_steps(
                 model.train()
             run.save(parts, log, step=done)
     if average is not None:
-        with torch.no_grad():
-            for parameter, mean in zip(model.parameters(), average.module.parameters(), strict=True):
-                parameter.copy_(mean)
+        _copy(average.module, model)
     return {**log[-1], "step_rate": statistics.median(r["step_rate"] for r in log)}
+
+
+@torch.no_grad()
+def _copy(average: nn.Module, model: nn.Module) -> None:
+    for parameter, mean in zip(model.parameters(), average.parameters(), strict=True):
+        parameter.copy_(mean)
 
 
 def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Any], Tensor]:

@@ -102,6 +102,23 @@ def test_crops_are_turned_and_mirrored(codec: wt.Codec, sounds: list[Tensor]) ->
     assert seen == {(left, right), (right, left), (-left, -right), (-right, -left)}
 
 
+def test_crops_of_another_side_enlarged_and_jittered(images: list[Tensor], codec: wt.Codec) -> None:
+    plain = Crops(images, 8, codec, 0)
+    assert plain.batch(1, 2, side=5).shape == (2, 3, 44, 44)
+    enlarged = Crops(images, 8, codec, 0, enlarge=2.0).batch(1, 8)
+    assert enlarged.shape == (8, 3, 56, 56)
+    assert enlarged.dtype == torch.uint8
+    roughness = [float(x.float().diff(dim=-1).abs().mean()) for x in (enlarged, plain.batch(1, 8))]
+    assert roughness[0] < 0.9 * roughness[1]
+    jittered, same = Crops(images, 8, codec, 0, jitter=0.5).batch(1, 8), plain.batch(1, 8)
+    assert jittered.dtype == torch.uint8
+    means = jittered.float().mean((1, 2, 3)) / same.float().mean((1, 2, 3))
+    assert 0.45 < float(means.min()) < 0.8
+    assert 1.1 < float(means.max()) < 1.55
+    spread = [x.float().std(1).mean((1, 2)) for x in (jittered, same)]
+    assert float((spread[0] / spread[1] / means).std()) > 0.1  # of the three colors: saturation
+
+
 def test_crops_favor_large_signals_by_the_root_of_their_size(codec: wt.Codec) -> None:
     """A signal of 9 times the size is drawn 3 times as often."""
     signals = [torch.zeros(3, 96, 96, dtype=torch.uint8), torch.ones(3, 288, 288, dtype=torch.uint8)]
@@ -251,7 +268,62 @@ def test_weights_of_the_errors(images: list[Tensor], codec: wt.Codec, tmp_path: 
     assert moved[0] < 0.01 < 0.03 < moved[1]
 
 
-@pytest.mark.parametrize("options", [{}, {"projection": True, "schedule": "paper"}], ids=str)
+def test_the_projection_is_frozen_and_latents_are_rounded(
+    images: list[Tensor], codec: wt.Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the last 4 of 10 steps, from the average of the first 6; the decoders are trained on."""
+    seen: list[tuple[bool, dict[str, Tensor]]] = []
+    prepare = Trained.prepare
+
+    def spy(self: Trained, x: Tensor, cut: int) -> tuple[Tensor, Tensor]:
+        latents, packets = prepare(self, x, cut)
+        state = {name: value.clone() for name, value in self.state_dict().items()}
+        seen.append((bool(torch.equal(latents, latents.round())), state))
+        return latents, packets
+
+    monkeypatch.setattr(Trained, "prepare", spy)
+    options = {"steps": 10, "projection": True, "frozen_share": 0.4, "ema": 0.9, "prefixes": 0.0}
+    trained, _ = run(codec, images, tmp_path / "a", **options)
+    steps = seen[-10:]  # before these the refiner's scale was measured
+    assert [rounded for rounded, _ in steps] == [False] * 6 + [True] * 4
+    states = [state for _, state in steps]
+    for name in ("weight", "bias", "latent_mean", "latent_std"):
+        assert not torch.equal(states[4][f"codec.{name}"], states[5][f"codec.{name}"])
+        for state in states[7:]:
+            assert torch.equal(state[f"codec.{name}"], states[6][f"codec.{name}"])
+        assert torch.equal(trained.state_dict()[name], states[6][f"codec.{name}"])
+    for name in ("codec.decoder.weight", "refiner.stem.weight", "refiner.head"):
+        assert not torch.equal(states[8][name], states[9][name])
+    # What is frozen is the average: without one it is the last step's.
+    seen.clear()
+    run(codec, images, tmp_path / "b", **{**options, "ema": 0.0})
+    assert not torch.equal(seen[-1][1]["codec.weight"], states[9]["codec.weight"])
+    with pytest.raises(ValueError, match=r"goes with projection and the cosine schedule, got 0\.5 with"):
+        Training(steps=10, frozen_share=0.5)
+
+
+def test_crops_grow_and_batches_shrink(
+    images: list[Tensor], codec: wt.Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+    batch = Crops.batch
+
+    def spy(self: Crops, step: int, *args: int) -> Tensor:
+        x = batch(self, step, *args)
+        inner = x.shape[-1] // self.stride - 2 * self.cut(step)
+        shapes.append((len(x), inner))
+        return x
+
+    monkeypatch.setattr(Crops, "batch", spy)
+    run(codec, images, tmp_path / "a", steps=4, crop=8, first_crop=4)
+    assert shapes[-4:] == [(8, 4), (5, 5), (4, 6), (3, 7)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"projection": True, "schedule": "paper"}, {"projection": True, "frozen_share": 3 / 8, "first_crop": 4}],
+    ids=str,
+)
 def test_resumed_training_is_bit_equal(
     options: dict[str, Any], images: list[Tensor], codec: wt.Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
