@@ -62,7 +62,7 @@ def train_steps(
     """
     ranks = run.ranks
     model.train()
-    average = AveragedModel(model, avg_fn=_moving_average(ema)) if ema else None
+    average = AveragedModel(model, multi_avg_fn=_moving_average(ema)) if ema else None
     if average is not None:
         average.update_parameters(model)  # the first update copies: the average begins at the initial weights
     parallel = DistributedDataParallel(model) if ranks.world > 1 else model
@@ -123,10 +123,12 @@ def _copy(average: nn.Module, model: nn.Module) -> None:
         parameter.copy_(mean)
 
 
-def _moving_average(decay: float) -> Callable[[Tensor, Tensor, Any], Tensor]:
+def _moving_average(decay: float) -> Callable[[Any, Any, Any], None]:
     """Make an average that forgets by ``decay`` per step, and faster at first, when the weights are far off."""
 
-    def average(mean: Tensor, parameter: Tensor, done: Any) -> Tensor:
-        return mean.lerp(parameter, 1 - min(decay, int(done) / (int(done) + 10)))
+    def average(means: Any, parameters: Any, done: Any) -> None:
+        steps = int(done)  # waits for the device, so once for all weights
+        for mean, parameter in zip(means, parameters, strict=True):
+            mean.lerp_(parameter, 1 - min(decay, steps / (steps + 10)))
 
     return average
