@@ -128,8 +128,10 @@ def refuse_vmap(x: Tensor) -> None:
 
 
 def in_full_precision(x: Tensor) -> contextlib.AbstractContextManager[object]:
-    """Turn autocast off for the device of a tensor; the meta device has none."""
-    return contextlib.nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+    """Turn autocast off for the device of a tensor, if it is on; the meta device has none."""
+    if x.is_meta or not torch.is_autocast_enabled(x.device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def stop_threads() -> None:
