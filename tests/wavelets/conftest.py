@@ -2,4 +2,4 @@
 
 from tests.helpers import numba_is_missing
 
-collect_ignore = ["test_kernels.py", "test_lifting.py", "test_tiles.py"] if numba_is_missing() else []
+collect_ignore = ["test_kernels.py", "test_lifting.py", "test_strips.py", "test_tiles.py"] if numba_is_missing() else []

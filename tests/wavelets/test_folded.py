@@ -4,13 +4,14 @@ import copy
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from tests.helpers import BACKENDS, assert_close_float32
 from tests.wavelets.cases import CASES, analysis_and_reference, synthesis_and_reference, terms
-from walloc_transforms.wavelets import Backend, pad_to_multiple
+from walloc_transforms.wavelets import Backend, Finish, pad_to_multiple
 
 backends = pytest.mark.parametrize("backend", BACKENDS)
 
@@ -75,22 +76,40 @@ def test_other_wavelets(wavelet: str, size: tuple[int, ...], latents: int) -> No
     assert_close_float32(fast(z), reference(z), terms=own)
 
 
+class Extremes:
+    """Find the least and the greatest value of every channel."""
+
+    channels = 7
+
+    def __init__(self) -> None:
+        self.least, self.greatest = torch.full((7,), math.inf), torch.full((7,), -math.inf)
+
+    def __call__(self, z: Tensor, first_channel: int) -> None:
+        for channel in range(first_channel, min(first_channel + z.shape[1], self.channels)):
+            own = z[:, channel - first_channel]
+            self.least[channel] = min(self.least[channel], own.min())
+            self.greatest[channel] = max(self.greatest[channel], own.max())
+
+    def compare(self, least: np.ndarray, greatest: np.ndarray) -> None:
+        self.least = torch.minimum(self.least, torch.from_numpy(least))
+        self.greatest = torch.maximum(self.greatest, torch.from_numpy(greatest))
+
+
 @backends
 @pytest.mark.parametrize("size", [(88, 80), (440,)])
 @pytest.mark.parametrize("chunk", [100, None])
-def test_finish_sees_every_latent_once(backend: Backend, size: tuple[int, ...], chunk: int | None) -> None:
+def test_finish_looks_and_squeezes(backend: Backend, size: tuple[int, ...], chunk: int | None) -> None:
     fast, _ = analysis_and_reference(12, 3, 3, len(size), backend=backend)
     fast.chunk = chunk
-    x, seen = torch.rand(3, 3, *size), []
-    factors = torch.arange(1.0, 13.0).view(-1, *[1] * len(size))
-
-    def finish(part: Tensor, first_channel: int) -> Tensor:
-        seen.append(part.clone())
-        return part * factors[first_channel : first_channel + part.shape[1]]
-
+    x, look = torch.rand(3, 3, *size), Extremes()
     latents = fast(x)
-    assert torch.equal(fast(x, finish=finish), latents * factors)
-    assert torch.equal(torch.cat([part.flatten() for part in seen]).sort()[0], latents.flatten().sort()[0])
+    assert torch.equal(fast(x, finish=Finish(look=look)), latents)
+    channels = latents.movedim(1, 0).flatten(1)[: Extremes.channels]
+    assert torch.equal(look.least, channels.amin(1))
+    assert torch.equal(look.greatest, channels.amax(1))
+    for scale in (1.0, 10.0):  # to where the curve is flat
+        squeezed = fast(x, finish=Finish(0.7 * scale, 127.0))
+        torch.testing.assert_close(squeezed, 127 * torch.erf(0.7 * scale * latents), atol=2e-4, rtol=0)
 
 
 @backends

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tests.helpers import assert_close_float32
 from tests.wavelets.cases import analysis_and_reference, synthesis_and_reference, terms
-from walloc_transforms.wavelets import FoldedAnalysis
+from walloc_transforms.wavelets import Finish, FoldedAnalysis
 from walloc_transforms.wavelets.lifting import LiftedAnalysis, LiftedSynthesis
 
 Transform = Callable[[Tensor], Tensor]
@@ -233,22 +233,29 @@ def test_two_callers_at_once(threads: int) -> None:
             assert torch.equal(ours[1], expected[1])
 
 
+class RefuseNaN:
+    channels = 3
+
+    def __call__(self, z: Tensor, first_channel: int) -> None:
+        raise NotImplementedError
+
+    def compare(self, least: np.ndarray, greatest: np.ndarray) -> None:
+        if np.isnan(least).any():
+            raise ValueError("the signal holds NaN")
+
+
 def test_errors_come_out_of_the_threads() -> None:
     lifted, x = analysis_and_reference(12, 3, 3, 2, backend="lifting")[0], noise(6, 3, 64, 200)
     latents = lifted(x)
 
-    def refuse_nan(part: Tensor, first_channel: int) -> Tensor:
-        if part.isnan().any():
-            raise ValueError("the signal holds NaN")
-        return part
-
+    finish = Finish(look=RefuseNaN())
     torch.set_num_threads(2)
     for place in ((0, 0, 0, 0), (2, 1, 33, 70), (5, 2, 63, 199)):
         spoilt = x.clone()
         spoilt[place] = float("nan")
         with pytest.raises(ValueError, match="holds NaN"):
-            lifted(spoilt, finish=refuse_nan)
-        assert torch.equal(lifted(x, finish=refuse_nan), latents)
+            lifted(spoilt, finish=finish)
+        assert torch.equal(lifted(x, finish=finish), latents)
 
 
 def encode_there(lifted: FoldedAnalysis, x: Tensor, latents: Tensor, result: "SimpleQueue[bool]") -> None:

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from ..signals import value_range
 from ..wavelets import (
     Backend,
+    Finish,
     FoldedAnalysis,
     FoldedSynthesis,
     WaveletPacketAnalysis,
@@ -36,7 +37,7 @@ from ..wavelets import (
     in_full_precision,
     refuse_vmap,
 )
-from .companding import Rounding, clip, compand, expand, round_latents
+from .companding import Rounding, clip, compand, compand_curve, expand, round_latents
 from .config import CodecConfig
 from .decoders import LinearDecoder, NetworkDecoder
 from .folder import check_state, read_codec, write_codec
@@ -202,23 +203,18 @@ class Codec(nn.Module):
         x = x.to(torch.float32) if x.dtype == torch.uint16 else x  # few operations know uint16
         path = None if self._trains(self._encoder_parts()) else self._analysis_path.current()
         if path is not None:
-            check = check_of(path, self.config) if looks else None
             if looks and self.config.modality == "image":
                 check_pixels(x)
-
-            def finish(z: Tensor, first_channel: int = 0) -> Tensor:
-                if check is not None:
-                    check(z, first_channel)
-                return self.compand(z) if self.config.stages == 1 else z
-
-            z = path(x, scale, shift, finish)
+            fused = self.config.stages == 1 and self.config.companding == "gaussian"
+            curve = compand_curve(self.config.latent_bits) if fused else (0.0, 0.0)
+            z = path(x, scale, shift, Finish(*curve, check_of(path, self.config) if looks else None))
         else:
             if looks:
                 check_values(x, self.config.modality, f"codec {self.config.name!r}")
             z = self._project(self.analysis(x.to(torch.float32) * scale + shift))
-            z = self.compand(z) if self.config.stages == 1 else z
+            fused = False
         if self.config.stages == 1:
-            latents = round_latents(z, rounding)
+            latents = round_latents(z if fused else self.compand(z), rounding)
         else:
             latents = self._encode_stages(z, self._seen() if path is None else path.seen, rounding)
         if self.config.pad and self.encoder is None:  # an Oobleck encoder adds its own

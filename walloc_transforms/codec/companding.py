@@ -17,7 +17,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-__all__ = ["Rounding", "clip", "compand", "expand", "round_latents", "saturation", "slope"]
+__all__ = ["Rounding", "clip", "compand", "compand_curve", "expand", "round_latents", "saturation", "slope"]
 
 Rounding = Literal["none", "round", "noise"]
 
@@ -36,8 +36,14 @@ def compand(z: Tensor, bits: int = 8) -> Tensor:
         z: Float tensor of any shape.
         bits: Width of a code; 8 gives ``M = 127.499`` and ``s = 68.65``.
     """
+    slope, limit = compand_curve(bits)
+    return torch.erf(z * slope) * limit
+
+
+def compand_curve(bits: int = 8) -> tuple[float, float]:
+    """Return the two numbers of which :func:`compand` is made, ``limit * erf(slope * z)``: slope and limit."""
     limit, scale = _constants(bits)
-    return torch.erf(z * (1 / (scale * math.sqrt(2)))) * limit
+    return 1 / (scale * math.sqrt(2)), limit
 
 
 def expand(v: Tensor, bits: int = 8) -> Tensor:

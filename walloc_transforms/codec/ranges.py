@@ -14,6 +14,7 @@ import math
 import weakref
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
@@ -53,6 +54,8 @@ class RangeCheck:
         low, high = folded.projection_bounds(_CHANNELS)
         middle, half = (low + high) / 2, (high - low) / 2
         self.low, self.high = middle - half * _MARGIN[config.modality], middle + half * _MARGIN[config.modality]
+        self.bounds = [np.array([float(value) for value in side], np.float32) for side in (self.low, self.high)]
+        self.channels = len(low)
         self.lowest, self.highest = float(self.low.max()), float(self.high.min())
 
     def __call__(self, z: Tensor, first_channel: int = 0) -> None:
@@ -71,6 +74,15 @@ class RangeCheck:
         own = slice(first_channel, first_channel + z.shape[1])
         inside = (z.amin(axes) >= self.low[own]) & (z.amax(axes) <= self.high[own])  # NaN compares as False
         if not bool(inside.all()):
+            raise OutOfRange
+
+    def compare(self, least: np.ndarray, greatest: np.ndarray) -> None:
+        """Look at the least and the greatest value of each channel in a part, or NaN.
+
+        Raises:
+            OutOfRange: As above.
+        """
+        if not ((least >= self.bounds[0]) & (greatest <= self.bounds[1])).all():
             raise OutOfRange
 
 

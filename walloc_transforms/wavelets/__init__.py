@@ -17,11 +17,13 @@ from .filters import (
 )
 from .folded import FoldedAnalysis, FoldedSynthesis
 from .packets import WaveletPacketAnalysis, WaveletPacketSynthesis, check_size, conv1x1, crop, pad_to_multiple
+from .polyphase import Finish
 
 __all__ = [
     "Backend",
     "Extension",
     "FilterBank",
+    "Finish",
     "FoldedAnalysis",
     "FoldedSynthesis",
     "Wavelet",

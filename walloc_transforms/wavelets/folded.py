@@ -86,8 +86,7 @@ class FoldedAnalysis(nn.Module):
                 extended by reflection on the right.
             scale: Factor from the units of ``x`` to those of the codec.
             shift: Added after scaling.
-            finish: Called with parts ``(n, d, ...)`` of the result while they are in the cache, and the first of their
-                channels; gives what takes their place. Elementwise, such as companding.
+            finish: What is done to the result, part by part.
 
         Returns:
             ``(N, D, h, w)`` or ``(N, D, t)``, float32.
@@ -98,9 +97,10 @@ class FoldedAnalysis(nn.Module):
         check_size(x.shape[2:], self.stride)
         bias = torch.add(self.bias, self.bias_per_shift, alpha=shift)
         if _lifts(self, x, bias):
-            lifted = self._lifted = self._lifted or lifting().LiftedAnalysis(self._weight, self.levels, self.dims)
+            if self._lifted is None:  # to set an attribute of a module takes a while
+                self._lifted = lifting().LiftedAnalysis(self._weight, self.levels, self.dims)
             try:
-                return lifted(x if x.dtype == torch.uint8 else x.to(torch.float32), scale, bias, finish)
+                return self._lifted(x if x.dtype == torch.uint8 else x.to(torch.float32), scale, bias, finish)
             except lifting().KernelError as error:
                 _convolve_instead(self, error)
         x = pad_to_multiple(x, self.stride, self.dims)
@@ -108,7 +108,7 @@ class FoldedAnalysis(nn.Module):
 
         def work(part: Tensor, start: int, stop: int) -> Tensor:
             z = self.convolutions(part, start, stop, kernel, bias)
-            return finish(z, 0) if finish is not None else z
+            return finish(z) if finish is not None else z
 
         return in_chunks(x, self.stride, _chunk(self, x), work)
 

@@ -1,4 +1,4 @@
-"""The compiled loops of ``kernels.py`` as lifting calls them: what numba raises is told from all other errors.
+"""The compiled loops as lifting calls them: what numba raises is told from all other errors.
 
 numba compiles at the first call, keeps machine code in files, and reads those in other processes. A full or damaged
 disk shows there.
@@ -8,9 +8,9 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from . import kernels
+from . import kernels, strips
 
-__all__ = ["KernelError", "analyze", "layout", "load", "store", "synthesize"]
+__all__ = ["KernelError", "analyze", "analyze_images", "layout", "load", "store", "synthesize"]
 
 
 class KernelError(RuntimeError):
@@ -28,5 +28,6 @@ def _guarded(kernel: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
+analyze_images = _guarded(strips.analyze_images)
 analyze, layout, load = _guarded(kernels.analyze), _guarded(kernels.layout), _guarded(kernels.load)
 store, synthesize = _guarded(kernels.store), _guarded(kernels.synthesize)

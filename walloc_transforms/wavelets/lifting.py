@@ -1,20 +1,22 @@
 """Folded transforms by lifting, where numba is installed: what convolutions compute, in less time.
 
-``kernels.py`` transforms a tile. Here signals are cut into tiles that overlap by the reach of the filters, small
-signals share a tile, and threads share the tiles (``tiles.py``). Only the tiles at work take memory besides signal and
-latents.
+``strips.py`` analyzes tiles of images; ``kernels.py`` does the rest. Here signals are cut into tiles that overlap by
+the reach of the filters, small signals share a tile, and threads share the tiles (``tiles.py``). Only the tiles at work
+take memory besides signal and latents.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .filters import band_positions
-from .guarded import KernelError, analyze, load, store, synthesize
+from .guarded import KernelError, analyze, analyze_images, load, store, synthesize
 from .kernels import GAINS, SUMS, TERMS, Grid, Places, Planes
 from .polyphase import Finish, Prepare
+from .strips import CHANNELS, Image, memory_of
 from .tiles import LEAST, TILE, Scratch, Tile, cut, places, run, stop_threads
 
 __all__ = ["KernelError", "LiftedAnalysis", "LiftedSynthesis", "stop_threads"]
@@ -108,7 +110,14 @@ class LiftedAnalysis(_Lifting):
     def __init__(self, weight: Tensor, levels: int, dims: int) -> None:
         super().__init__(weight.T, levels, dims)
         values = weight.detach().double().T.numpy().reshape(self.channels, -1, self.latents) * self.gains[:, None]
-        self.weight = _round_up(self._packets(values).transpose(0, 2, 1))
+        packets = self._packets(values)
+        if dims == 1:
+            self.weight = _round_up(packets.transpose(0, 2, 1))
+            self.padded = self.weight.shape[1]
+        else:  # latents in groups that are computed together
+            packets = np.pad(packets, ((0, 0), (0, 0), (0, -self.latents % CHANNELS))).astype(np.float32)
+            self.padded = packets.shape[2]
+            self.weight = packets.reshape(*packets.shape[:2], -1, CHANNELS).transpose(2, 0, 1, 3).ravel()
 
     def __call__(self, x: Tensor, scale: float, bias: Tensor, finish: Finish | None = None) -> Tensor:
         """Transform ``scale * x`` and add the bias.
@@ -117,25 +126,54 @@ class LiftedAnalysis(_Lifting):
             x: ``(N, C, H, W)`` or ``(N, C, T)``, uint8 or float32, of any strides and at least one cell.
             scale: Factor.
             bias: ``(D,)``.
-            finish: Called with parts of the result and the first of their channels.
+            finish: What is done to the result.
 
         Returns:
             Latents, float32.
         """
         size = tuple(-(-side // self.width) for side in x.shape[2:])
         out = x.new_empty((x.shape[0], self.latents, *size), dtype=torch.float32)
-        memory, out_memory = _flat(x), _flat(out)
         weight = self.weight * np.float32(scale)
-        offset = np.zeros(self.weight.shape[1], np.float32)
+        offset = np.zeros(self.padded, np.float32)
         offset[: self.latents] = bias.numpy()
+        work = (self._images if self.dims == 2 else self._waveforms)(x, weight, offset, out, finish)
+        run(work, self._tiles(x.shape[0], size))
+        return out
+
+    def _images(
+        self, x: Tensor, weight: np.ndarray, bias: np.ndarray, out: Tensor, finish: Finish | None
+    ) -> Callable[[Tile], None]:
+        if x.stride(3) != 1 and x.stride()[1::2] != (1, self.channels):
+            x = x.contiguous()
+        together = 1 if x.stride(3) == 1 else self.channels
+        image = Image(self.channels, x.shape[2], x.shape[3], self.width, x.stride()[:3], together)
+        finish = finish or Finish()
+        look = finish.look
+        memory, latents = _flat(x), out.numpy()
+        squeeze = np.float32(finish.slope), np.float32(finish.limit)
+        looked = 0 if look is None else look.channels
 
         def work(tile: Tile) -> None:
-            grid = self._grid(tile, size[-1])
+            scratch = _SCRATCH.memory("samples", sum(memory_of(image, tile.signals, tile.cells, tile.halo)[:3]))
+            found = np.empty((2, looked), np.float32)
+            analyze_images(memory, image, tile, weight, bias, squeeze, found, latents, scratch)
+            if look is not None:
+                look.compare(*found)
+
+        return work
+
+    def _waveforms(
+        self, x: Tensor, weight: np.ndarray, bias: np.ndarray, out: Tensor, finish: Finish | None
+    ) -> Callable[[Tile], None]:
+        memory, out_memory = _flat(x), _flat(out)
+
+        def work(tile: Tile) -> None:
+            grid = self._grid(tile, 0)
             samples = _SCRATCH.planes("samples", grid, self.height * self.width * self.channels)
-            latents = _SCRATCH.planes("latents", grid, len(offset))
+            latents = _SCRATCH.planes("latents", grid, len(bias))
             planes = Planes(samples, grid, self.height, self.width, self.channels)
             self._load(x, memory, tile, planes)
-            analyze(planes, weight, offset, latents)
+            analyze(planes, weight, bias, latents)
             self._store(Planes(latents, grid, 1, 1, self.latents), tile, 0.0, _NO_LIMITS, out, out_memory)
             if finish is not None:
                 done = out[tile.first : tile.first + tile.signals].narrow(2, tile.start, tile.cells)
@@ -144,8 +182,7 @@ class LiftedAnalysis(_Lifting):
                     part = done[:, first : first + channels]
                     part.copy_(finish(part, first))
 
-        run(work, self._tiles(x.shape[0], size))
-        return out
+        return work
 
 
 class LiftedSynthesis(_Lifting):

@@ -1,19 +1,55 @@
 """Filter banks as dense convolutions, which processors are quick at: over blocks of samples, or phase by phase."""
 
 from collections.abc import Callable
+from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .filters import FilterBank, band_positions
 
-__all__ = ["Finish", "Prepare", "by_bands", "constant", "merge", "split", "to_blocks", "to_phases"]
+__all__ = ["Finish", "Look", "Prepare", "by_bands", "constant", "merge", "split", "to_blocks", "to_phases"]
 
 Prepare = Callable[[Tensor], Tensor]
 """What is done to parts of the latents before they are decoded."""
-Finish = Callable[[Tensor, int], Tensor]
-"""What is done to parts of the latents once they are computed, given the first of their channels."""
+
+
+class Look(Protocol):
+    """What looks at latents once they are computed, and raises an error if it does not like them.
+
+    Attributes:
+        channels: How many channels it looks at, from the first on.
+    """
+
+    channels: int
+
+    def __call__(self, z: Tensor, first_channel: int) -> None:
+        """Look at a part of them, whose first channel is given."""
+
+    def compare(self, least: np.ndarray, greatest: np.ndarray) -> None:
+        """Look at the least and the greatest value of each channel in a part, or NaN."""
+
+
+class Finish(NamedTuple):
+    """What is done to parts of the latents while they are in the cache: ``limit * erf(slope * z)``.
+
+    Attributes:
+        slope: Factor.
+        limit: Factor; if it is 0, latents stay as they are.
+        look: Looks at them before.
+    """
+
+    slope: float = 0.0
+    limit: float = 0.0
+    look: Look | None = None
+
+    def __call__(self, z: Tensor, first_channel: int = 0) -> Tensor:
+        """Finish a part, whose first channel is given."""
+        if self.look is not None:
+            self.look(z, first_channel)
+        return torch.erf(z * self.slope) * self.limit if self.limit else z
 
 
 def constant(module: nn.Module, name: str, value: Tensor | None) -> None:

@@ -136,7 +136,10 @@ class Scratch(threading.local):
         The next call with this name gives the same memory again.
         """
         origin, pitch = layout(grid)
-        size = 2 * origin + count * pitch
+        return self.memory(name, 2 * origin + count * pitch)
+
+    def memory(self, name: str, size: int) -> np.ndarray:
+        """Return aligned float32 memory of a size in values, likewise."""
         array = self.kept.get(name)
         if array is None or array.size < size:
             array = np.empty(size + ALIGN, np.float32)
