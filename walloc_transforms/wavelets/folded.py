@@ -97,10 +97,11 @@ class FoldedAnalysis(nn.Module):
         check_size(x.shape[2:], self.stride)
         bias = torch.add(self.bias, self.bias_per_shift, alpha=shift)
         if _lifts(self, x, bias):
-            if self._lifted is None:  # to set an attribute of a module takes a while
-                self._lifted = lifting().LiftedAnalysis(self._weight, self.levels, self.dims)
+            lifted = self._lifted
+            if lifted is None:  # to set an attribute of a module takes a while
+                lifted = self._lifted = lifting().LiftedAnalysis(self._weight, self.levels, self.dims)
             try:
-                return self._lifted(x if x.dtype == torch.uint8 else x.to(torch.float32), scale, bias, finish)
+                return lifted(x if x.dtype == torch.uint8 else x.to(torch.float32), scale, bias, finish)
             except lifting().KernelError as error:
                 _convolve_instead(self, error)
         x = pad_to_multiple(x, self.stride, self.dims)

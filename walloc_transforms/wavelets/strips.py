@@ -47,6 +47,7 @@ _Q = np.array(
 )
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # values of a vector
 CHANNELS, CELLS = 4, 3  # of latents that are summed at once, in registers
+COLUMNS = 33  # of cells whose packets stay in the second-level cache while all latents are summed
 
 
 class Image(NamedTuple):
@@ -65,7 +66,7 @@ class Image(NamedTuple):
     height: int
     width: int
     side: int
-    strides: tuple[int, int, int]
+    strides: tuple[int, ...]
     together: int
 
 
@@ -79,6 +80,9 @@ def _jit(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 # vectors
+
+
+_intrinsic: Any = intrinsic  # which gives functions fewer parameters than type checkers see
 
 
 class _Vector(types.Type):
@@ -128,7 +132,7 @@ def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.call(function, [_spread(builder, factor) for factor in (a, b, c)])
 
 
-@intrinsic
+@_intrinsic
 def _load(typingctx, array, index):
     def generate(context, builder, signature, args):
         return _read(builder, _at(context, builder, args[0], signature.args[0], args[1]))
@@ -136,7 +140,7 @@ def _load(typingctx, array, index):
     return _vector(array, types.uintp), generate
 
 
-@intrinsic
+@_intrinsic
 def _store(typingctx, array, index, vector):
     def generate(context, builder, signature, args):
         _write(builder, args[2], _at(context, builder, args[0], signature.args[0], args[1]))
@@ -145,7 +149,7 @@ def _store(typingctx, array, index, vector):
     return types.void(array, types.uintp, vector), generate
 
 
-@intrinsic
+@_intrinsic
 def _step(typingctx, factor, left, right, to):
     """Return ``to + factor * (left + right)``."""
 
@@ -156,7 +160,7 @@ def _step(typingctx, factor, left, right, to):
     return _vector(types.float32, left, right, to), generate
 
 
-@intrinsic
+@_intrinsic
 def _transpose(typingctx, x, start, pitch, y, to, step):
     """Write the vectors that lie ``pitch`` apart in ``x`` as the lanes of vectors that lie ``step`` apart in ``y``."""
 
@@ -188,7 +192,7 @@ _sums = types.UniTuple(_vector, CHANNELS * CELLS)
 _places = types.UniTuple(types.uintp, CELLS)
 
 
-@intrinsic
+@_intrinsic
 def _begin(typingctx, bias, at):
     """Begin the sums for CHANNELS latents of CELLS cells with the numbers that lie ``at`` ."""
 
@@ -201,7 +205,7 @@ def _begin(typingctx, bias, at):
     return _sums(bias, types.uintp), generate
 
 
-@intrinsic
+@_intrinsic
 def _add(typingctx, sums, weight, at, x, cells):
     """Add a packet, which lies at ``cells`` in ``x``, times the factors that lie ``at`` ."""
 
@@ -219,7 +223,7 @@ def _add(typingctx, sums, weight, at, x, cells):
     return _sums(_sums, weight, types.uintp, x, _places), generate
 
 
-@intrinsic
+@_intrinsic
 def _put(typingctx, sums, y, pitch, cells):
     """Store the sums at ``cells`` in ``y``, the latents ``pitch`` apart."""
 
@@ -234,7 +238,7 @@ def _put(typingctx, sums, y, pitch, cells):
     return types.void(_sums, y, types.uintp, _places), generate
 
 
-@intrinsic
+@_intrinsic
 def _extremes(typingctx, least, greatest, x):
     """Return the lesser and the greater values of two vectors each."""
 
@@ -335,7 +339,7 @@ def memory_of(image, signals, cells, halo):
     across, rows = -(-width // side), max(signals * (cells + 2 * halo), halo + LANES)
     pitch = -(-across * side // LANES) * LANES * channels  # of a line, with what strips reach beyond its end
     blocks = -(-signals * cells // LANES)
-    return rows * side * LANES, blocks * side * pitch * LANES, CHANNELS * across * LANES, pitch
+    return rows * side * LANES, blocks * side * pitch * LANES, CHANNELS * COLUMNS * LANES, pitch
 
 
 @_jit
@@ -364,13 +368,13 @@ def _to_lines(x, image, tile, strip, lines):
 
 
 @_jit
-def _project(lines, at, pitch, across, side, width, weight, group, bias, sums):
-    """Multiply the packets of a block by the matrix, for CHANNELS latents: ``(latents, columns of cells, lanes)``."""
+def _project(lines, at, pitch, columns, side, width, weight, group, bias, sums):
+    """Multiply packets by the matrix, for CHANNELS latents: ``sums[latents, columns of cells, lanes]``."""
     begin = _begin(bias, np.uint64(group * CHANNELS))
     cell = np.uint64(width * LANES)
-    for column in range(0, across, CELLS):
+    for column in range(0, columns, CELLS):
         # The last cells may repeat the very last one.
-        a, b, c = np.uint64(column), np.uint64(min(column + 1, across - 1)), np.uint64(min(column + 2, across - 1))
+        a, b, c = np.uint64(column), np.uint64(min(column + 1, columns - 1)), np.uint64(min(column + 2, columns - 1))
         total, factor = begin, np.uint64(group * side * width * CHANNELS)
         for v in range(side):
             line = np.uint64(at + v * pitch * LANES)
@@ -380,7 +384,7 @@ def _project(lines, at, pitch, across, side, width, weight, group, bias, sums):
                 total = _add(total, weight, factor, lines, (x + n, y + n, z + n))
                 factor += np.uint64(CHANNELS)
         lanes = np.uint64(LANES)
-        _put(total, sums, np.uint64(across * LANES), (a * lanes, b * lanes, c * lanes))
+        _put(total, sums, np.uint64(columns * LANES), (a * lanes, b * lanes, c * lanes))
 
 
 @_jit
@@ -443,16 +447,18 @@ def analyze_images(x, image, tile, weight, bias, squeeze, found, out, memory):
         for v in range(side):
             for c in range(channels):
                 lift(lines, at + (v * pitch + c) * LANES, channels * LANES, across, side)
-        for d in range(0, out.shape[1], CHANNELS):
-            _project(lines, at, pitch, across, side, side * channels, weight, d // CHANNELS, bias, sums)
-            for n in range(d, min(d + CHANNELS, found.shape[1])):
-                least, greatest = _look(sums, (n - d) * across * LANES, across * LANES)
-                found[0, n] = least if least < found[0, n] else found[0, n] + 0 * least  # NaN stays
-                found[1, n] = max(found[1, n], greatest)
-            if limit:
-                _squeeze(sums, slope, limit, in_sums)
-            for n in range(min(CHANNELS, out.shape[1] - d)):
-                for lane in range(min(LANES, count)):
-                    row = out[first + (top + lane) // cells, d + n, start + (top + lane) % cells]
-                    for k in range(across):
-                        row[k] = sums[np.uint64((n * across + k) * LANES + lane)]
+        for left in range(0, across, COLUMNS):
+            columns, packets = min(COLUMNS, across - left), at + left * side * channels * LANES
+            for d in range(0, out.shape[1], CHANNELS):
+                _project(lines, packets, pitch, columns, side, side * channels, weight, d // CHANNELS, bias, sums)
+                for n in range(d, min(d + CHANNELS, found.shape[1])):
+                    least, greatest = _look(sums, (n - d) * columns * LANES, columns * LANES)
+                    found[0, n] = least if least < found[0, n] else found[0, n] + 0 * least  # NaN stays
+                    found[1, n] = max(found[1, n], greatest)
+                if limit:
+                    _squeeze(sums, slope, limit, CHANNELS * columns * LANES)
+                for n in range(min(CHANNELS, out.shape[1] - d)):
+                    for lane in range(min(LANES, count)):
+                        row = out[first + (top + lane) // cells, d + n, start + (top + lane) % cells]
+                        for k in range(columns):
+                            row[left + k] = sums[np.uint64((n * columns + k) * LANES + lane)]
