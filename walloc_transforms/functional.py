@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 
 from .codec import Codec, check_sample_rate
-from .files import latents_to_pil, pil_to_latents, save_mosaic
+from .files import latents_to_pil, pil_to_latents, rounding_steps, save_mosaic
 from .latents import Latents, wrap_latents
 from .signals import FLOATS, as_tensor
 from .zoo import CodecLike, available_codecs, load_codec
@@ -21,6 +21,7 @@ __all__ = [
     "encode_waveform",
     "latents_to_pil",
     "pil_to_latents",
+    "rounding_steps",
     "save_mosaic",
 ]
 

@@ -96,6 +96,21 @@ def test_one_file_there_and_back(photos: Path, tmp_path: Path, coder: str, capsy
     assert coder in out
 
 
+def test_loss(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    encode = ["encode", str(photos / "a.png"), "-o", str(tmp_path / "a.wlc")]
+    assert main([*encode, "--loss", "0.5"]) == 0
+    stored = wt.load_latents(tmp_path / "a.wlc")
+    steps = wt.functional.rounding_steps(Image.open(photos / "a.png"), "rgb_16x", loss=0.5)
+    assert stored.steps == tuple(steps.tolist())
+    assert main(["info", str(tmp_path / "a.wlc")]) == 0
+    assert f"{steps.min():.4g} to {steps.max():.4g}" in capsys.readouterr().out
+    assert main(["decode", str(tmp_path / "a.wlc"), "-o", str(tmp_path / "a.png")]) == 0
+    assert np.abs(read(tmp_path / "a.png") - read(photos / "a.png")).mean() < 10
+    assert main(encode) == 1  # by other options
+    assert main([*encode, "--loss", "0"]) == 1
+    assert "--loss must be above 0 dB, got 0.0" in capsys.readouterr().err
+
+
 def test_folder(photos: Path, tmp_path: Path) -> None:
     assert main(["encode", str(photos), "-o", str(tmp_path / "wlc"), "--codec", "rgb_4x"]) == 0
     assert files(tmp_path / "wlc") == ["a.wlc", "more/b.wlc"]

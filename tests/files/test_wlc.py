@@ -121,6 +121,17 @@ def test_format_is_stable(tmp_path: Path) -> None:
     assert read.fingerprint == FINGERPRINT
 
 
+def test_format_with_steps_is_stable(tmp_path: Path) -> None:
+    """16 more in the bytes per code, and a byte per channel after the fingerprint: 1/2, 1 and 2**(3/8)."""
+    plain = bytes.fromhex(GOLDEN)[:-4]
+    place = plain.index(bytes.fromhex(FINGERPRINT)) + 32
+    read = read_bytes(tmp_path, with_crc(plain[:10] + b"\x11" + plain[11:place] + b"\x70\x80\x86" + plain[place:]))
+    steps = torch.tensor([0.5, 1.0, 2.0**0.375])
+    assert read.steps == tuple(steps.tolist()) and read.dtype == torch.int8
+    assert torch.equal(read.latents, torch.tensor(GOLDEN_LATENTS) * steps.view(3, 1, 1))
+    assert load_latents(tmp_path / "y.wlc", channels=1).latents.tolist() == (read.latents[:1]).tolist()
+
+
 def test_header_is_small(tmp_path: Path) -> None:
     size = write(tmp_path / "x.wlc", codes(12, 32, 32))
     assert size - sum(read_header(tmp_path / "x.wlc").stream_lengths) < 95
@@ -246,6 +257,8 @@ MOST = b"\xff\xff\xff\xff\x0f"  # 2**32 - 1
     [
         (9, 1, b"\0", r"unknown coder 0: this release knows 1 \(zlib\), 2 \(webp\), 3 \(jpegls\), 4 \(ans\)"),
         (10, 1, b"\3", "codes have 1 or 2 bytes .* got 3 and 2"),
+        (10, 1, b"\x21", "16 more where steps follow.* got 33 and 2"),
+        (10, 1, b"\x11", "header is cut off|streams and padding have|longer than"),
         (11, 1, b"\3", "1 or 2 axes, got 1 and 3"),
         (9, 2, b"\2\2", "coder 'webp' does not store int16"),
         (12, 1, b"\0", "sides must be from 1"),
@@ -351,7 +364,8 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     folder = tmp_path_factory.mktemp("seeds")
     there = [name for name in CODERS if name not in PACKAGES or importlib.util.find_spec(PACKAGES[name])]
     files = [written(folder, codes(4, 5, 6), coder=name) for name in there]
-    return [*files, written(folder, codes(3, 40, dtype=torch.int16), sample_rate=8000)]
+    with_steps = written(folder, codes(3, 4, 5), steps=[0.5, 1.0, 200.0])
+    return [*files, with_steps, written(folder, codes(3, 40, dtype=torch.int16), sample_rate=8000)]
 
 
 def try_to_read(tmp_path: Path, content: bytes, channels: int | None) -> None:

@@ -19,6 +19,7 @@ from ..files import (
     load_soundfile,
     read_header,
     read_signal,
+    rounding_steps,
     save_latents,
     stored_codec,
     write_signal,
@@ -55,6 +56,7 @@ def info(target: tyro.conf.Positional[str]) -> None:
         fields = {
             **vars(header),
             "stream_lengths": f"{sum(header.stream_lengths)} bytes in all",
+            "steps": header.steps and f"{min(header.steps):.4g} to {max(header.steps):.4g}",
             "file": f"{size} bytes, {rate:.3f} bits per {unit}",
         }
     elif is_dataset(target):
@@ -80,6 +82,7 @@ def encode(
     *,
     codec: str = "rgb_16x",
     coder: str = DEFAULT_CODER,
+    loss: float | None = None,
     max_pixels: int | None = None,
     force: bool = False,
 ) -> int:
@@ -90,13 +93,18 @@ def encode(
         output: A folder, or for a single file the `.wlc` or `.wcv` file.
         codec: A name, a folder, a .pth file or a hub repository; or weconvene:CHECKPOINT, a folder or a .pth file.
         coder: How latents are packed: zlib or webp; with the extra `coders` also ans or jpegls.
+        loss: PSNR in dB that rounding may cost each file, such as 0.2. Default: latents are rounded to integers.
         max_pixels: Refuse images of more pixels, and sounds of more samples per channel. Default: 179 million.
         force: Overwrite existing files, but never one that is read.
     """
     if (checkpoint := checkpoint_of(codec)) is not None:
         if coder != DEFAULT_CODER:
             raise ValueError(f"WeConvene has a coder of its own, got --coder {coder}")
+        if loss is not None:
+            raise ValueError(f"WeConvene rounds as it was trained to, got --loss {loss}")
         return compress(inputs, output, checkpoint, max_pixels=max_pixels, force=force)
+    if loss is not None and not loss > 0:
+        raise ValueError(f"--loss must be above 0 dB, got {loss}")
     # What is wrong or missing fails before any file is read.
     get_coder(coder).encode(np.zeros((1, 1, 1), np.int8))
     loaded = load_codec(codec)
@@ -105,15 +113,16 @@ def encode(
         load_soundfile()
     report = Report()
     sources = find_or_fail(inputs, SUFFIXES[c.modality], report)
-    settings = {"codec": loaded.fingerprint(), "name": c.name, "coder": coder}
+    settings = {"codec": loaded.fingerprint(), "name": c.name, "coder": coder, "loss": loss}
     outputs = Outputs(sources, inputs, output, settings, force, report)
     if outputs.single and output.suffix.lower() != ".wlc":
         raise ValueError(f"latents are stored in .wlc files, got --output {output}: to name a folder, make it first")
 
     def write(source: Path, target: Path) -> None:
         signal, rate = read_signal(source, c.modality, c.signal_channels, report.notices)
-        latents = loaded.encode(signal, rounding="round")
-        save_latents(target, latents, loaded, size=signal.shape[1:], sample_rate=rate, coder=coder)
+        steps = None if loss is None else rounding_steps(signal, loaded, loss=loss)
+        latents = loaded.encode(signal, rounding="round" if steps is None else "none")
+        save_latents(target, latents, loaded, size=signal.shape[1:], sample_rate=rate, coder=coder, steps=steps)
         if c.modality == "audio" and bool((signal.abs() > 1).any()):
             report.notices["samples beyond full scale, which decoding clips"] += 1
 

@@ -13,6 +13,7 @@ from .media import (
     write_signal,
 )
 from .mosaic import latents_to_pil, pil_to_latents, save_mosaic
+from .rounding import rounding_steps
 from .stored import (
     DEFAULT_CODER,
     LatentFile,
@@ -47,6 +48,7 @@ __all__ = [
     "pil_to_latents",
     "read_header",
     "read_signal",
+    "rounding_steps",
     "save_latents",
     "save_mosaic",
     "stored_codec",

@@ -13,6 +13,7 @@ from ..codec import Codec, CodecConfig, check_latents, check_sample_rate
 from ..latents import Latents
 from ..safe import shown, write_atomically
 from ..zoo import CodecLike, find_embedded, load_codec
+from .steps import factors, scaled, step_bytes, step_values
 from .wlc import LatentHeader, largest_file, pack, parse, unpack
 
 __all__ = [
@@ -33,8 +34,9 @@ class LatentFile(LatentHeader):
     """What :func:`load_latents` gives: the header of a ``.wlc`` file, and the latents.
 
     Attributes:
-        latents: ``(channels, h, w)`` or ``(channels, t)``, int8 or int16: ``wt.Latents``, which other codecs refuse; or
-            a plain tensor of fewer channels than ``shape``, if they were asked for.
+        latents: ``(channels, h, w)`` or ``(channels, t)``, int8 or int16, or float32 if there are steps:
+            ``wt.Latents``, which other codecs refuse; or a plain tensor of fewer channels than ``shape``, if they were
+            asked for.
 
     Example:
         >>> import torch, walloc_transforms as wt
@@ -56,12 +58,14 @@ def save_latents(
     size: Sequence[int] | int | None = None,
     sample_rate: int | None = None,
     coder: str = DEFAULT_CODER,
+    steps: Tensor | Sequence[float] | None = None,
 ) -> int:
     """Write the rounded latents of one image or waveform to a ``.wlc`` file, losslessly and atomically.
 
     Args:
         file: The file, by custom ``.wlc``; an existing one is replaced.
-        latents: ``(D, h, w)`` or ``(D, t)``: integers in any dtype, as encoded with ``quantize=True``.
+        latents: ``(D, h, w)`` or ``(D, t)``: integers in any dtype, as encoded with ``quantize=True``; with ``steps``
+            any values.
         codec: The codec that encoded them; ``Latents`` of another one are refused. The file keeps its name and its
             fingerprint, also with a plain tensor that another codec has encoded, which nobody can tell.
         size: ``(H, W)``, or T of a waveform. Default: that of ``Latents``; a plain tensor does not know its own. Sizes
@@ -69,14 +73,17 @@ def save_latents(
             decoding then cuts these samples off.
         sample_rate: Samples per second of a waveform, in Hz. Default: the codec's, if that is known.
         coder: ``"zlib"`` or ``"webp"``; with the extra ``coders`` also ``"ans"`` or ``"jpegls"``. See docs/coders.md.
+        steps: A step for every channel, as :func:`walloc_transforms.functional.rounding_steps` gives them: latents are
+            rounded to multiples of it here. Others become the nearest power of ``2**(1/16)``. Default: latents are
+            rounded to integers already.
 
     Returns:
         The number of bytes written.
 
     Raises:
         ValueError: Latents that are normalized, not rounded or not of this codec, no size or one that does not belong
-            to them, another sample rate than the codec's, no such coder, or more pixels or values than
-            :func:`load_latents` reads.
+            to them, another sample rate than the codec's, no such coder, more pixels or values than
+            :func:`load_latents` reads, or steps that are not one for each channel or too fine for int16.
         ImportError: The coder is not installed.
 
     Example:
@@ -104,12 +111,13 @@ def save_latents(
     if expected != latents.shape[1:]:
         raise ValueError(f"a signal of size {sides} has latents of {expected}, got {tuple(latents.shape[1:])}")
     content = pack_latents(
-        _as_integers(latents, c),
+        _as_integers(latents, c) if steps is None else latents,
         codec=c.name,
         fingerprint=codec.fingerprint(),
         size=sides,
         sample_rate=sample_rate or c.sample_rate or None,
         coder=coder,
+        steps=steps,
     )
     write_atomically(Path(file), content)
     return len(content)
@@ -156,6 +164,8 @@ def load_latents(
     """
     header, codes = unpack(_read(Path(file), max_pixels), str(file), channels, max_pixels)
     latents = torch.from_numpy(codes)
+    if header.steps is not None:
+        latents = scaled(latents, torch.tensor(header.steps))
     if len(latents) == header.shape[0]:  # the fingerprint is that of all channels
         latents = Latents(latents, codec=header.codec, fingerprint=header.fingerprint, signal_size=header.size)
     return LatentFile(**vars(header), latents=latents)
@@ -230,17 +240,20 @@ def pack_latents(
     size: Iterable[int],
     sample_rate: int | None = None,
     coder: str = DEFAULT_CODER,
+    steps: Tensor | Sequence[float] | None = None,
 ) -> bytes:
     """Make the content of a ``.wlc`` file.
 
     Args:
         latents: ``(D, h, w)`` or ``(D, t)``, int8 or int16; or of another real dtype with integers from -128 to 127,
-            which become int8. ``Latents`` must have this fingerprint; a plain tensor is believed.
+            which become int8; with ``steps`` any values. ``Latents`` must have this fingerprint; a plain tensor is
+            believed.
         codec: Name of the codec, up to 255 bytes in UTF-8.
         fingerprint: SHA-256 of the encoder, 64 hexadecimal digits.
         size: ``(H, W)`` or ``(T,)`` of the signal.
         sample_rate: Samples per second of a waveform, in Hz.
         coder: Name of a coder; see ``coders.py``.
+        steps: See :func:`save_latents`.
 
     Raises:
         TypeError: ``latents`` is no tensor of real numbers.
@@ -255,11 +268,19 @@ def pack_latents(
             )
         if latents.normalized:
             raise ValueError("expected rounded latents, got normalized ones: encode with normalize=False")
-    codes = _as_codes(latents)
-    return pack(codes, codec=codec, fingerprint=fingerprint, size=tuple(size), sample_rate=sample_rate, coder=coder)
+    stored_steps = b"" if steps is None else step_bytes(steps, len(latents))
+    return pack(
+        _as_codes(latents, stored_steps),
+        codec=codec,
+        fingerprint=fingerprint,
+        size=tuple(size),
+        sample_rate=sample_rate,
+        coder=coder,
+        steps=stored_steps,
+    )
 
 
-def _as_codes(latents: Tensor) -> np.ndarray:
+def _as_codes(latents: Tensor, steps: bytes) -> np.ndarray:
     if not isinstance(latents, Tensor):
         raise TypeError(f"expected a tensor of latents, got {type(latents).__name__}")
     if latents.dtype is torch.bool or latents.is_complex() or latents.is_quantized:
@@ -267,6 +288,8 @@ def _as_codes(latents: Tensor) -> np.ndarray:
     if latents.ndim not in (2, 3) or not latents.numel():
         raise ValueError(f"expected latents of shape (D, h, w) or (D, t), no side zero, got {tuple(latents.shape)}")
     latents = latents.detach().cpu()
+    if steps:
+        return _as_factors(latents.to(torch.float32), steps)
     if latents.dtype not in (torch.int8, torch.int16):
         small = latents.to(torch.int8)
         if not torch.equal(small.to(latents.dtype), latents):
@@ -276,3 +299,12 @@ def _as_codes(latents: Tensor) -> np.ndarray:
             )
         latents = small
     return latents.numpy()
+
+
+def _as_factors(latents: Tensor, steps: bytes) -> np.ndarray:
+    codes = factors(latents, step_values(steps)).numpy()
+    largest = np.abs(codes).max()
+    for dtype in (np.int8, np.int16):
+        if largest <= np.iinfo(dtype).max:
+            return codes.astype(dtype)
+    raise ValueError(f"expected steps of which int16 holds all multiples, got latents of up to {largest:g} steps")

@@ -5,12 +5,13 @@ All numbers are little endian. A *varint* has seven bits per byte, the lowest fi
     8 bytes      magic, 89 57 4C 43 0D 0A 1A 0A: no text file starts so, and transfer as text changes it
     1 byte       version, 1
     1 byte       number of the coder (coders.py)
-    1 byte       bytes per code: 1 for int8, 2 for int16
+    1 byte       bytes per code: 1 for int8, 2 for int16; plus 16 if steps follow
     1 byte       axes of the signal: 2 for images, 1 for audio
     varints      channels D; sides of the latents, (h, w) or (t); sides of the signal, (H, W) or (T)
     varint       samples per second, 0 if not given
     1 byte, n    length of the codec's name, and the name in UTF-8
     32 bytes     SHA-256 of the encoder
+    D bytes      steps, if there are any: a latent is its code times 2**((byte - 128) / 16) of its channel
     varints      length of every stream; the coder and the shape tell the number of streams
     n bytes      the streams
     n bytes      zeros: padding, so that streams and padding have a byte for every 32 units of work beyond 2**21
@@ -29,11 +30,13 @@ import torch
 
 from .coders import CODERS, Coder, get_coder
 from .fields import MAX_SIDE, Cursor, check_container, close_container, limit_of_pixels, varint
+from .steps import step_values
 
 __all__ = ["LatentHeader", "check_pixels", "largest_file", "pack", "parse", "unpack"]
 
 MAGIC = b"\x89WLC\r\n\x1a\n"
 VERSION = 1
+STEPS = 16  # added to the bytes per code
 WORK_PER_BYTE, FREE_WORK = 32, 2**21  # photographs have 1 to 10 codes per byte
 
 _DTYPES = {1: np.dtype(np.int8), 2: np.dtype(np.int16)}
@@ -46,13 +49,14 @@ class LatentHeader:
 
     Attributes:
         shape: Shape of all latents in the file, ``(D, h, w)`` or ``(D, t)``.
-        dtype: ``torch.int8`` or ``torch.int16``.
+        dtype: Of the codes, ``torch.int8`` or ``torch.int16``.
         codec: Name of the codec.
         fingerprint: SHA-256 of its encoder, 64 hexadecimal digits.
         size: ``(H, W)`` or ``(T,)`` of the signal.
         sample_rate: Samples per second of a waveform, in Hz; None if it is not known, and for images.
         coder: Name of the coder.
         stream_lengths: Bytes of each of the coder's streams.
+        steps: Step of every channel, by which its codes are multiplied; None if latents are integers.
     """
 
     shape: tuple[int, ...]
@@ -63,10 +67,18 @@ class LatentHeader:
     sample_rate: int | None
     coder: str
     stream_lengths: tuple[int, ...]
+    steps: tuple[float, ...] | None
 
 
 def pack(
-    codes: np.ndarray, *, codec: str, fingerprint: str, size: tuple[int, ...], sample_rate: int | None, coder: str
+    codes: np.ndarray,
+    *,
+    codec: str,
+    fingerprint: str,
+    size: tuple[int, ...],
+    sample_rate: int | None,
+    coder: str,
+    steps: bytes = b"",
 ) -> bytes:
     """Make the content of a file.
 
@@ -77,6 +89,7 @@ def pack(
         size: ``(H, W)`` or ``(T,)`` of the signal.
         sample_rate: Samples per second of a waveform, in Hz.
         coder: Name of a coder; see ``coders.py``.
+        steps: A byte per channel, or nothing.
 
     Raises:
         ValueError: An argument is out of range, or the coder cannot hold the codes.
@@ -97,9 +110,10 @@ def pack(
     chosen.check_dtype(codes.dtype)
     work = chosen.work(shape, codes.dtype)
     streams = chosen.encode(np.ascontiguousarray(codes.reshape(shape)))
-    head = MAGIC + bytes([VERSION, chosen.number, codes.itemsize, codes.ndim - 1])
+    head = MAGIC + bytes([VERSION, chosen.number, codes.itemsize + STEPS * bool(steps), codes.ndim - 1])
     head += b"".join(map(varint, (*codes.shape, *size, sample_rate or 0)))
-    head += bytes([len(name)]) + name + bytes.fromhex(fingerprint) + b"".join(varint(len(s)) for s in streams)
+    head += bytes([len(name)]) + name + bytes.fromhex(fingerprint) + steps
+    head += b"".join(varint(len(s)) for s in streams)
     payload = b"".join(streams)
     content = head + payload + bytes(_padding(work, len(payload)))
     content = close_container(content)
@@ -219,13 +233,16 @@ def _check_geometry(shape: tuple[int, ...], size: tuple[int, ...], sample_rate: 
 
 def _parse_checked(content: bytes) -> tuple[LatentHeader, int]:
     cursor = Cursor(content, 9)
-    number, itemsize, dims = cursor.byte(), cursor.byte(), cursor.byte()
+    number, (has_steps, itemsize), dims = cursor.byte(), divmod(cursor.byte(), STEPS), cursor.byte()
     coder = next((c for c in CODERS.values() if c.number == number), None)
     if coder is None:
         known = ", ".join(f"{c.number} ({c.name})" for c in CODERS.values())
         raise ValueError(f"unknown coder {number}: this release knows {known}")
-    if itemsize not in _DTYPES or dims not in (1, 2):
-        raise ValueError(f"codes have 1 or 2 bytes and signals 1 or 2 axes, got {itemsize} and {dims}")
+    if itemsize not in _DTYPES or has_steps > 1 or dims not in (1, 2):
+        raise ValueError(
+            f"codes have 1 or 2 bytes ({STEPS} more where steps follow) and signals 1 or 2 axes, got "
+            f"{STEPS * has_steps + itemsize} and {dims}"
+        )
     if _DTYPES[itemsize] not in coder.dtypes:
         raise ValueError(f"coder {coder.name!r} does not store {_DTYPES[itemsize]}")
     shape = tuple(cursor.varint() for _ in range(dims + 1))
@@ -243,11 +260,12 @@ def _parse_checked(content: bytes) -> tuple[LatentHeader, int]:
     if not codec:
         raise ValueError("the codec has no name")
     fingerprint = cursor.take(32).hex()
+    steps = tuple(step_values(cursor.take(shape[0])).tolist()) if has_steps else None
     count = _stream_count(coder, _shape3(shape), shape[0])
     lengths = tuple(cursor.varint() for _ in range(count))
     payload = sum(lengths)
     cursor.check_rest(payload, _padding(work, payload))
     header = LatentHeader(
-        shape, _TORCH_DTYPES[itemsize], codec, fingerprint, size, sample_rate or None, coder.name, lengths
+        shape, _TORCH_DTYPES[itemsize], codec, fingerprint, size, sample_rate or None, coder.name, lengths, steps
     )
     return header, cursor.place
