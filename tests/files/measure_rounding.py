@@ -1,6 +1,6 @@
 """Measure what rounding costs pieces of music, and the size of their files, by the loss that is allowed.
 
-    python -m tests.files.measure_rounding FOLDER_OR_FILE ... [--losses none 0.2 0.4] [--coders zlib ans]
+    python -m tests.files.measure_rounding FOLDER_OR_FILE ... [--losses none 0.2 0.35] [--coders zlib ans]
 
 Pieces are prepared and compared as ``recipes.evaluate_codec`` does it, and decoded linearly from their files. ``none``
 rounds to integers. Rates are bits per sample of whole files, CR compares them with 16-bit PCM.
@@ -23,7 +23,7 @@ CODECS = ("stereo_5x", "stereo_20x")
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("paths", nargs="+", type=Path)
-    parser.add_argument("--losses", nargs="+", default=["none", "0.2", "0.4"])
+    parser.add_argument("--losses", nargs="+", default=["none", "0.2", "0.35"])
     parser.add_argument("--coders", nargs="+", default=["zlib", "ans"])
     options = parser.parse_args()
     files = [file for path in options.paths for file in (sound_files(path) if path.is_dir() else [path])]
