@@ -1,13 +1,10 @@
 """Random crops of images and waveforms to train codecs on."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as v2
 
 import walloc_transforms as wt
 from walloc_transforms.wavelets import analysis_bank
@@ -29,26 +26,14 @@ class Crops:
         side: Of a crop, in latents.
         codec: Whose latents they become.
         seed: Another seed, other crops.
-        jitter: Change brightness and saturation of images by up to this share.
-        enlarge: Enlarge crops of images by up to this factor: they are cut smaller, and resized.
 
     Raises:
         ValueError: No signal is long enough.
     """
 
-    def __init__(
-        self,
-        signals: Sequence[Tensor],
-        side: int,
-        codec: wt.Codec,
-        seed: int,
-        *,
-        jitter: float = 0.0,
-        enlarge: float = 1.0,
-    ) -> None:
+    def __init__(self, signals: Sequence[Tensor], side: int, codec: wt.Codec, seed: int) -> None:
         c = codec.config
         self.side, self.stride, self.seed = side, c.stride, seed
-        self.jitter, self.enlarge = jitter, enlarge
         self.margin = -(-max(analysis_bank(c.wavelet, c.levels).reach) // c.stride)
         least = (side + 2 * self.margin) * c.stride
         self.signals = [signal for signal in signals if min(signal.shape[1:]) >= least]
@@ -73,21 +58,15 @@ class Crops:
             world: How many processes there are.
             side: A smaller side for this batch.
         """
-        random, changes = np.random.default_rng((self.seed, step)), np.random.default_rng((self.seed, step, 2))
+        random = np.random.default_rng((self.seed, step))
         length = ((side or self.side) + 2 * self.cut(step)) * self.stride
         crops = []
         for i in range(count):
             signal = self.signals[int(random.choice(len(self.signals), p=self.shares))]
-            cut = math.ceil(length / changes.uniform(1, self.enlarge))
-            starts = [int(random.integers(n - cut + 1)) for n in signal.shape[1:]]
+            starts = [int(random.integers(n - length + 1)) for n in signal.shape[1:]]
             turns = random.integers(2, size=3)
-            brightness, saturation = changes.uniform(1 - self.jitter, 1 + self.jitter, 2).tolist()
             if i % world == rank:
-                crop = signal[(slice(None), *(slice(start, start + cut) for start in starts))]
-                if cut < length:
-                    crop = v2.resize(crop, [length, length], InterpolationMode.BICUBIC)
-                if self.jitter:
-                    crop = v2.adjust_saturation(v2.adjust_brightness(crop, brightness), saturation)
+                crop = signal[(slice(None), *(slice(start, start + length) for start in starts))]
                 crops.append(_turn(crop, *turns.tolist()))
         return torch.stack(crops)
 

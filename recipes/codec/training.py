@@ -53,10 +53,6 @@ class Training:
     first_crop: int = 0
     """Side of the first crops, which grow to `crop` while the batch shrinks, so that all steps take as long. 0: as
     `crop`."""
-    jitter: float = 0.0
-    """By what share brightness and saturation of images change at most, at random."""
-    enlarge: float = 1.0
-    """By what factor crops of images are enlarged at most, at random."""
     lr: float = 2e-3
     """Peak learning rate."""
     schedule: Literal["cosine", "paper"] = "cosine"
@@ -94,11 +90,8 @@ class Training:
                 "expected 0 <= ema < 1, 0 <= prefixes <= 1 and 0 <= linear_weight <= 1, got "
                 f"{self.ema}, {self.prefixes} and {self.linear_weight}"
             )
-        if not 0 <= self.first_crop <= self.crop or not 0 <= self.jitter <= 1 or self.enlarge < 1:
-            raise ValueError(
-                f"expected first_crop from 0 to {self.crop}, jitter from 0 to 1 and enlarge of at least 1, got "
-                f"{self.first_crop}, {self.jitter} and {self.enlarge}"
-            )
+        if not 0 <= self.first_crop <= self.crop:
+            raise ValueError(f"first_crop must be from 0 to crop, {self.crop}, got {self.first_crop}")
         if not 0 <= self.frozen_share < 1 or (self.frozen_share and (self.schedule != "cosine" or not self.projection)):
             raise ValueError(
                 "frozen_share must be at least 0 and below 1, and goes with projection and the cosine schedule, got "
@@ -247,7 +240,7 @@ def train(
         The trained codec and the last record.
     """
     s, c, ranks = settings, codec.config, run.ranks
-    crops = Crops(signals, s.crop, codec, s.seed, jitter=s.jitter, enlarge=s.enlarge)
+    crops = Crops(signals, s.crop, codec, s.seed)
     torch.manual_seed(s.seed)
     codec, refiner = copy.deepcopy(codec), None
     if s.refiner_blocks:
