@@ -264,4 +264,14 @@ def seeds() -> list[bytes]:
                     coder=coder,
                 )
                 files.append(file.read_bytes())
+            write_latents(
+                file,
+                torch.from_numpy(chance.laplace(0, 3, (1, 40))),
+                codec=one.config.name,
+                fingerprint=one.fingerprint(),
+                size=(10_240,),
+                coder=coder,
+                steps=[0.5],
+            )
+            files.append(file.read_bytes())
     return files
