@@ -150,6 +150,21 @@ def _store(typingctx, array, index, vector):
 
 
 @_intrinsic
+def _prefetch(typingctx, array, index):
+    """Bring a value that will be needed soon, or does not exist, into the second-level cache."""
+
+    def generate(context, builder, signature, args):
+        bytes_ = ir.IntType(8).as_pointer()
+        kind = ir.FunctionType(ir.VoidType(), [bytes_, _WORD, _WORD, _WORD])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        pointer = builder.bitcast(_at(context, builder, args[0], signature.args[0], args[1]), bytes_)
+        builder.call(function, [pointer, *(ir.Constant(_WORD, n) for n in (0, 2, 1))])
+        return context.get_dummy_value()
+
+    return types.void(array, types.uintp), generate
+
+
+@_intrinsic
 def _step(typingctx, factor, left, right, to):
     """Return ``to + factor * (left + right)``."""
 
@@ -324,6 +339,7 @@ def _fill(x, rows, start, left, width, side, together, strip):
         for r in range(len(rows)):
             n = np.uint64(r)
             _store(strip, n * np.uint64(LANES), _load(x, begin + rows[n]))
+            _prefetch(x, begin + rows[n] + np.uint64(LANES))
     else:
         for n in range(LANES):  # what lies behind the last cell is not used
             column = _reflected((left + n) // together, width, side)
