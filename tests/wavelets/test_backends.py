@@ -205,8 +205,8 @@ def test_pickled_after_it_lifted_for_a_process_that_cannot(build: Callable, chan
 
 
 COMPILE = """
-from walloc_transforms.wavelets.kernels import Grid, layout
-layout(Grid(1, 1, 1, 1))
+from walloc_transforms.wavelets.strips import Image, memory_of
+memory_of(Image(3, 64, 64, 8, (12288, 4096, 64), 1), 2, 8, 0)
 """
 
 CONVOLVE = """

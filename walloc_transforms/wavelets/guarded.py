@@ -10,7 +10,7 @@ from typing import Any
 
 from . import kernels, strips
 
-__all__ = ["KernelError", "analyze", "analyze_images", "layout", "load", "store", "synthesize"]
+__all__ = ["KernelError", "analyze", "analyze_images", "layout", "load", "memory_of", "store", "synthesize"]
 
 
 class KernelError(RuntimeError):
@@ -28,6 +28,6 @@ def _guarded(kernel: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-analyze_images = _guarded(strips.analyze_images)
+analyze_images, memory_of = _guarded(strips.analyze_images), _guarded(strips.memory_of)
 analyze, layout, load = _guarded(kernels.analyze), _guarded(kernels.layout), _guarded(kernels.load)
 store, synthesize = _guarded(kernels.store), _guarded(kernels.synthesize)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from .filters import band_positions
-from .guarded import KernelError, analyze, analyze_images, load, store, synthesize
+from .guarded import KernelError, analyze, analyze_images, load, memory_of, store, synthesize
 from .kernels import GAINS, SUMS, TERMS, Grid, Places, Planes
 from .polyphase import Finish, Prepare
-from .strips import CHANNELS, Image, memory_of
+from .strips import CHANNELS, Image
 from .tiles import LEAST, TILE, Scratch, Tile, cut, places, run, stop_threads
 
 __all__ = ["KernelError", "LiftedAnalysis", "LiftedSynthesis", "stop_threads"]
