@@ -45,7 +45,16 @@ _Q = np.array(
     [-1.45660718464996e-05, -2.13374055278905e-04, -1.68282697438203e-03, -7.37332916720468e-03, -1.42647390514189e-02],
     np.float32,
 )
-LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # values of a vector
+
+
+def _has_avx512() -> bool:
+    try:
+        return bool(binding.get_host_cpu_features().get("avx512f"))
+    except RuntimeError:  # LLVM does not know them on every system
+        return False
+
+
+LANES = 16 if _has_avx512() else 8  # values of a vector
 CHANNELS, CELLS = 4, 3  # of latents that are summed at once, in registers
 COLUMNS = 33  # of cells whose packets stay in the second-level cache while all latents are summed
 
