@@ -20,7 +20,7 @@ from walloc_transforms.wavelets.packets import WaveletPacketAnalysis, WaveletPac
 
 def numba_is_missing() -> bool:
     try:
-        FoldedAnalysis(torch.eye(2), torch.zeros(2), wavelet="bior4.4", levels=1, dims=1, backend="lifting")
+        FoldedAnalysis(torch.eye(2), torch.zeros(2), wavelet="bior4.4", levels=(1,), backend="lifting")
     except ImportError:
         return True
     return False

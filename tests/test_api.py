@@ -149,13 +149,15 @@ def options(function: Callable[..., Any]) -> dict[str, tuple[str, str]]:
 
 
 def test_encode_has_the_options_of_its_functions() -> None:
-    functions = options(wt.functional.encode_image) | options(wt.functional.encode_waveform)
+    f = wt.functional
+    functions = options(f.encode_image) | options(f.encode_waveform) | options(f.encode_volume)
     extra = {"targets": options(wt.WallocEncode)["targets"]}  # boxes and masks: only a transform sees a whole sample
     assert options(wt.WallocEncode) == functions | extra
 
 
 def test_decode_has_the_options_of_its_functions() -> None:
-    functions = options(wt.functional.decode_image) | options(wt.functional.decode_waveform)
+    f = wt.functional
+    functions = options(f.decode_image) | options(f.decode_waveform) | options(f.decode_volume)
     functions.pop("progress")  # a transform is called in loops that have a bar of their own
     assert set(options(wt.WallocDecode)) == set(functions)
 

@@ -1,5 +1,6 @@
-"""Encoding and decoding as plain functions on images and waveforms; `transforms/codec.py` wraps them."""
+"""Encoding and decoding as plain functions on images, waveforms and volumes; `transforms/codec.py` wraps them."""
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -7,8 +8,9 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision import tv_tensors
 
-from .codec import Codec, check_sample_rate
+from .codec import Codec, CodecConfig, as_plain, check_sample_rate
 from .files import latents_to_pil, pil_to_latents, rounding_steps, save_mosaic
 from .latents import Latents, wrap_latents
 from .signals import FLOATS, as_tensor
@@ -16,8 +18,10 @@ from .zoo import CodecLike, available_codecs, load_codec
 
 __all__ = [
     "decode_image",
+    "decode_volume",
     "decode_waveform",
     "encode_image",
+    "encode_volume",
     "encode_waveform",
     "latents_to_pil",
     "pil_to_latents",
@@ -186,6 +190,112 @@ def decode_waveform(
     return _decode(latents, own, size, normalized, decoder=decoder, tile=tile, progress=progress)
 
 
+def encode_volume(
+    volume: Tensor,
+    codec: CodecLike,
+    *,
+    window: Sequence[float] | None = None,
+    quantize: bool = False,
+    normalize: bool = False,
+    dtype: torch.dtype | None = None,
+) -> Latents:
+    """Encode volumes, such as scans and video.
+
+    Args:
+        volume: ``(..., C, T, H, W)``: uint8 in [0, 255], uint16 in [0, 65535], or float in [0, 1]; of any dtype with a
+            window. Of a ``tv_tensors.Video``, ``(..., T, C, H, W)``. Any leading dimensions. Sides that are no multiple
+            of the codec's stride are extended by reflection at the end.
+        codec: A codec of volumes, or what ``load_codec`` takes.
+        window: The values that mean black and white. Values beyond them are clipped. For CT scans in Hounsfield units
+            (-1000 for air, 0 for water), a usual window for the lung is ``(-1350, 150)``.
+        quantize: Round the latents to integers.
+        normalize: Zero mean and unit variance per channel, by the statistics kept with the codec.
+        dtype: Of the result; ``torch.int8`` needs ``quantize`` and forbids ``normalize``. Default: float32.
+
+    Returns:
+        ``Latents`` ``(..., D, t, h, w)``, every side divided by its stride and rounded up; a plain tensor in compiled
+        and exported programs.
+
+    Raises:
+        ValueError: Wrong shape, a side shorter than its stride, values out of range (on the CPU), a window that is
+            empty, a codec of images or waveforms, options at odds, or ``normalize`` with a codec that came without
+            statistics.
+        TypeError: Not a tensor, or of another dtype.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> scans = [torch.rand(1, 16, 64, 64) for _ in range(2)]
+        >>> codec = wt.fit_codec(scans, levels=(2, 3, 3), channels=16, progress=False)
+        >>> hounsfield = torch.randint(-1000, 400, (1, 20, 64, 64), dtype=torch.int16)
+        >>> tuple(wt.functional.encode_volume(hounsfield, codec, window=(-1350, 150)).shape)
+        (16, 5, 8, 8)
+    """
+    own = _load(codec, "volume")
+    if isinstance(volume, tv_tensors.Video):
+        volume = as_plain(volume).transpose(-4, -3)
+    if window is not None:
+        low, high = check_window(window, own.config)
+        volume = ((as_tensor(volume).to(torch.float32) - low) / (high - low)).clamp(0, 1)
+    return _encode(volume, own, quantize, normalize, dtype)
+
+
+def decode_volume(
+    latents: Tensor,
+    codec: CodecLike,
+    *,
+    window: Sequence[float] | None = None,
+    size: Sequence[int] | None = None,
+    normalized: bool = False,
+    decoder: str | None = None,
+) -> Tensor:
+    """Decode to volumes.
+
+    Args:
+        latents: ``(..., D, t, h, w)`` as :func:`encode_volume` gives them, float, int8 or int16.
+        codec: The codec that encoded them.
+        window: As for :func:`encode_volume`: what black and white become. Default: 0 and 1.
+        size: ``(T, H, W)`` of the volume, to cut off what encoding added. Default: ``signal_size`` of ``Latents``; of a
+            plain tensor, whole cells.
+        normalized: Whether the latents are normalized. ``Latents`` know it themselves.
+        decoder: ``"linear"``, which is the default.
+
+    Returns:
+        Float32 volumes ``(..., C, T, H, W)`` in [0, 1], or between the ends of the window.
+
+    Raises:
+        ValueError: Wrong shape, ``Latents`` of another codec, a size that does not belong to the latents, a window that
+            is empty, a codec of images or waveforms, or no such decoder.
+        TypeError: Not a tensor, or neither float nor int8 nor int16.
+
+    Example:
+        >>> import torch, walloc_transforms as wt
+        >>> clips = [torch.rand(3, 16, 64, 64) for _ in range(3)]
+        >>> codec = wt.fit_codec(clips, levels=(2, 3, 3), channels=24, progress=False)
+        >>> latents = wt.functional.encode_volume(torch.rand(3, 10, 60, 90), codec)
+        >>> tuple(wt.functional.decode_volume(latents, codec).shape)
+        (3, 10, 60, 90)
+    """
+    own = _load(codec, "volume")
+    volume = _decode(latents, own, size, normalized, decoder=decoder)
+    if window is None:
+        return volume
+    low, high = check_window(window, own.config)
+    return volume * (high - low) + low
+
+
+def check_window(window: Sequence[float], config: CodecConfig) -> tuple[float, float]:
+    """Return what means black and white.
+
+    Raises:
+        ValueError: They are not two numbers in order, or the codec is not for volumes.
+    """
+    if config.modality != "volume":
+        raise ValueError(f"window is for codecs of volumes, got one for {config.name!r}, a codec of {config.modality}")
+    if len(window) != 2 or not -math.inf < window[0] < window[1] < math.inf:
+        raise ValueError(f"window must be two numbers, the lower one first, got {tuple(window)}")
+    return float(window[0]), float(window[1])
+
+
 def check_options(quantize: bool, normalize: bool, dtype: torch.dtype | None) -> None:
     """Refuse options that would lose what they promise.
 
@@ -226,5 +336,6 @@ def _load(codec: CodecLike, modality: str) -> Codec:
     if not isinstance(codec, Codec):
         codec = _embedded(codec) if codec in available_codecs() else load_codec(codec)
     if codec.config.modality != modality:
-        raise ValueError(f"expected an {modality} codec, got {codec.config.name!r} ({codec.config.modality})")
+        article = "a" if modality == "volume" else "an"
+        raise ValueError(f"expected {article} {modality} codec, got {codec.config.name!r} ({codec.config.modality})")
     return codec

@@ -19,11 +19,12 @@ from .zoo import find_embedded
 
 __all__ = ["Latents", "apply_raw", "codec_of", "remember_codec", "whole_cells", "wrap_latents"]
 
+_FORMS = {1: "(..., D, t)", 2: "(..., D, h, w)", 3: "(..., D, t, h, w)"}  # by the sides of the signal
 _CODECS: "weakref.WeakValueDictionary[str, Codec]" = weakref.WeakValueDictionary()  # of this process, by fingerprint
 
 
 class Latents(tv_tensors.TVTensor):
-    """Latents of images ``(..., D, h, w)`` or waveforms ``(..., D, t)``, and what must be known to use them.
+    """Latents of images ``(..., D, h, w)``, waveforms ``(..., D, t)`` or volumes, and what must be known to use them.
 
     ``WallocEncode`` and ``functional.encode_image`` give such tensors; in compiled and exported programs they give
     plain ones. Every operation on ``Latents`` gives a plain tensor, as for all tv_tensors, except ``to``, ``clone``,
@@ -41,7 +42,7 @@ class Latents(tv_tensors.TVTensor):
         data: Anything that ``torch.as_tensor`` takes.
         codec: Name of the codec.
         fingerprint: ``Codec.fingerprint()`` of the codec.
-        signal_size: ``(H, W)`` or ``(T,)`` of what was encoded.
+        signal_size: ``(H, W)``, ``(T,)`` or ``(T, H, W)`` of what was encoded.
         normalized: Whether the latents have zero mean and unit variance per channel.
         statistics: Hash of the mean and spread that normalized latents were normalized by. Default: not known.
         cropped: Per axis of the grid, whether a crop has taken cells away. Default: no.
@@ -52,13 +53,13 @@ class Latents(tv_tensors.TVTensor):
     Attributes:
         codec: Name of the codec.
         fingerprint: What tells codecs apart.
-        signal_size: ``(H, W)`` or ``(T,)``, to which decoding crops. (``size`` is a method of every tensor.)
+        signal_size: ``(H, W)``, ``(T,)`` or ``(T, H, W)``, to which decoding crops. (``size`` is a method of tensors.)
         normalized: Whether decoding must denormalize.
         statistics: What tells apart codecs that differ in their statistics alone; empty unless normalized.
         cropped: At a cropped border, flips repeat the outer cell. At others the grid wraps around.
 
     Raises:
-        ValueError: ``signal_size`` has not one or two sides, or the tensor fewer axes than such latents.
+        ValueError: ``signal_size`` has not one to three sides, or the tensor fewer axes than such latents.
 
     Example:
         >>> import torch, walloc_transforms as wt
@@ -99,10 +100,13 @@ class Latents(tv_tensors.TVTensor):
         """Build from data and metadata."""
         tensor = cls._to_tensor(data, dtype=dtype, device=device, requires_grad=requires_grad)
         size = tuple(int(side) for side in signal_size)
-        if len(size) not in (1, 2) or min(size) < 1:
-            raise ValueError(f"signal_size must be (H, W) of an image or (T,) of a waveform, got {tuple(signal_size)}")
+        if len(size) not in _FORMS or min(size) < 1:
+            raise ValueError(
+                "signal_size must be (H, W) of an image, (T,) of a waveform or (T, H, W) of a volume, got "
+                f"{tuple(signal_size)}"
+            )
         if tensor.ndim <= len(size):
-            form = "(..., D, h, w)" if len(size) == 2 else "(..., D, t)"
+            form = _FORMS[len(size)]
             raise ValueError(
                 f"latents of a signal of size {size} have the shape {form}, got a tensor of shape {tuple(tensor.shape)}"
             )
@@ -168,7 +172,7 @@ def wrap_latents(tensor: Tensor, codec: Codec, size: Sequence[int], *, normalize
     Args:
         tensor: Latents of ``codec``.
         codec: The codec.
-        size: ``(H, W)`` or ``(T,)`` of the signal.
+        size: Sides of the signal.
         normalized: Whether the latents are normalized.
 
     Returns:

@@ -10,12 +10,13 @@ from torch import Tensor
 
 __all__ = ["FLOATS", "Modality", "as_tensor", "check_several", "pil_to_tensor", "to_float", "value_range"]
 
-Modality = Literal["image", "audio"]
+Modality = Literal["image", "audio", "volume"]
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _IMAGE = {torch.uint8: (0.0, 255.0), torch.uint16: (0.0, 65535.0)}
 # PCM as soundfile and torchaudio give it; 8 bits are unsigned, with silence at 128.
 _PCM = {torch.uint8: (0.0, 2.0**8), torch.int16: (-(2.0**15), 2.0**15), torch.int32: (-(2.0**31), 2.0**31)}
+_ARTICLES = {"image": "an image", "volume": "a volume"}
 _WAVEFORM = "a waveform of dtype uint8, int16, int32"
 _COLOR = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")  # Pillow converts these to RGB and to L
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
@@ -27,17 +28,18 @@ def value_range(signal: Tensor, modality: Modality) -> tuple[float, float]:
 
     Args:
         signal: An image or a waveform. Its dtype decides.
-        modality: ``"image"``: float in [0, 1], uint8 in [0, 255], uint16 in [0, 65535]. ``"audio"``: float in [-1, 1],
-            or integer PCM: uint8 (silence is 128), int16, int32.
+        modality: ``"image"`` and ``"volume"``: float in [0, 1], uint8 in [0, 255], uint16 in [0, 65535]. ``"audio"``:
+            float in [-1, 1], or integer PCM: uint8 (silence is 128), int16, int32.
 
     Raises:
         TypeError: Not a tensor, or of another dtype.
     """
     if not isinstance(signal, Tensor):
         raise TypeError(f"expected a tensor, got {type(signal).__name__}")
-    ranges, what = (_IMAGE, "an image of dtype uint8, uint16") if modality == "image" else (_PCM, _WAVEFORM)
+    audio = modality == "audio"
+    ranges, what = (_PCM, _WAVEFORM) if audio else (_IMAGE, f"{_ARTICLES[modality]} of dtype uint8, uint16")
     if signal.dtype in FLOATS:
-        return (0.0, 1.0) if modality == "image" else (-1.0, 1.0)
+        return (-1.0, 1.0) if audio else (0.0, 1.0)
     if signal.dtype not in ranges:
         raise TypeError(f"expected {what} or float, got {signal.dtype} of shape {tuple(signal.shape)}")
     return ranges[signal.dtype]
@@ -86,7 +88,7 @@ def to_float(signal: Tensor, modality: Modality) -> Tensor:
     low, high = value_range(signal, modality)
     if signal.dtype in FLOATS:
         return signal.to(torch.float32)
-    if modality == "image":
+    if modality != "audio":
         return signal.to(torch.float32) / high
     return signal.to(torch.float32) * (2 / (high - low)) + (-1 - low * 2 / (high - low))
 

@@ -37,7 +37,7 @@ class PytorchWaveletsAnalysis(nn.Module):
             ValueError: A side is shorter than the filter at some level. The library wraps such sides wrongly and says
                 nothing.
         """
-        x = pad_to_multiple(x, 2**self.levels, self.dims)
+        x = pad_to_multiple(x, [2**self.levels] * self.dims)
         if min(x.shape[2:]) < self.least:
             raise ValueError(
                 f"pytorch_wavelets is wrong below {self.least} samples per side at {self.levels} levels, "

@@ -23,7 +23,7 @@ def reference_encoder(codec: wt.Codec) -> Transform:
     The wavelet transform is periodized; every band is split again at every level.
     """
     c = codec.config
-    analysis = PytorchWaveletsAnalysis(c.wavelet, c.levels, c.dims).to(codec.weight.device)
+    analysis = PytorchWaveletsAnalysis(c.wavelet, c.axis_levels[0], c.dims).to(codec.weight.device)
 
     @torch.no_grad()
     def encode(signal: Tensor) -> Tensor:
@@ -93,7 +93,7 @@ def ptwt_encoder(codec: wt.Codec) -> Transform | None:
     @torch.no_grad()
     def encode(images: Tensor) -> Tensor:
         x = images - 0.5
-        for _ in range(c.levels):
+        for _ in range(c.axis_levels[0]):
             h, w = x.shape[-2] // 2, x.shape[-1] // 2
             low, high = ptwt.wavedec2(x, wavelet, mode="periodic", level=1)
             bands = [band[..., before : before + h, before : before + w] for band in (low, *high)]

@@ -127,10 +127,10 @@ class Trained(nn.Module):
         for part in (codec.weight, codec.bias, codec.decoder.weight, codec.decoder.bias):
             part.requires_grad_(projection)
         self.analysis = FoldedAnalysis(
-            torch.eye(c.packets), torch.zeros(c.packets), wavelet=c.wavelet, levels=c.levels, dims=c.dims
+            torch.eye(c.packets), torch.zeros(c.packets), wavelet=c.wavelet, levels=c.axis_levels
         )
         norms = torch.from_numpy(synthesis_bank(c.wavelet, c.levels).filters).square().sum(1).sqrt()
-        gains = norms[torch.from_numpy(band_positions(c.levels, c.dims))].prod(0)
+        gains = norms[torch.from_numpy(band_positions(c.axis_levels))].prod(0)
         self.register_buffer("gains", gains.repeat(c.signal_channels).float(), persistent=False)
 
     def prepare(self, x: Tensor, cut: int) -> tuple[Tensor, Tensor]:

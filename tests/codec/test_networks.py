@@ -74,7 +74,7 @@ def test_post_filter_is_compared_before_it_is_made(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("config", [KL, OOBLECK], ids=["autoencoder_kl", "oobleck"])
 def test_without_diffusers(config: CodecConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     codec = Codec(config)  # which needs none: the decoder is built when it is used
-    side = 16 * 2**config.levels
+    side = 16 * config.stride
     latents = codec.encode(torch.zeros(config.signal_channels, *[side] * config.dims))
     for name in ("diffusers", "diffusers.models", "diffusers.models.autoencoders"):
         monkeypatch.setitem(sys.modules, name, None)

@@ -55,7 +55,7 @@ def between_silence(codec: Codec, x: Tensor, frames: int = 200) -> Tensor:
     c = codec.config
     n = -(-x.shape[-1] // c.stride)
     silence = x.new_zeros(*x.shape[:-1], frames * c.stride)
-    latents = codec.encode(torch.cat([silence, pad_to_multiple(x, c.stride, 1), silence], -1)).detach()
+    latents = codec.encode(torch.cat([silence, pad_to_multiple(x, [c.stride]), silence], -1)).detach()
     if codec.encoder is not None:
         return latents.narrow(-1, frames, n + 2 * c.pad)
     own = latents.narrow(-1, frames + c.pad, n)
@@ -356,7 +356,7 @@ def test_gradients_flow() -> None:
 
 
 def between_silence_with_gradient(codec: Codec, x: Tensor) -> Tensor:
-    padded = torch.nn.functional.pad(pad_to_multiple(x, 16, 1), (160, 160))
+    padded = torch.nn.functional.pad(pad_to_multiple(x, [16]), (160, 160))
     return codec.encode(padded)[:, 10:-10]
 
 

@@ -61,14 +61,14 @@ def analysis_and_reference(
     signals: int,
     dims: int,
     wavelet: str = "bior4.4",
-    convolutions: Callable[[Tensor, str, int], Any] | None = None,
+    convolutions: Callable[..., Any] | None = None,
     **options: Any,
 ) -> tuple[FoldedAnalysis, Reference]:
     weight, bias = projection(latents, levels, signals, dims)
     plain = WaveletPacketAnalysis(wavelet, levels, dims)
-    fast = FoldedAnalysis(weight, bias, wavelet=wavelet, levels=levels, dims=dims, **options)
+    fast = FoldedAnalysis(weight, bias, wavelet=wavelet, levels=(levels,) * dims, **options)
     if convolutions is not None:
-        fast.convolutions = convolutions(weight.double(), wavelet, levels)
+        fast.convolutions = convolutions(weight.double(), wavelet, [levels] * dims if dims == 2 else levels)
     return fast, lambda x: conv1x1(plain(x.double()), weight.double(), bias.double()).float()
 
 
@@ -78,14 +78,14 @@ def synthesis_and_reference(
     signals: int,
     dims: int,
     wavelet: str = "bior4.4",
-    convolutions: Callable[[Tensor, str, int], Any] | None = None,
+    convolutions: Callable[..., Any] | None = None,
     **options: Any,
 ) -> tuple[FoldedSynthesis, Reference]:
     decoder = LinearDecoder(latents, signals * 2 ** (levels * dims))
     decoder.bias.normal_()
     plain = WaveletPacketSynthesis(wavelet, levels, dims)
-    fast = FoldedSynthesis(decoder.weight, decoder.bias, wavelet=wavelet, levels=levels, dims=dims, **options)
+    fast = FoldedSynthesis(decoder.weight, decoder.bias, wavelet=wavelet, levels=(levels,) * dims, **options)
     if convolutions is not None:
-        fast.convolutions = convolutions(decoder.weight.double(), wavelet, levels)
+        fast.convolutions = convolutions(decoder.weight.double(), wavelet, [levels] * dims if dims == 2 else levels)
     decoder = copy.deepcopy(decoder).double()
     return fast, lambda z: plain(decoder(z.double())).float()

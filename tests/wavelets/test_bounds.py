@@ -17,7 +17,7 @@ def test_bounds_are_attained_and_never_passed(
 ) -> None:
     dims = len(size)
     weight, bias = projection(latents, levels, signals, dims)
-    fast = FoldedAnalysis(weight, bias, wavelet=wavelet, levels=levels, dims=dims)
+    fast = FoldedAnalysis(weight, bias, wavelet=wavelet, levels=(levels,) * dims)
     lo, hi = fast.projection_bounds()
     assert lo.shape == hi.shape == (latents,)
     assert lo.dtype == hi.dtype == torch.float32
@@ -46,7 +46,7 @@ def test_bounds_are_attained_and_never_passed(
 def test_bounds_of_codecs_tell_wrong_ranges(name: str) -> None:
     codec = wt.load_codec(name)
     c = codec.config
-    analysis = FoldedAnalysis(codec.weight, codec.bias, wavelet=c.wavelet, levels=c.levels, dims=c.dims)
+    analysis = FoldedAnalysis(codec.weight, codec.bias, wavelet=c.wavelet, levels=c.axis_levels)
     lo, hi = (bound.view(-1, 1, 1) for bound in analysis.projection_bounds())
     image = torch.from_numpy(data.astronaut()).movedim(-1, 0)[None].float() / 255
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

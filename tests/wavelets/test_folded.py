@@ -46,12 +46,12 @@ def test_synthesis_equals_the_plain_path(
 def test_sides_that_are_no_multiple_of_the_stride(backend: Backend, size: tuple[int, ...], latents: int) -> None:
     fast, reference = analysis_and_reference(latents, 3, 3, len(size), backend=backend)
     x = torch.rand(2, 3, *size) - 0.5
-    padded = pad_to_multiple(x, 8, len(size))
+    padded = pad_to_multiple(x, [8] * len(size))
     assert torch.equal(fast(x), fast(padded))
     own = terms(latents, 3, 3, len(size))
     assert_close_float32(fast(x), reference(padded), terms=own)
     bytes_ = torch.randint(0, 256, (2, 3, *size), dtype=torch.uint8)
-    assert_close_float32(fast(bytes_, 1 / 255), reference(pad_to_multiple(bytes_, 8, len(size)) / 255), terms=own)
+    assert_close_float32(fast(bytes_, 1 / 255), reference(pad_to_multiple(bytes_, [8] * len(size)) / 255), terms=own)
 
 
 @backends

@@ -24,7 +24,7 @@ def list_codecs() -> None:
     print(f"{'name':<{width}}{'modality':<10}{'channels':>9}{'stride':>8}{'DR':>7}  {'decoders':<17}for")
     for info in infos:
         print(
-            f"{info.name:<{width}}{info.modality:<10}{info.channels:>9}{info.stride:>8}"
+            f"{info.name:<{width}}{info.modality:<10}{info.channels:>9}{info.stride!s:>8}"
             f"{info.dimensionality_reduction:>7.3g}  {', '.join(info.decoders):<17}{info.purpose}"
         )
 
@@ -133,6 +133,7 @@ def inspect(
     check_new(output, force)
     loaded, report = load_codec(codec), Report()
     c = loaded.config
+    c.refuse_volumes("pictures")
     if data:
         files = [file for file, _ in find_or_fail(data, SUFFIXES[c.modality], report)]
         check_new(output, force, files)

@@ -109,6 +109,7 @@ def encode(
     get_coder(coder).encode(np.zeros((1, 1, 1), np.int8))
     loaded = load_codec(codec)
     c = loaded.config
+    c.refuse_volumes(".wlc files")
     if c.modality == "audio":
         load_soundfile()
     report = Report()

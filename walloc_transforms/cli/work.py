@@ -162,7 +162,7 @@ def check_signals(
     first: dict[str, int | None] = {}
     for file, signal, rate in signals:
         with report.noted(file):
-            check_size(signal.shape[1:], stride)
+            check_size(signal.shape[1:], [stride] * (signal.ndim - 1))
             check_values(signal, modality, "fitting")
             for what, given in (("channels", len(signal)), ("Hz", rate)):
                 if first.setdefault(what, given) != given:

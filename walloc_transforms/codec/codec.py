@@ -29,6 +29,8 @@ from ..wavelets import (
     Finish,
     FoldedAnalysis,
     FoldedSynthesis,
+    FoldedVolumeAnalysis,
+    FoldedVolumeSynthesis,
     WaveletPacketAnalysis,
     WaveletPacketSynthesis,
     check_backend,
@@ -54,7 +56,8 @@ if TYPE_CHECKING:
 __all__ = ["Codec"]
 
 _RANGE = (-0.5, 0.5)  # of the codec itself: what black and white, or full negative and positive amplitude, become
-_OUTPUT = {"image": (0.0, 1.0), "audio": (-1.0, 1.0)}
+_OUTPUT = {"image": (0.0, 1.0), "audio": (-1.0, 1.0), "volume": (0.0, 1.0)}
+_FORMS = {"image": "H, W", "audio": "T", "volume": "T, H, W"}
 
 
 class Codec(nn.Module):
@@ -170,14 +173,15 @@ class Codec(nn.Module):
         """Encode.
 
         Args:
-            x: Images ``(..., C, H, W)``: float in [0, 1], uint8 or uint16 in their full range; or waveforms
-                ``(..., C, T)``: float in [-1, 1], or integer PCM as uint8, int16 or int32. Any leading dimensions, also
-                empty ones. Sides that are no multiple of ``2**J`` are extended by reflection on the right and bottom.
+            x: Images ``(..., C, H, W)`` or volumes ``(..., C, T, H, W)``: float in [0, 1], uint8 or uint16 in their
+                full range; or waveforms ``(..., C, T)``: float in [-1, 1], or integer PCM as uint8, int16 or int32. Any
+                leading dimensions, also empty ones. Sides that are no multiple of ``2**J`` are extended by reflection
+                on the right, the bottom and the end.
             rounding: ``"none"``, ``"round"`` (to integers), or ``"noise"`` (for training a codec).
 
         Returns:
-            Latents, float32, within +-127.5 for 8 bits: ``(..., D, ceil(H / 2**J), ceil(W / 2**J))`` or
-            ``(..., D, ceil(T / 2**J) + 2 * pad)``.
+            Latents, float32, within +-127.5 for 8 bits: ``(..., D, ceil(H / 2**J), ceil(W / 2**J))``, for volumes with
+            the first axis likewise, or ``(..., D, ceil(T / 2**J) + 2 * pad)``.
 
         Raises:
             ValueError: Wrong shape, a side below ``2**J``, NaN or infinite values, or floats that no image or waveform
@@ -203,7 +207,7 @@ class Codec(nn.Module):
         x = x.to(torch.float32) if x.dtype == torch.uint16 else x  # few operations know uint16
         path = None if self._trains(self._encoder_parts()) else self._analysis_path.current()
         if path is not None:
-            if looks and self.config.modality == "image":
+            if looks and self.config.modality != "audio":
                 check_pixels(x)
             fused = self.config.stages == 1 and self.config.companding == "gaussian"
             curve = compand_curve(self.config.latent_bits) if fused else (0.0, 0.0)
@@ -275,8 +279,9 @@ class Codec(nn.Module):
         """Decode latents, rounded or not.
 
         Args:
-            latents: ``(..., D, h, w)`` or ``(..., D, t)`` as :meth:`encode` gives them: float, int8 or int16.
-            size: ``(H, W)``, or T of a waveform, to cut off what encoding added. Default: keep it.
+            latents: ``(..., D, h, w)``, ``(..., D, t)`` or ``(..., D, t, h, w)`` as :meth:`encode` gives them: float,
+                int8 or int16.
+            size: ``(H, W)``, ``(T, H, W)``, or T of a waveform, to cut off what encoding added. Default: keep it.
             normalized: Whether the latents went through :meth:`normalize`, which is undone then. ``wt.Latents`` know it
                 themselves.
             decoder: ``"refiner"``, for codecs that have one: slower than the linear decoder, and nearer to the signal.
@@ -288,7 +293,8 @@ class Codec(nn.Module):
             progress: Show the progress of a network, or of a refiner that works in tiles.
 
         Returns:
-            Float32 images ``(..., C, H, W)`` in [0, 1], or waveforms ``(..., C, T)`` in [-1, 1].
+            Float32 images ``(..., C, H, W)`` or volumes ``(..., C, T, H, W)`` in [0, 1], or waveforms ``(..., C, T)``
+            in [-1, 1].
 
         Raises:
             ValueError: Wrong shape, ``wt.Latents`` of another codec, ``size`` does not belong to these latents,
@@ -331,7 +337,7 @@ class Codec(nn.Module):
             else:
                 signal = self._decode_network(z, cells, progress) * scale + shift
                 signal = signal.clamp(*limits) if clamp else signal
-            signal = crop(signal, sides, c.stride, c.dims)
+            signal = crop(signal, sides, c.strides)
         return signal.reshape(*batch, *signal.shape[1:])
 
     def _decode_linear(self, z: Tensor, scale: float, shift: float, limits: tuple[float, float]) -> Tensor:
@@ -548,19 +554,21 @@ class Codec(nn.Module):
 
     def _geometry(self) -> dict[str, Any]:
         c = self.config
-        return {"wavelet": c.wavelet, "levels": c.levels, "dims": c.dims, "backend": self.backend}
+        return {"wavelet": c.wavelet, "levels": c.axis_levels, "backend": self.backend}
 
     def _fold_analysis(self) -> nn.Module | None:
         if self.encoder is not None:
             return None
-        folded = FoldedAnalysis(self.weight, self.bias, **self._geometry()).to(self.weight.device)
+        fold = FoldedVolumeAnalysis if self.config.dims == 3 else FoldedAnalysis
+        folded = fold(self.weight, self.bias, **self._geometry()).to(self.weight.device)
         if self.config.stages > 1:
             folded.register_buffer("seen", self._seen().detach(), persistent=False)
         return folded
 
     def _fold_synthesis(self) -> nn.Module:
         decoder = self.decoder
-        return FoldedSynthesis(decoder.weight, decoder.bias, **self._geometry()).to(decoder.weight.device)
+        fold = FoldedVolumeSynthesis if self.config.dims == 3 else FoldedSynthesis
+        return fold(decoder.weight, decoder.bias, **self._geometry()).to(decoder.weight.device)
 
     def _fold_refined(self) -> nn.Module:
         """Fold one matrix over latents and features."""
@@ -574,7 +582,7 @@ class Codec(nn.Module):
 
     def _check_shape(self, x: Tensor, channels: int, what: str) -> tuple[int, ...]:
         dims = self.config.dims
-        form = f"(..., {channels}, H, W)" if dims == 2 else f"(..., {channels}, T)"
+        form = f"(..., {channels}, {_FORMS[self.config.modality]})"
         if not isinstance(x, Tensor):
             raise TypeError(f"expected a tensor of shape {form}, got {type(x).__name__}")
         refuse_vmap(x)
@@ -592,7 +600,7 @@ class Codec(nn.Module):
         rate = f"sample_rate={c.sample_rate}, " if c.sample_rate else ""
         return (
             f"{c.name!r}, {c.modality}, signal_channels={c.signal_channels}, {rate}channels={c.channels}, "
-            f"stride={c.stride}, reduction={c.dimensionality_reduction:g}, wavelet={c.wavelet!r}, "
+            f"stride={c.shown_stride}, reduction={c.dimensionality_reduction:g}, wavelet={c.wavelet!r}, "
             f"decoder={c.decoder!r}, refiner={c.refiner_width > 0}"
         )
 

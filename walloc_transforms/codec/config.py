@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from ..safe import shown
-from ..wavelets import check_filters
+from ..wavelets import check_filters, levels_of_axes, shown_levels
 
 __all__ = ["CodecConfig", "Network", "check_sample_rate"]
 
@@ -13,14 +13,19 @@ Network = Literal["linear", "autoencoder_kl", "oobleck"]
 Companding = Literal["gaussian", "clip"]
 
 _CHOICES = {
-    "modality": ("image", "audio"),
+    "modality": ("image", "audio", "volume"),
     "encoder": get_args(Network),
     "decoder": get_args(Network),
     "companding": get_args(Companding),
 }
 _LENGTHS = {"name": 200, "source": 2000}
+_DIMS = {"image": 2, "audio": 1, "volume": 3}
+_FORMS = {  # sides, for messages
+    "image": "(H, W)",
+    "audio": "a number of samples T, or (T,)",
+    "volume": "(T, H, W)",
+}
 _RANGES = {
-    "levels": (1, 16),
     "latent_bits": (2, 16),
     "signal_channels": (1, 4096),
     "encoder_width": (0, 8192),
@@ -40,10 +45,10 @@ class CodecConfig:
 
     Attributes:
         name: What the codec is called.
-        modality: ``"image"`` or ``"audio"``.
+        modality: ``"image"``, ``"audio"``, or ``"volume"``: scans, and video, whose first axis is time.
         signal_channels: Channels C of the signal, 3 for RGB.
         channels: Latent channels D.
-        levels: Wavelet levels J; a cell covers ``2**J`` samples per axis.
+        levels: Wavelet levels J; a cell covers ``2**J`` samples per axis. Or one number for each axis: ``(2, 3, 3)``.
         wavelet: Name of a discrete wavelet of PyWavelets.
         latent_bits: Bits of a latent's integer code.
         source: Where the weights come from, in a sentence.
@@ -74,10 +79,10 @@ class CodecConfig:
     """
 
     name: str
-    modality: Literal["image", "audio"]
+    modality: Literal["image", "audio", "volume"]
     signal_channels: int
     channels: int
-    levels: int
+    levels: int | tuple[int, ...]
     wavelet: str = "bior4.4"
     latent_bits: int = 8
     source: str = ""
@@ -97,6 +102,8 @@ class CodecConfig:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
+            if field.name == "levels":
+                continue
             value = getattr(self, field.name)
             expected = field.type if field.type in (int, bool) else str
             if type(value) is not expected:
@@ -115,16 +122,29 @@ class CodecConfig:
         for name, (low, high) in _RANGES.items():
             if not low <= getattr(self, name) <= high:
                 raise ValueError(f"codec config: {name} must be from {low} to {high}, got {shown(getattr(self, name))}")
+        self._check_levels()
         if not 1 <= self.channels <= self.packets:
             raise ValueError(
                 f"codec config: channels must be from 1 to {self.packets} (all packets of "
                 f"{self.signal_channels} signal channels), got {self.channels}"
             )
         self._check_networks()
-        check_filters(self.wavelet, self.levels, self.dims, self.signal_channels)
+        check_filters(self.wavelet, self.axis_levels, self.signal_channels)
+
+    def _check_levels(self) -> None:
+        """Bring ``levels`` to its shortest form: a number where all axes have the same."""
+        given: object = self.levels  # from JSON: whatever it holds
+        several = given if isinstance(given, (list, tuple)) else [given]
+        if any(type(level) is not int for level in several):
+            raise ValueError(f"codec config: levels must be of type int, or one for each axis, got {shown(given)}")
+        try:
+            axes = levels_of_axes(self.levels, self.dims)
+        except ValueError as error:
+            raise ValueError(f"codec config: {error}") from None
+        object.__setattr__(self, "levels", axes[0] if len(set(axes)) == 1 else axes)
 
     def _check_networks(self) -> None:
-        network = "autoencoder_kl" if self.modality == "image" else "oobleck"
+        network = {"image": "autoencoder_kl", "audio": "oobleck", "volume": ""}[self.modality]
         for part in ("encoder", "decoder"):
             kind, width = getattr(self, part), getattr(self, f"{part}_width")
             if kind not in ("linear", network):
@@ -138,9 +158,11 @@ class CodecConfig:
         if self.channels % self.stages:
             raise ValueError(f"codec config: {self.channels} channels do not make {self.stages} stages of equal size")
         if self.pad != 0 and self.modality != "audio":
-            raise ValueError(f"codec config: pad is for audio, got {self.pad} for an image codec")
+            raise ValueError(f"codec config: pad is for audio, got {self.pad} for modality {self.modality!r}")
         if self.sample_rate and self.modality != "audio":
-            raise ValueError(f"codec config: sample_rate is for audio, got {self.sample_rate} for an image codec")
+            raise ValueError(
+                f"codec config: sample_rate is for audio, got {self.sample_rate} for modality {self.modality!r}"
+            )
         if "oobleck" in (self.encoder, self.decoder) and self.pad != 1:
             raise ValueError(f"codec config: an 'oobleck' network goes with pad 1, got {self.pad}")
         if (self.refiner_width == 0) != (self.refiner_blocks == 0):
@@ -148,6 +170,8 @@ class CodecConfig:
                 "codec config: refiner_width and refiner_blocks must both be 0, or neither, got "
                 f"{self.refiner_width} and {self.refiner_blocks}"
             )
+        if self.refiner_width and (self.dims == 3 or isinstance(self.levels, tuple)):
+            raise ValueError("codec config: a refiner is for images and audio with the same levels along all axes")
         if self.refiner_width and not (self.is_linear and self.statistics):
             raise ValueError(
                 "codec config: a refiner goes with a linear encoder and decoder, one stage, and latents "
@@ -158,8 +182,13 @@ class CodecConfig:
 
     @property
     def dims(self) -> int:
-        """Axes of the signal: 2 for images, 1 for audio."""
-        return 2 if self.modality == "image" else 1
+        """Axes of the signal: 2 for images, 1 for audio, 3 for volumes."""
+        return _DIMS[self.modality]
+
+    @property
+    def axis_levels(self) -> tuple[int, ...]:
+        """Wavelet levels along each axis."""
+        return levels_of_axes(self.levels, self.dims)
 
     @property
     def is_linear(self) -> bool:
@@ -188,13 +217,18 @@ class CodecConfig:
         """
         if size is None:
             return None
-        form = "(H, W)" if self.dims == 2 else "a number of samples T, or (T,)"
+        form = _FORMS[self.modality]
         sides = (size,) if isinstance(size, int) else tuple(size)
         if not all(isinstance(side, int) for side in sides):
             raise TypeError(f"size must be {form} of integers, got {size!r}")
         if len(sides) != self.dims or min(sides) < 1:
             raise ValueError(f"size must be {form} for codec {self.name!r}, got {size!r}")
         return sides
+
+    def refuse_volumes(self, what: str) -> None:
+        """Raise a ValueError if the codec is for volumes, which ``what`` does not hold."""
+        if self.modality == "volume":
+            raise ValueError(f"codec {self.name!r} is for volumes, which {what} do not hold")
 
     def check_tile(self, tile: int | None, decoder: str | None) -> None:
         """Refuse a tile that does not fit the codec or its decoder.
@@ -210,14 +244,33 @@ class CodecConfig:
             raise ValueError(f"tile must be a multiple of {self.stride} samples, the stride of the codec, got {tile}")
 
     @property
-    def stride(self) -> int:
+    def strides(self) -> tuple[int, ...]:
         """Samples per cell along each axis, ``2**levels``."""
+        return tuple(2**level for level in self.axis_levels)
+
+    @property
+    def stride(self) -> int:
+        """Samples per cell along every axis, where all have the same.
+
+        Raises:
+            ValueError: They have not.
+        """
+        if isinstance(self.levels, tuple):
+            raise ValueError(
+                f"codec {self.name!r} has levels {shown_levels(self.levels)}: what needs one stride for all axes, such "
+                "as a stem, cannot use it"
+            )
         return 2**self.levels
 
     @property
+    def shown_stride(self) -> int | tuple[int, ...]:
+        """The stride of all axes, or where they differ, of each."""
+        return self.strides if isinstance(self.levels, tuple) else self.stride
+
+    @property
     def packets(self) -> int:
-        """Packet channels, ``signal_channels * stride**dims``."""
-        return self.signal_channels * self.stride**self.dims
+        """Packet channels, ``signal_channels`` times the samples of a cell."""
+        return self.signal_channels * 2 ** sum(self.axis_levels)
 
     @property
     def dimensionality_reduction(self) -> float:
@@ -229,12 +282,15 @@ def check_sample_rate(config: CodecConfig, sample_rate: int | None) -> None:
     """Compare the sample rate of a waveform, if it is given, with the codec's, if that is known.
 
     Raises:
-        ValueError: They differ, or the codec is for images.
+        ValueError: They differ, or the codec is not for audio.
     """
     if sample_rate is None:
         return
     if config.modality != "audio":
-        raise ValueError(f"sample_rate is for audio codecs, got {sample_rate} for {config.name!r}, an image codec")
+        raise ValueError(
+            f"sample_rate is for audio codecs, got {sample_rate} for {config.name!r}, a codec of modality "
+            f"{config.modality!r}"
+        )
     if sample_rate < 1:
         raise ValueError(f"sample_rate must be positive, got {sample_rate}")
     if config.sample_rate and sample_rate != config.sample_rate:

@@ -20,14 +20,14 @@ import copy
 import dataclasses
 import math
 import os
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 
 import torch
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..signals import as_tensor, check_several, value_range
+from ..signals import Modality, as_tensor, check_several, value_range
 from ..wavelets import band_positions, synthesis_bank
 from .codec import Codec
 from .companding import compand, saturation, slope
@@ -42,13 +42,14 @@ __all__ = ["fit_codec", "fit_statistics"]
 _HEADROOM = 0.5
 _LEAST = 1e-6  # of the largest latent of any channel: what a smaller one holds is float32's rounding
 _MAX_LOSS = 100.0  # dB, at which every latent is rounded to 0
+_MODALITIES: dict[int, Modality] = {2: "audio", 3: "image", 4: "volume"}  # by the axes of a signal
 _CPU = torch.device("cpu")  # where fits are solved, whatever the default device is
 
 
 def fit_codec(
     signals: Iterable[Tensor | Image.Image],
     *,
-    levels: int,
+    levels: int | Sequence[int],
     channels: int,
     rounding_loss: float = 0.25,
     relative: bool = False,
@@ -61,12 +62,12 @@ def fit_codec(
     """Fit the linear codec that reconstructs ``signals`` best.
 
     Args:
-        signals: Images or waveforms, any number, each of any size from ``2**levels`` samples per side. Images: PIL
-            (read as RGB), or ``(C, H, W)`` tensors, uint8 or uint16 in their full range or float in [0, 1].
-            Waveforms: ``(C, T)`` tensors of any number of channels, float in [-1, 1] or integer PCM. One pass is made;
-            memory does not grow with their number.
-        levels: Wavelet levels J; a cell covers ``2**J`` samples per axis.
-        channels: Latent channels D. The dimensionality reduction is ``C * 2**(dims * J) / D``.
+        signals: Images, waveforms or volumes, any number, each of any size from ``2**levels`` samples per side. Images:
+            PIL (read as RGB), or ``(C, H, W)`` tensors, uint8 or uint16 in their full range or float in [0, 1].
+            Volumes and video, ``(C, T, H, W)``, likewise. Waveforms: ``(C, T)`` tensors of any number of channels,
+            float in [-1, 1] or integer PCM. One pass is made; memory does not grow with their number.
+        levels: Wavelet levels J; a cell covers ``2**J`` samples per axis. Or one number for each axis: ``(2, 3, 3)``.
+        channels: Latent channels D. The dimensionality reduction is ``C * 2**(J + J + ...) / D``, J of every axis.
         rounding_loss: PSNR in dB that rounding the latents to integers may cost on ``signals``. Less means a finer step
             and a higher rate. A channel whose latents would leave the range of 8 bits gets a coarser step.
         relative: Divide the error of every signal by its error when resized to the same number of values, so that quiet
@@ -106,9 +107,9 @@ def fit_codec(
         except (TypeError, ValueError) as error:
             raise _at(seen.signals if seen else 0, error) from None
         if seen is None:  # the first signal tells modality and channels: a wrong number of channels is an error at once
-            modality = "image" if signal.ndim == 3 else "audio"
             rate = sample_rate or 0
-            geometry = (name, modality, len(signal), channels, levels, wavelet)
+            axes = levels if isinstance(levels, int) else tuple(levels)
+            geometry = (name, _MODALITIES[signal.ndim], len(signal), channels, axes, wavelet)
             with _CPU:
                 seen = PacketStatistics(CodecConfig(*geometry, source=source, sample_rate=rate), relative)
         try:
@@ -176,7 +177,7 @@ def fit_statistics(codec: Codec, signals: Iterable[Tensor | Image.Image], *, pro
 def _centered(signal: Tensor | Image.Image, channels: int = 3) -> Tensor:
     """Bring a signal to [-0.5, 0.5], in which packets are measured."""
     signal = _check_signal(signal, channels)
-    modality = "image" if signal.ndim == 3 else "audio"
+    modality = _MODALITIES[signal.ndim]
     low, high = value_range(signal, modality)
     check_values(signal, modality, "fitting")
     return signal.float() / (high - low) + (-0.5 - low / (high - low))  # quiet sound keeps its precision
@@ -189,8 +190,12 @@ def _check_signal(signal: Tensor | Image.Image, channels: int) -> Tensor:
         hint = ", which looks like (H, W, C): use permute(2, 0, 1)"
     elif signal.ndim == 2 and shape[1] < shape[0]:
         hint = ", which looks like (T, C), or like a gray image (H, W)"
-    if signal.ndim not in (2, 3) or hint:
-        raise ValueError(f"expected images (C, H, W) or waveforms (C, T), got shape {shape}{hint}")
+    elif signal.ndim == 4 and shape[1] in (1, 3) and shape[0] not in (1, 3):
+        hint = ", which looks like video (T, C, H, W): use transpose(0, 1)"
+    if signal.ndim not in _MODALITIES or hint:
+        raise ValueError(
+            f"expected images (C, H, W), waveforms (C, T) or volumes (C, T, H, W), got shape {shape}{hint}"
+        )
     return signal
 
 
@@ -201,10 +206,9 @@ def _at(index: int, error: Exception) -> Exception:
 
 def synthesis_gram(config: CodecConfig) -> Tensor:
     """Inner products of the synthesis filters of one cell, ``(packets, packets)``."""
-    filters = torch.from_numpy(synthesis_bank(config.wavelet, config.levels).filters)
     gram = torch.ones(1, 1, dtype=torch.float64)
-    for row in band_positions(config.levels, config.dims):
-        band = torch.from_numpy(row)
+    for level, row in zip(config.axis_levels, band_positions(config.axis_levels), strict=True):
+        filters, band = torch.from_numpy(synthesis_bank(config.wavelet, level).filters), torch.from_numpy(row)
         gram = gram * (filters @ filters.T)[band][:, band]
     return torch.block_diag(*[gram] * config.signal_channels)
 

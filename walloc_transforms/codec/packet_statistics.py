@@ -50,7 +50,7 @@ class PacketStatistics:
 
     @torch.no_grad()
     def add(self, signal: Tensor) -> None:
-        """Take up a signal ``(C, H, W)`` or ``(C, T)`` in [-0.5, 0.5].
+        """Take up a signal ``(C, H, W)``, ``(C, T)`` or ``(C, T, H, W)`` in [-0.5, 0.5].
 
         Raises:
             ValueError: Another number of channels or axes, NaN or infinite values, or a side that is too short.
@@ -89,8 +89,9 @@ class PacketStatistics:
     def _lost_bands(self) -> Tensor:
         """Mark the packets above the Nyquist frequency of a signal that is resized to the number of latent values."""
         c = self.config
-        side = (c.channels / c.packets) ** (1 / c.dims) * 2**c.levels
-        lost = torch.from_numpy((band_frequencies(c.levels, c.dims) >= side).any(0))
+        kept = (c.channels / c.packets) ** (1 / c.dims)  # of each side
+        limits = kept * torch.tensor(c.strides)[:, None]
+        lost = (torch.from_numpy(band_frequencies(c.axis_levels)) >= limits).any(0)
         return lost.repeat(c.signal_channels)
 
     def covariance(self) -> tuple[Tensor, Tensor]:

@@ -33,7 +33,7 @@ __all__ = [
     "range_error",
 ]
 
-_MARGIN = {"image": 1.25, "audio": 2.0}  # of projections: times half the range, around its middle
+_MARGIN = {"image": 1.25, "audio": 2.0, "volume": 1.25}  # of projections: times half the range, around its middle
 _PIXEL_MARGIN = 1.5  # of single pixels
 _CHANNELS = 12  # channels that are looked at: NaN reaches all of them, and a wrong scale or offset the coarse ones
 
@@ -134,7 +134,7 @@ def check_values(x: Tensor, modality: Modality, who: str) -> None:
 
     Args:
         x: The signal.
-        modality: ``"image"`` or ``"audio"``.
+        modality: Of the signal.
         who: What expects the signal, for the message.
 
     Raises:
@@ -142,7 +142,7 @@ def check_values(x: Tensor, modality: Modality, who: str) -> None:
     """
     if not can_look_at(x) or not x.numel():
         return
-    middle, half = (0.5, 0.5 * _PIXEL_MARGIN) if modality == "image" else (0.0, _MARGIN["audio"])
+    middle, half = (0.0, _MARGIN["audio"]) if modality == "audio" else (0.5, 0.5 * _PIXEL_MARGIN)
     low, high = torch.aminmax(x.detach())
     if not bool((low >= middle - half) & (high <= middle + half)):
         raise range_error(x, modality, who)
@@ -153,7 +153,7 @@ def range_error(x: Tensor, modality: Modality, who: str) -> ValueError:
     if not bool(torch.isfinite(x).all()):
         return ValueError("the signal holds NaN or infinite values: expected finite ones")
     low, high = float(x.min()), float(x.max())
-    what, expected = "float images", "[0, 1]"
+    what, expected = f"float {modality}s", "[0, 1]"
     if modality == "audio":
         cause = "PCM as floats? Pass it in its integer dtype, or divide by 32768"
         what, expected = "float waveforms", "[-1, 1]"

@@ -186,7 +186,7 @@ class StreamEncoder(_Stream):
         network = ENCODER_REACH if codec.encoder is not None else 0
         # A network sees the signal from frames beyond its ends, too; elsewhere those frames are all the same.
         outside, self._edge = (c.pad, 0) if network else (0, c.pad)
-        left, right = analysis_bank(c.wavelet, c.levels).reach
+        left, right = analysis_bank(c.wavelet, *c.axis_levels).reach
         before = max(1, -(-left // c.stride) + network)  # at least what the reflection at the end needs
         super().__init__(
             codec,
@@ -212,8 +212,8 @@ class StreamEncoder(_Stream):
             RuntimeError: The stream is finished.
         """
         self._check_open()
-        check_size((self._seen,), self._least)
-        return self._close(pad_to_multiple(torch.cat(self._held, -1), self._unit, 1))
+        check_size([self._seen], [self._least])
+        return self._close(pad_to_multiple(torch.cat(self._held, -1), [self._unit]))
 
     def _own(self, chunk: Tensor) -> Tensor:
         own = to_float(chunk, "audio")
@@ -258,7 +258,7 @@ class StreamDecoder(_Stream):
     def __init__(self, codec: Codec, *, decoder: str | None = None, clamp: bool = True) -> None:
         c = _check_audio(codec).config
         self.decoder, self.clamp = decoder, clamp
-        bank = synthesis_bank(c.wavelet, c.levels)
+        bank = synthesis_bank(c.wavelet, *c.axis_levels)
         network = NetworkDecoder.reach if c.decoder != "linear" else 0
         network += codec.load_refiner().reach if c.check_decoder(decoder) == "refiner" else 0
         network += -(-_POST_REACH // c.stride) if c.post_filter else 0
@@ -329,5 +329,5 @@ def _form(chunk: Tensor) -> tuple[tuple[int, ...], torch.dtype, torch.device]:
 
 def _check_audio(codec: Codec) -> Codec:
     if codec.config.modality != "audio":
-        raise ValueError(f"streams are for audio: codec {codec.config.name!r} is for images")
+        raise ValueError(f"streams are for audio: codec {codec.config.name!r} is for {codec.config.modality}s")
     return codec

@@ -121,7 +121,9 @@ class Work:
 
     def _check(self) -> None:
         """Refuse options that make no sense, before any file is looked for."""
-        c, stride = self._config, self._config.stride
+        c = self._config
+        c.refuse_volumes("data sets")
+        stride = c.stride
         whole = {"resize": self._resize, "views": self._views, "window": self._window}
         for name, value in whole.items():
             if value is not None and (type(value) is not int or value < 1):

@@ -149,7 +149,7 @@ def _middle(image: Tensor, codec: Codec, notes: list[str], reduce: bool) -> Tens
     if reduce:
         image = _pixels(as_read(to_pil(to_float(image, "image"))))
         notes.append(f"The middle of {width} x {height} pixels is looked at as the network reads it.")
-    check_size(image.shape[1:], codec.config.stride)
+    check_size(image.shape[1:], codec.config.strides)
     if max(image.shape) > _SIDE:
         top, left = (max(0, side - _SIDE) // 2 for side in (height, width))
         image = image[:, top : top + _SIDE, left : left + _SIDE]
@@ -198,7 +198,7 @@ def _excerpt(waveform: Tensor, rate: int, codec: Codec, notes: list[str]) -> tup
     if length < total:
         notes.append(f"Only the middle {_SECONDS} of {total / rate:.1f} s are heard.")
         waveform = waveform[:, (total - length) // 2 :][:, :length]
-    check_size([length], c.stride)
+    check_size([length], c.strides)
     if c.sample_rate not in (0, rate):
         notes.append(f"Resampled from {rate} to {c.sample_rate} Hz, the rate of the codec.")
         waveform, rate = _resample(waveform, max(1, round(length * c.sample_rate / rate))), c.sample_rate

@@ -95,6 +95,7 @@ def save_latents(
     """
     codec = load_codec(codec)
     c = codec.config
+    c.refuse_volumes(".wlc files")
     check_sample_rate(c, sample_rate)
     latents, normalized, own_size = check_latents(latents, codec)
     if latents.ndim != c.dims + 1 or latents.shape[0] != c.channels:

@@ -19,7 +19,16 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from ..codec import Codec, CodecConfig, Network, as_plain, check_sample_rate
-from ..functional import check_options, decode_image, decode_waveform, encode_image, encode_waveform
+from ..functional import (
+    check_options,
+    check_window,
+    decode_image,
+    decode_volume,
+    decode_waveform,
+    encode_image,
+    encode_volume,
+    encode_waveform,
+)
 from ..latents import Latents
 from ..signals import pil_to_tensor
 from ..zoo import CodecLike, load_codec
@@ -32,20 +41,22 @@ _TARGETS = (tv_tensors.BoundingBoxes, tv_tensors.KeyPoints, tv_tensors.Mask)
 _ARRAYS = {
     "image": "v2.ToImage() makes images of arrays (H, W, C), torch.from_numpy tensors of (C, H, W)",
     "audio": "torch.from_numpy makes tensors of arrays, which must be (C, T)",
+    "volume": "torch.from_numpy makes tensors of arrays, which must be (C, T, H, W)",
 }
 _LEAST_FLOATS = 32  # sides of float arrays that are taken for signals: key points are (persons, 17, 3)
 _WITH_ANGLE = (tv_tensors.BoundingBoxFormat.XYWHR, tv_tensors.BoundingBoxFormat.CXCYWHR)
 
 
 class WallocEncode(v2.Transform):
-    """Encode images or waveforms to latents, where ``v2.Resize`` stood.
+    """Encode images, waveforms or volumes to latents, where ``v2.Resize`` stood.
 
     A sample may have any structure. An image codec encodes every PIL image, ``tv_tensors.Image`` and
     ``tv_tensors.Video`` in it. If there are none, it encodes the first pure tensor, as all v2 transforms do; other pure
-    tensors are labels to it. An audio codec encodes the first pure tensor. Everything else comes back as the same
-    object, but what could be meant as a signal is refused: a second pure tensor like the first, where no image is
-    wrapped, and a numpy array of the form of a signal. PIL images of every mode with one meaning are converted to the
-    codec's channels. The transform works in workers of any start method, and on batches on any device.
+    tensors are labels to it. An audio codec encodes the first pure tensor, and a codec of volumes every
+    ``tv_tensors.Video``, or else the first pure tensor. Everything else comes back as the same object, but what could
+    be meant as a signal is refused: a second pure tensor like the first, where no image is wrapped, and a numpy array
+    of the form of a signal. PIL images of every mode with one meaning are converted to the codec's channels. The
+    transform works in workers of any start method, and on batches on any device.
 
     A tensor does not tell in which order its colors are, nor whether a waveform has the codec's sample rate, nor
     whether dark values were scaled twice (floats divided by 255 again, or 12 bits in uint16): BGR, 48 kHz and the like
@@ -63,13 +74,16 @@ class WallocEncode(v2.Transform):
             in the middle of every cell.
         sample_rate: Of the waveforms in Hz, checked against the codec's. Default: not checked, and another rate is
             not noticed.
+        window: Of volumes: the values that mean black and white, such as ``(-1350, 150)`` Hounsfield units; see
+            ``functional.encode_volume``.
 
     Attributes:
         codec: The transform's own codec.
 
     Shapes:
         ``(..., C, H, W)`` to ``Latents`` ``(..., D, ceil(H / stride), ceil(W / stride))``; ``(..., C, T)`` to
-        ``(..., D, ceil(T / stride))``, two frames more for published codecs.
+        ``(..., D, ceil(T / stride))``, two frames more for published codecs; ``(..., C, T, H, W)``, or of a
+        ``tv_tensors.Video`` ``(..., T, C, H, W)``, to ``(..., D, t, h, w)``, by the codec's ``strides``.
 
     Raises:
         ValueError: Unknown codec, another sample rate than the codec's, options that exclude each other, or
@@ -95,6 +109,7 @@ class WallocEncode(v2.Transform):
         dtype: torch.dtype | None = None,
         targets: Targets = "keep",
         sample_rate: int | None = None,
+        window: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         check_options(quantize, normalize, dtype)
@@ -102,26 +117,34 @@ class WallocEncode(v2.Transform):
             raise ValueError(f"targets must be 'keep' or 'rescale', got {targets!r}")
         self.codec = copy.deepcopy(codec) if isinstance(codec, Codec) else load_codec(codec)
         check_sample_rate(self.codec.config, sample_rate)
+        self.window = None if window is None else check_window(window, self.codec.config)
         if normalize:
             self.codec.check_statistics()
         self.quantize, self.normalize, self.dtype, self.targets = quantize, normalize, dtype, targets
         kinds: tuple[Any, ...] = (F.is_pure_tensor,)
+        if self.codec.config.modality == "volume":
+            kinds += (tv_tensors.Video,)
         if self.codec.config.modality == "image":
             kinds += (tv_tensors.Image, tv_tensors.Video, Image.Image, *(_TARGETS if targets == "rescale" else ()))
         self._transformed_types = kinds
 
     def _needs_transform_list(self, flat_inputs: list[Any]) -> list[bool]:
         """Refuse samples without an image or waveform; torchvision would give them back as they are."""
-        if self.codec.config.modality == "image":
+        modality = self.codec.config.modality
+        if modality == "image":
             needed = super()._needs_transform_list(flat_inputs)
             what = "a PIL image, a tensor (..., C, H, W) or a tv_tensors.Image"
+        elif modality == "volume":
+            videos = [isinstance(entry, tv_tensors.Video) for entry in flat_inputs]
+            needed = videos if any(videos) else _first_pure_tensor(flat_inputs)
+            what = "a tensor (..., C, T, H, W) or a tv_tensors.Video"
         else:  # also where there are images, which keep torchvision from transforming pure tensors
             needed, what = _first_pure_tensor(flat_inputs), "a tensor (..., C, T)"
         latents = next((entry for entry in flat_inputs if isinstance(entry, Latents)), None)
         if latents is not None:
             raise TypeError(f"the sample holds latents of codec {latents.codec!r} already: encode once")
         if not any(need and not isinstance(entry, _TARGETS) for entry, need in zip(flat_inputs, needed, strict=True)):
-            hint = f"; {_ARRAYS[self.codec.config.modality]}" if "ndarray" in _kinds(flat_inputs) else ""
+            hint = f"; {_ARRAYS[modality]}" if "ndarray" in _kinds(flat_inputs) else ""
             raise TypeError(f"the sample holds nothing to encode: expected {what}, got {_kinds(flat_inputs)}{hint}")
         self._check_others(flat_inputs, needed)
         return needed
@@ -129,7 +152,7 @@ class WallocEncode(v2.Transform):
     def _check_others(self, flat_inputs: list[Any], needed: list[bool]) -> None:
         """Refuse what is no label, and would come back unencoded or beside its image."""
         c = self.codec.config
-        _refuse_several(flat_inputs, needed, c.dims, c.stride)
+        _refuse_several(flat_inputs, needed, c.dims, max(c.strides))
         array = next((a for a in flat_inputs if isinstance(a, np.ndarray) and _may_be_signal(a, c)), None)
         if array is not None:
             raise TypeError(
@@ -152,7 +175,9 @@ class WallocEncode(v2.Transform):
             return _to_grid(inpt, c.stride)
         if isinstance(inpt, Image.Image):
             inpt = pil_to_tensor(inpt, c.signal_channels)
-        if isinstance(inpt, tv_tensors.TVTensor):
+        if isinstance(inpt, tv_tensors.Video) and c.modality == "volume":
+            inpt = as_plain(inpt).transpose(-4, -3)
+        elif isinstance(inpt, tv_tensors.TVTensor):
             inpt = as_plain(inpt)
         device = self.codec.latent_mean.device
         if inpt.device != device:
@@ -160,14 +185,17 @@ class WallocEncode(v2.Transform):
             raise ValueError(
                 f"{where}the codec is on {device} and its input on {inpt.device}: move the transform with .to(device)"
             )
-        encode = encode_image if c.modality == "image" else encode_waveform
+        options: dict[str, Any] = {"quantize": self.quantize, "normalize": self.normalize, "dtype": self.dtype}
         with torch.no_grad():
-            return encode(inpt, self.codec, quantize=self.quantize, normalize=self.normalize, dtype=self.dtype)
+            if c.modality == "volume":
+                return encode_volume(inpt, self.codec, window=self.window, **options)
+            return (encode_image if c.modality == "image" else encode_waveform)(inpt, self.codec, **options)
 
     def extra_repr(self) -> str:
         """Show codec, channels, stride and the options in ``repr``."""
         return f"{_describe(self.codec)}, quantize={self.quantize}, normalize={self.normalize}, " + (
             f"dtype={self.dtype or torch.float32}, targets={self.targets!r}"
+            + ("" if self.window is None else f", window={self.window}")
         )
 
     def __repr__(self) -> str:
@@ -175,7 +203,7 @@ class WallocEncode(v2.Transform):
 
 
 class WallocDecode(v2.Transform):
-    """Decode latents to float images in [0, 1] or waveforms in [-1, 1].
+    """Decode latents to float images or volumes in [0, 1], or waveforms in [-1, 1].
 
     A sample may have any structure. Every ``Latents`` in it is decoded; if there are none, the first pure tensor is.
     Everything else comes back as the same object.
@@ -185,16 +213,18 @@ class WallocDecode(v2.Transform):
             plain tensor, also a batch from ``default_collate``, is believed.
         decoder: Which of the codec's decoders: ``"linear"``, ``"refiner"``, or that of a published codec. Default: the
             codec's own, ``codec.config.decoder``.
-        size: ``(H, W)``, or ``T`` of a waveform, to cut off what encoding added. Default: ``signal_size`` of
-            ``Latents``; of a plain tensor, whole cells.
+        size: ``(H, W)``, ``(T, H, W)``, or ``T`` of a waveform, to cut off what encoding added. Default:
+            ``signal_size`` of ``Latents``; of a plain tensor, whole cells.
         normalized: Whether the latents are normalized. ``Latents`` know it themselves.
         tile: Decode in tiles of this side in samples where the decoder is a network; see ``Codec.decode``.
+        window: Of volumes: what black and white become, as for ``WallocEncode``. Default: 0 and 1.
 
     Attributes:
         codec: The transform's own codec.
 
     Shapes:
-        ``(..., D, h, w)`` to ``(..., C, H, W)``, and ``(..., D, t)`` to ``(..., C, T)``.
+        ``(..., D, h, w)`` to ``(..., C, H, W)``, ``(..., D, t)`` to ``(..., C, T)``, and ``(..., D, t, h, w)`` to
+        ``(..., C, T, H, W)``.
 
     Raises:
         ValueError: Unknown codec or decoder, a size or tile that does not fit the codec, or ``normalized`` with a codec
@@ -218,12 +248,14 @@ class WallocDecode(v2.Transform):
         size: Sequence[int] | int | None = None,
         normalized: bool = False,
         tile: int | None = None,
+        window: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.codec = copy.deepcopy(codec) if isinstance(codec, Codec) else load_codec(codec)
         config = self.codec.config
         self.decoder, self.size = config.check_decoder(decoder), config.check_size(size)
         config.check_tile(tile, decoder)
+        self.window = None if window is None else check_window(window, config)
         if normalized:
             self.codec.check_statistics()
         self.normalized, self.tile = normalized, tile
@@ -239,10 +271,11 @@ class WallocDecode(v2.Transform):
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Decode one entry of a sample; called by torchvision."""
+        options: dict[str, Any] = {"size": self.size, "normalized": self.normalized, "decoder": self.decoder}
+        if self.codec.config.modality == "volume":
+            return decode_volume(inpt, self.codec, window=self.window, **options)
         decode: Any = decode_image if self.codec.config.modality == "image" else decode_waveform
-        return decode(
-            inpt, self.codec, size=self.size, normalized=self.normalized, decoder=self.decoder, tile=self.tile
-        )
+        return decode(inpt, self.codec, tile=self.tile, **options)
 
     def extra_repr(self) -> str:
         """Show codec, channels, stride and the options in ``repr``."""
@@ -253,7 +286,7 @@ class WallocDecode(v2.Transform):
 
 
 def _describe(codec: Codec) -> str:
-    return f"{codec.config.name!r}, channels={codec.config.channels}, stride={codec.config.stride}"
+    return f"{codec.config.name!r}, channels={codec.config.channels}, stride={codec.config.shown_stride}"
 
 
 def _kinds(flat_inputs: list[Any]) -> str:
@@ -285,7 +318,8 @@ def _refuse_several(flat_inputs: list[Any], needed: list[bool], dims: int, least
 def _may_be_signal(array: np.ndarray, config: CodecConfig) -> bool:
     """Whether an array has the form of a signal, channels first or last."""
     sides, kind = array.shape[-config.dims - 1 :], array.dtype.kind
-    least = max(config.stride, _LEAST_FLOATS) if kind == "f" else config.stride
+    stride = max(config.strides)
+    least = max(stride, _LEAST_FLOATS) if kind == "f" else stride
     return (
         array.ndim > config.dims
         and kind in ("uf" if config.modality == "image" else "uif")

@@ -16,8 +16,19 @@ from .filters import (
     synthesis_bank,
 )
 from .folded import FoldedAnalysis, FoldedSynthesis
-from .packets import WaveletPacketAnalysis, WaveletPacketSynthesis, check_size, conv1x1, crop, pad_to_multiple
+from .packets import (
+    Levels,
+    WaveletPacketAnalysis,
+    WaveletPacketSynthesis,
+    check_size,
+    conv1x1,
+    crop,
+    levels_of_axes,
+    pad_to_multiple,
+    shown_levels,
+)
 from .polyphase import Finish
+from .volumes import FoldedVolumeAnalysis, FoldedVolumeSynthesis
 
 __all__ = [
     "Backend",
@@ -26,6 +37,9 @@ __all__ = [
     "Finish",
     "FoldedAnalysis",
     "FoldedSynthesis",
+    "FoldedVolumeAnalysis",
+    "FoldedVolumeSynthesis",
+    "Levels",
     "Wavelet",
     "WaveletPacketAnalysis",
     "WaveletPacketSynthesis",
@@ -41,9 +55,11 @@ __all__ = [
     "crop",
     "in_full_precision",
     "join_bands",
+    "levels_of_axes",
     "library_taps",
     "pad_to_multiple",
     "refuse_vmap",
+    "shown_levels",
     "split_bands",
     "synthesis_bank",
 ]

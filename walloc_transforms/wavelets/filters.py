@@ -11,6 +11,8 @@ first level is the most significant bit of a packet's index, and a bit is 1 wher
 *band* is a packet along one axis; a packet of an image is a pair of bands.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -29,6 +31,7 @@ __all__ = [
     "band_positions",
     "check_filters",
     "library_taps",
+    "split_order",
     "synthesis_bank",
     "synthesis_taps",
 ]
@@ -118,33 +121,36 @@ def synthesis_taps(wavelet: str) -> Taps:
     return Taps(*_trim(values, 1 - values.shape[1] // 2), length=values.shape[1])
 
 
-def check_filters(wavelet: str, levels: int, dims: int = 1, signals: int = 1) -> None:
+def check_filters(wavelet: str, levels: Sequence[int], signals: int = 1) -> None:
     """Refuse levels whose filters would be too large, before any is made.
 
     Args:
         wavelet: Name of the wavelet.
-        levels: Number of levels J.
-        dims: 2 for images, 1 for waveforms.
+        levels: Number of levels along each axis.
         signals: Channels of the signal.
 
     Raises:
         ValueError: The wavelet is unknown, or the filters would have more than ``MAX_TAPS`` taps. All ``2**levels``
             filters of one axis count, and those with which one latent channel reads the signal.
     """
-    bands = 2**levels
-    length = (bands - 1) * (_wavelet(wavelet).dec_len - 1) + 1
-    taps = max(bands * length, signals * length**dims)
+    bands = [2**level for level in levels]
+    lengths = [(count - 1) * (_wavelet(wavelet).dec_len - 1) + 1 for count in bands]
+    taps = max(*(count * length for count, length in zip(bands, lengths, strict=True)), signals * math.prod(lengths))
     if taps > MAX_TAPS:
+        shape = "x".join(f"{length:,}" for length in lengths)
         raise ValueError(
-            f"{levels} levels of {wavelet!r} in {dims}-D compose filters of {length:,} taps, {taps:,} in all: "
+            f"{'x'.join(map(str, dict.fromkeys(levels)))} levels of {wavelet!r} in {len(levels)}-D compose filters of "
+            f"{shape} taps, {taps:,} in all: "
             f"expected at most {MAX_TAPS:,} (walloc_transforms.wavelets.filters.MAX_TAPS)"
         )
 
 
 def _compose(taps: Taps, levels: int, wavelet: str) -> FilterBank:
-    if levels < 1:
-        raise ValueError(f"levels must be at least 1, got {levels}")
-    check_filters(wavelet, levels)
+    if levels < 0:
+        raise ValueError(f"levels must be at least 0, got {levels}")
+    if levels == 0:  # an axis that stays as it is
+        return FilterBank(np.ones((1, 1)), start=0, stride=1)
+    check_filters(wavelet, [levels])
     filters, start = taps.values, taps.start
     for level in range(1, levels):
         stride, length = 2**level, filters.shape[1]
@@ -163,7 +169,7 @@ def analysis_bank(wavelet: str, levels: int) -> FilterBank:
     For ``bior4.4`` the bank has 57 taps from -28 at 3 levels, and 121 taps from -60 at 4.
 
     Raises:
-        ValueError: ``wavelet`` is unknown, or ``levels`` is less than 1 or too large: see :func:`check_filters`.
+        ValueError: ``wavelet`` is unknown, or ``levels`` is negative or too large: see :func:`check_filters`.
     """
     return _compose(analysis_taps(wavelet), levels, wavelet)
 
@@ -173,40 +179,54 @@ def synthesis_bank(wavelet: str, levels: int) -> FilterBank:
     """Compose ``levels`` synthesis levels: ``y[k * stride + start + t] += filters[b, t] c[b, k]``.
 
     Raises:
-        ValueError: ``wavelet`` is unknown, or ``levels`` is less than 1 or too large: see :func:`check_filters`.
+        ValueError: ``wavelet`` is unknown, or ``levels`` is negative or too large: see :func:`check_filters`.
     """
     return _compose(synthesis_taps(wavelet), levels, wavelet)
 
 
-def band_positions(levels: int, dims: int) -> np.ndarray:
+def split_order(levels: Sequence[int]) -> list[int]:
+    """List the axes in the order in which they are split, each as often as it has levels.
+
+    Every round splits each axis that has levels left, the last axis first.
+
+    Example:
+        >>> split_order((3, 3))
+        [1, 0, 1, 0, 1, 0]
+        >>> split_order((1, 2, 2))  # of a video: time once, height and width twice
+        [2, 1, 0, 2, 1]
+    """
+    axes = range(len(levels) - 1, -1, -1)
+    return [axis for done in range(max(levels)) for axis in axes if done < levels[axis]]
+
+
+def band_positions(levels: Sequence[int]) -> np.ndarray:
     """Give the band of every packet along each axis.
 
-    The channel of a 2-D packet is ``sum_j f_j 4**(J-j)`` with ``f = v + 2h``, where ``v`` and ``h`` are 1 for
-    high-pass along height and width. In 1-D it is the band's own index.
+    The bits of a packet's channel, the most significant first, say for each split of :func:`split_order` whether the
+    high-pass filter was taken. So the channel of a packet of an image is ``sum_j f_j 4**(J-j)`` with ``f = v + 2h``,
+    where ``v`` and ``h`` are 1 for high-pass along height and width. In 1-D it is the band's own index.
 
     Args:
-        levels: Number of levels J.
-        dims: 1 or 2.
+        levels: Number of levels along each axis.
 
     Returns:
-        Integer array ``(dims, 2**(dims * levels))``; for 2-D, row 0 holds the band along height, row 1 along width.
+        Integer array ``(axes, 2**sum(levels))``; for 2-D, row 0 holds the band along height, row 1 along width.
     """
-    channels = np.arange(2 ** (dims * levels))
-    bands = np.zeros((dims, channels.size), dtype=np.int64)
-    for level in range(levels):
-        digit = channels >> (dims * level)
-        for axis in range(dims):
-            bands[axis] |= ((digit >> axis) & 1) << level
+    order = split_order(levels)
+    channels = np.arange(2 ** len(order))
+    bands = np.zeros((len(levels), channels.size), dtype=np.int64)
+    for split, axis in enumerate(order):
+        bands[axis] = 2 * bands[axis] + (channels >> (len(order) - 1 - split) & 1)
     return bands
 
 
-def band_frequencies(levels: int, dims: int) -> np.ndarray:
+def band_frequencies(levels: Sequence[int]) -> np.ndarray:
     """Rank the bands of :func:`band_positions` by frequency: 0 for the lowest to ``2**levels - 1``.
 
     Keeping every second sample of a high-pass band reverses its spectrum, so natural order is the Gray code of
     frequency order.
     """
-    frequencies = band_positions(levels, dims)
+    frequencies = band_positions(levels)
     for shift in (1, 2, 4, 8):  # all prefixes of up to 16 bits, combined with exclusive or
         frequencies ^= frequencies >> shift
     return frequencies

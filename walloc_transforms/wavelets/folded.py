@@ -6,7 +6,7 @@ where numba is installed, ``lifting.py`` computes the same in less time (``backe
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from .backends import Backend, check_backend, lifting, missing, obstacle, stop_lifting
+from .bounds import projection_bounds
 from .filters import analysis_bank, band_positions, synthesis_bank
 from .images import ImageAnalysis, ImageSynthesis
 from .packets import check_size, pad_to_multiple
@@ -37,8 +38,7 @@ class FoldedAnalysis(nn.Module):
         weight: Projection ``(D, C * bands)``.
         bias: ``(D,)``.
         wavelet: Name of the wavelet.
-        levels: Number of levels J.
-        dims: 2 for images, 1 for waveforms.
+        levels: Number of levels J along each axis: two for images, one for waveforms.
         backend: ``"convolutions"``; ``"lifting"``, which needs numba and the wavelet ``bior4.4`` and refuses calls with
             anything but plain values on the CPU; or ``"auto"``, which lifts where it can.
 
@@ -57,21 +57,23 @@ class FoldedAnalysis(nn.Module):
     bias_per_shift: Tensor
 
     def __init__(
-        self, weight: Tensor, bias: Tensor, *, wavelet: str, levels: int, dims: int, backend: Backend = "auto"
+        self, weight: Tensor, bias: Tensor, *, wavelet: str, levels: Sequence[int], backend: Backend = "auto"
     ) -> None:
         super().__init__()
         check_backend(backend, wavelet)
-        self.wavelet, self.levels, self.dims, self.backend, self.stride = wavelet, levels, dims, backend, 2**levels
+        self.wavelet, self.levels, self.backend = wavelet, tuple(levels), backend
         self.chunk: int | None = None
         self._weight, self._bias = (t.detach().to("cpu", copy=True) for t in (weight, bias))
         self._lifted: LiftedAnalysis | None = None
         weight = self._weight.double()
-        self.convolutions = (ImageAnalysis if dims == 2 else waveform_analysis)(weight, wavelet, levels)
+        image = len(self.levels) == 2
+        self.convolutions = (
+            ImageAnalysis(weight, wavelet, levels) if image else waveform_analysis(weight, wavelet, *levels)
+        )
         # Periodized filters see a constant as a constant, so a shift of the signal only moves the bias.
-        sums = torch.from_numpy(analysis_bank(wavelet, levels).filters).sum(1)
-        answers = torch.ones(2 ** (dims * levels), dtype=torch.float64)  # of every packet to a constant 1
-        for band in band_positions(levels, dims):
-            answers *= sums[torch.from_numpy(band)]
+        answers = torch.ones(2 ** sum(levels), dtype=torch.float64)  # of every packet to a constant 1
+        for level, band in zip(levels, band_positions(levels), strict=True):
+            answers *= torch.from_numpy(analysis_bank(wavelet, level).filters.sum(1)[band])
         constant(self, "bias_per_shift", weight @ answers.repeat(weight.shape[1] // len(answers)))
         constant(self, "bias", self._bias)
 
@@ -94,33 +96,28 @@ class FoldedAnalysis(nn.Module):
         Raises:
             ValueError: A side is shorter than ``2**levels``, or the backend is ``"lifting"`` and cannot take the call.
         """
-        check_size(x.shape[2:], self.stride)
+        strides = [2**level for level in self.levels]
+        check_size(x.shape[2:], strides)
         bias = torch.add(self.bias, self.bias_per_shift, alpha=shift)
         if _lifts(self, x, bias):
             lifted = self._lifted
             if lifted is None:  # to set an attribute of a module takes a while
-                lifted = self._lifted = lifting().LiftedAnalysis(self._weight, self.levels, self.dims)
+                lifted = self._lifted = lifting().LiftedAnalysis(self._weight, self.levels[0], len(self.levels))
             try:
                 return lifted(x if x.dtype == torch.uint8 else x.to(torch.float32), scale, bias, finish)
             except lifting().KernelError as error:
                 _convolve_instead(self, error)
-        x = pad_to_multiple(x, self.stride, self.dims)
+        x = pad_to_multiple(x, strides)
         kernel = self.convolutions.first * scale
 
         def work(part: Tensor, start: int, stop: int) -> Tensor:
             z = self.convolutions(part, start, stop, kernel, bias)
             return finish(z) if finish is not None else z
 
-        return in_chunks(x, self.stride, _chunk(self, x), work)
+        return in_chunks(x, strides[0], _chunk(self, x), work)
 
-    @torch.inference_mode(False)
-    @torch.no_grad()
     def projection_bounds(self, channels: int | None = None) -> tuple[Tensor, Tensor]:
         """Bound the result for every signal in the codec's range, ``-0.5 <= scale * x + shift <= 0.5``.
-
-        A latent is a sum of samples times the taps of a composed filter, so its distance from the bias is at most half
-        the sum of their absolute values. Reflection and periodic continuation only choose which samples those are, so
-        the bounds hold for any size. They are exact but for a margin for rounding: a thousandth of the distance.
 
         Args:
             channels: How many channels to bound, from the first on. Default: all.
@@ -128,21 +125,7 @@ class FoldedAnalysis(nn.Module):
         Returns:
             Lowest and highest value of each channel, each float32 ``(channels,)`` on the CPU.
         """
-        filters = torch.from_numpy(analysis_bank(self.wavelet, self.levels).filters)
-        bands = self._weight[:channels].double().unflatten(1, (-1, 2 ** (self.levels * self.dims)))
-        bands, signals = by_bands(bands, self.levels, self.dims), bands.shape[1]
-        rows = max(1, (1 << 22) // (signals * filters.shape[1] ** self.dims))  # 32 MB of taps at a time
-        parts = (_response(part, filters, self.dims) for part in bands.split(rows))
-        bias = self._bias[:channels].double()
-        reach = 1.001 * 0.5 * torch.cat([part.abs().flatten(1).sum(1) for part in parts]) + 1e-6 * bias.abs()
-        return (bias - reach).float(), (bias + reach).float()
-
-
-def _response(bands: Tensor, filters: Tensor, dims: int) -> Tensor:
-    """Compose rows of the projection with the filters: the taps of each latent channel, ``(D, C, taps, ...)``."""
-    for _ in range(dims):  # each turn moves one axis behind the others and filters it
-        bands = bands.movedim(2, -1) @ filters
-    return bands
+        return projection_bounds(self._weight[:channels], self._bias[:channels], self.wavelet, self.levels)
 
 
 class FoldedSynthesis(nn.Module):
@@ -152,8 +135,7 @@ class FoldedSynthesis(nn.Module):
         weight: ``(C * bands, D)``.
         bias: ``(C * bands,)``.
         wavelet: Name of the wavelet.
-        levels: Number of levels J.
-        dims: 2 for images, 1 for waveforms.
+        levels: See :class:`FoldedAnalysis`.
         backend: See :class:`FoldedAnalysis`.
 
     Attributes:
@@ -169,18 +151,19 @@ class FoldedSynthesis(nn.Module):
     offset: Tensor
 
     def __init__(
-        self, weight: Tensor, bias: Tensor, *, wavelet: str, levels: int, dims: int, backend: Backend = "auto"
+        self, weight: Tensor, bias: Tensor, *, wavelet: str, levels: Sequence[int], backend: Backend = "auto"
     ) -> None:
         super().__init__()
         check_backend(backend, wavelet)
-        self.wavelet, self.levels, self.dims, self.backend, self.stride = wavelet, levels, dims, backend, 2**levels
+        self.wavelet, self.levels, self.backend = wavelet, tuple(levels), backend
         self.chunk: int | None = None
         self._weight, self._bias = (t.detach().to("cpu", copy=True) for t in (weight, bias))
         self._lifted: LiftedSynthesis | None = None
-        self.convolutions = (ImageSynthesis if dims == 2 else waveform_synthesis)(
-            self._weight.double(), wavelet, levels
+        weight, image = self._weight.double(), len(self.levels) == 2
+        self.convolutions = (
+            ImageSynthesis(weight, wavelet, levels) if image else waveform_synthesis(weight, wavelet, *levels)
         )
-        constant(self, "offset", _constant_cell(self._bias.double(), wavelet, levels, dims))
+        constant(self, "offset", _constant_cell(self._bias.double(), wavelet, levels))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_lifted": None}  # it is soon made, and not every process has numba
@@ -210,7 +193,7 @@ class FoldedSynthesis(nn.Module):
         """
         if _lifts(self, z, self.offset):
             make = lifting().LiftedSynthesis
-            lifted = self._lifted = self._lifted or make(self._weight, self._bias, self.levels, self.dims)
+            lifted = self._lifted = self._lifted or make(self._weight, self._bias, self.levels[0], len(self.levels))
             try:
                 return lifted(z.to(torch.float32), scale, shift, prepare, limits)
             except lifting().KernelError as error:
@@ -225,11 +208,11 @@ class FoldedSynthesis(nn.Module):
         return in_chunks(z, 1, _chunk(self, z) // values, work)
 
 
-def _constant_cell(bias: Tensor, wavelet: str, levels: int, dims: int) -> Tensor:
+def _constant_cell(bias: Tensor, wavelet: str, levels: Sequence[int]) -> Tensor:
     """Synthesize packets that are the same in every cell: the signal repeats with the stride, ``(C, 2**J, ...)``."""
-    sums = to_phases(synthesis_bank(wavelet, levels))[0].sum(-1).T  # (bands, 2**J)
-    cell = by_bands(bias.view(-1, 2 ** (dims * levels)), levels, dims)
-    for _ in range(dims):
+    cell = by_bands(bias.view(-1, 2 ** sum(levels)), levels)
+    for level in levels:
+        sums = to_phases(synthesis_bank(wavelet, level))[0].sum(-1).T  # (bands, 2**J)
         cell = cell.movedim(1, -1) @ sums
     return cell
 
@@ -246,7 +229,10 @@ def _lifts(module: FoldedAnalysis | FoldedSynthesis, x: Tensor, constant: Tensor
     """
     if module.backend == "convolutions" or not x.numel():  # there is nothing to compute
         return False
-    reason = obstacle(x) or obstacle(constant) or missing(module.wavelet)
+    uneven = (
+        "" if len(set(module.levels)) == 1 else f"the axes have {module.levels} levels, and lifting needs equal ones"
+    )
+    reason = uneven or obstacle(x) or obstacle(constant) or missing(module.wavelet)
     if reason and module.backend == "lifting":
         raise ValueError(f"backend='lifting' cannot take this call: {reason}. backend='auto' convolves here")
     return not reason

@@ -9,6 +9,8 @@ With many latent channels the rows are filtered band by band as well, and a 1x1 
 multiply-adds. Synthesis runs backwards: one convolution to the rows, one down the columns.
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ class ImageAnalysis(nn.Module):
     Args:
         weight: Projection ``(D, C * bands)``, float64.
         wavelet: Name of the wavelet.
-        levels: Number of levels J.
+        levels: Number of levels J along height and width.
         fused: Whether the kernel along the rows holds the projection. Default: if that is faster.
 
     Attributes:
@@ -44,24 +46,24 @@ class ImageAnalysis(nn.Module):
     second: Tensor
     project: Tensor | None
 
-    def __init__(self, weight: Tensor, wavelet: str, levels: int, fused: bool | None = None) -> None:
+    def __init__(self, weight: Tensor, wavelet: str, levels: Sequence[int], fused: bool | None = None) -> None:
         super().__init__()
-        bank = analysis_bank(wavelet, levels)
-        filters = torch.from_numpy(bank.filters)
-        self.stride, self.reach = bank.stride, bank.reach
-        latents, per_axis, taps = len(weight), *filters.shape
-        self.signals = weight.shape[1] // per_axis**2
+        banks = [analysis_bank(wavelet, level) for level in levels]
+        down, along = (torch.from_numpy(bank.filters) for bank in banks)
+        self.strides, self.reaches = [bank.stride for bank in banks], [bank.reach for bank in banks]
+        latents, (bands, taps) = len(weight), along.shape
+        self.signals = weight.shape[1] // (len(down) * bands)
         if fused is None:  # count the multiply-adds of the last convolution per cell
-            grouped = _GROUPED_COST * self.signals * per_axis**2 * taps + weight.numel()
-            fused = latents * self.signals * per_axis * taps <= grouped
-        constant(self, "first", filters.repeat(self.signals, 1)[:, None, :, None])
-        bands = by_bands(weight.view(latents, self.signals, -1), levels, 2)  # (D, C, vertical, horizontal)
+            grouped = _GROUPED_COST * weight.shape[1] * taps + weight.numel()
+            fused = latents * self.signals * len(down) * taps <= grouped
+        constant(self, "first", down.repeat(self.signals, 1)[:, None, :, None])
+        packets = by_bands(weight.view(latents, self.signals, -1), levels)  # (D, C, vertical, horizontal)
         if fused:
-            constant(self, "second", (bands @ filters).flatten(1, 2)[:, :, None])
+            constant(self, "second", (packets @ along).flatten(1, 2)[:, :, None])
             constant(self, "project", None)
         else:
-            constant(self, "second", filters.repeat(self.signals * per_axis, 1)[:, None, None, :])
-            constant(self, "project", bands.flatten(1)[..., None, None])
+            constant(self, "second", along.repeat(self.signals * len(down), 1)[:, None, None, :])
+            constant(self, "project", packets.flatten(1)[..., None, None])
 
     def forward(self, x: Tensor, start: int, stop: int, kernel: Tensor, bias: Tensor) -> Tensor:
         """Compute some rows of cells.
@@ -76,13 +78,14 @@ class ImageAnalysis(nn.Module):
         Returns:
             ``(N, D, stop - start, W / 2**J)``.
         """
-        x = periodic(x, start * self.stride - self.reach[0], stop * self.stride + self.reach[1], 2)
+        (down, along), (reach, reach_along) = self.strides, self.reaches
+        x = periodic(x, start * down - reach[0], stop * down + reach[1], 2)
         x = x.to(torch.float32, memory_format=torch.channels_last)
-        x = F.conv2d(x, kernel, stride=(self.stride, 1), groups=self.signals)
-        x = periodic_pad(x, *self.reach, 3)
+        x = F.conv2d(x, kernel, stride=(down, 1), groups=self.signals)
+        x = periodic_pad(x, *reach_along, 3)
         if self.project is None:
-            return F.conv2d(x, self.second, bias, stride=(1, self.stride))
-        x = F.conv2d(x, self.second, stride=(1, self.stride), groups=x.shape[1])
+            return F.conv2d(x, self.second, bias, stride=(1, along))
+        x = F.conv2d(x, self.second, stride=(1, along), groups=x.shape[1])
         return F.conv2d(x, self.project, bias)
 
 
@@ -95,7 +98,7 @@ class ImageSynthesis(nn.Module):
     Args:
         weight: ``(C * bands, D)``, float64.
         wavelet: Name of the wavelet.
-        levels: Number of levels J.
+        levels: Number of levels J along height and width.
 
     Attributes:
         first: Kernel along the rows, ``(2**J * C * 2**J, D, 1, cells)``.
@@ -105,17 +108,17 @@ class ImageSynthesis(nn.Module):
     first: Tensor
     second: Tensor
 
-    def __init__(self, weight: Tensor, wavelet: str, levels: int) -> None:
+    def __init__(self, weight: Tensor, wavelet: str, levels: Sequence[int]) -> None:
         super().__init__()
-        bank = synthesis_bank(wavelet, levels)
-        phases, self.reach = to_phases(bank)
-        self.stride = bank.stride
-        per_axis, latents = len(bank.filters), weight.shape[1]
-        self.signals = len(weight) // per_axis**2
-        bands = by_bands(weight.T.reshape(latents, self.signals, -1), levels, 2)
-        rows = torch.einsum("dcvh,rhi->rcvdi", bands, phases)
+        banks = [synthesis_bank(wavelet, level) for level in levels]
+        (down, reach), (along, reach_along) = (to_phases(bank) for bank in banks)
+        self.strides, self.reaches = [bank.stride for bank in banks], [reach, reach_along]
+        latents = weight.shape[1]
+        self.signals = len(weight) // (len(down) * len(along))
+        packets = by_bands(weight.T.reshape(latents, self.signals, -1), levels)
+        rows = torch.einsum("dcvh,rhi->rcvdi", packets, along)
         constant(self, "first", rows.flatten(0, 2)[:, :, None])
-        constant(self, "second", phases.repeat(self.signals, 1, 1)[..., None])
+        constant(self, "second", down.repeat(self.signals, 1, 1)[..., None])
 
     def forward(self, z: Tensor, start: int, stop: int, kernel: Tensor, offset: Tensor, prepare: Prepare) -> Tensor:
         """Compute some rows of cells.
@@ -125,19 +128,20 @@ class ImageSynthesis(nn.Module):
             start: First row of cells.
             stop: The row behind the last.
             kernel: ``first``, times what the signal is to be multiplied by.
-            offset: Added to every cell, ``(C, 2**J, 2**J)``.
+            offset: Added to every cell, ``(C, 2**J, 2**J)`` for the levels of height and width.
             prepare: Called with the latents.
 
         Returns:
             ``(N, C, (stop - start) * 2**J, w * 2**J)``.
         """
+        (down, along), (reach, reach_along) = self.strides, self.reaches
         whole = stop - start == z.shape[2]
         if not whole:
-            z = periodic(z, start - self.reach[0], stop + self.reach[1], 2)
-        z = periodic_pad(prepare(z).contiguous(memory_format=torch.channels_last), *self.reach, 3)
+            z = periodic(z, start - reach[0], stop + reach[1], 2)
+        z = periodic_pad(prepare(z).contiguous(memory_format=torch.channels_last), *reach_along, 3)
         y = F.conv2d(z, kernel)  # (N, phase along the row * C * band along the column, h, w)
         n, _, h, w = y.shape
-        y = y.permute(0, 2, 3, 1).reshape(n, h, w * self.stride, self.signals * self.stride).permute(0, 3, 1, 2)
-        y = F.conv2d(periodic_pad(y, *self.reach, 2) if whole else y, self.second, groups=self.signals)
-        y = y.unflatten(1, (self.signals, self.stride)).permute(0, 1, 3, 2, 4).unflatten(4, (w, self.stride))
+        y = y.permute(0, 2, 3, 1).reshape(n, h, w * along, self.signals * down).permute(0, 3, 1, 2)
+        y = F.conv2d(periodic_pad(y, *reach, 2) if whole else y, self.second, groups=self.signals)
+        y = y.unflatten(1, (self.signals, down)).permute(0, 1, 3, 2, 4).unflatten(4, (w, along))
         return (y + offset[:, None, :, None, :]).flatten(4).flatten(2, 3)

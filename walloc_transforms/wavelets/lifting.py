@@ -51,7 +51,7 @@ class _Lifting:
         # In place, the first level decides between even and odd samples, while it is the first bit of a packet's index.
         digits = np.arange(self.width)[:, None] >> np.arange(levels)[::-1] & 1
         place, gain = (digits << np.arange(levels)).sum(1), np.array(GAINS)[digits].prod(1)
-        bands = band_positions(levels, dims)
+        bands = band_positions((levels,) * dims)
         self.gains = gain[bands].prod(0)  # of packets
         self.order = np.argsort(place[bands[0]] * self.width + place[bands[1]] if dims == 2 else place[bands[0]])
 

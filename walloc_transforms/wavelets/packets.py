@@ -1,10 +1,12 @@
 """Wavelet packet analysis and synthesis, level by level: the plain path, which can be trained and defines the fast one.
 
-    image  (N, C, H, W)  --analysis-->  packets (N, C * 4**J, H / 2**J, W / 2**J)  --synthesis-->  image
-    signal (N, C, T)     --analysis-->  packets (N, C * 2**J, T / 2**J)            --synthesis-->  signal
+    image  (N, C, H, W)     --analysis-->  packets (N, C * 4**J, H / 2**J, W / 2**J)            --synthesis-->  image
+    signal (N, C, T)        --analysis-->  packets (N, C * 2**J, T / 2**J)                      --synthesis-->  signal
+    volume (N, C, T, H, W)  --analysis-->  packets (N, C * 8**J, T / 2**J, H / 2**J, W / 2**J)  --synthesis-->  volume
 
-Signals are taken as periodic, and indices wrap as often as they must, so every side of at least ``2**J`` reconstructs
-perfectly. A side that is no multiple of ``2**J`` is extended by reflection on the right (bottom).
+Each axis may have levels J of its own. Signals are taken as periodic, and indices wrap as often as they must, so every
+side of at least ``2**J`` reconstructs perfectly. A side that is no multiple of ``2**J`` is extended by reflection on
+the right (bottom, end).
 """
 
 from collections.abc import Sequence
@@ -13,40 +15,70 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .filters import analysis_taps, synthesis_taps
+from .filters import analysis_taps, split_order, synthesis_taps
 
 __all__ = [
+    "Levels",
     "WaveletPacketAnalysis",
     "WaveletPacketSynthesis",
     "check_size",
     "conv1x1",
     "crop",
+    "levels_of_axes",
     "pad_to_multiple",
     "periodic",
     "periodic_pad",
+    "shown_levels",
 ]
 
 
-def check_size(size: Sequence[int], stride: int) -> None:
-    """Raise a ``ValueError`` if a side is shorter than ``stride``."""
-    if min(size) < stride:
-        shape = "x".join(map(str, size))
-        raise ValueError(f"too small: got {shape} samples, expected at least {stride} along every side")
+Levels = int | Sequence[int]
+"""Levels of all axes alike, or of each: ``(2, 3, 3)`` halves time twice, height and width three times."""
+
+_FORMS = {1: "(N, C, T)", 2: "(N, C, H, W)", 3: "(N, C, T, H, W)"}
+_CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
-def pad_to_multiple(x: Tensor, stride: int, dims: int) -> Tensor:
-    """Extend the last ``dims`` sides by reflection on the right to multiples of ``stride``.
+def levels_of_axes(levels: Levels, dims: int) -> tuple[int, ...]:
+    """Return the number of levels along each axis.
 
     Args:
-        x: ``(N, C, *size)`` with every side at least ``stride``.
-        stride: What the sides become multiples of.
-        dims: 1 or 2.
+        levels: Of all axes alike, or one for each.
+        dims: 1 for waveforms, 2 for images, 3 for volumes and video.
 
     Raises:
-        ValueError: A side is shorter than ``stride``.
+        ValueError: ``dims`` or ``levels`` are out of range.
     """
-    check_size(x.shape[-dims:], stride)
-    for dim in range(-dims, 0):
+    if dims not in (1, 2, 3):
+        raise ValueError(f"dims must be 1, 2 or 3, got {dims}")
+    axes = (levels,) * dims if isinstance(levels, int) else tuple(levels)
+    if len(axes) != dims:
+        raise ValueError(f"levels must be a number, or one for each of {dims} axes, got {levels}")
+    if not (min(axes) >= 0 and 1 <= max(axes) <= 16):
+        raise ValueError(f"levels must be from 1 to 16, got {levels}; 0 leaves an axis as it is, but not all")
+    return axes
+
+
+def check_size(size: Sequence[int], strides: Sequence[int]) -> None:
+    """Raise a ``ValueError`` if a side is shorter than its stride."""
+    if any(side < stride for side, stride in zip(size, strides, strict=True)):
+        shape, least = ("x".join(map(str, sides)) for sides in (size, strides))
+        raise ValueError(f"too small: got {shape} samples, expected at least {least}")
+
+
+def pad_to_multiple(x: Tensor, strides: Sequence[int]) -> Tensor:
+    """Extend the last sides by reflection on the right to multiples of their strides.
+
+    Args:
+        x: ``(N, C, *size)`` with every side at least its stride.
+        strides: What the sides become multiples of, one for each.
+
+    Raises:
+        ValueError: A side is shorter than its stride.
+    """
+    check_size(x.shape[-len(strides) :], strides)
+    for dim, stride in enumerate(strides, -len(strides)):
         extra = -x.shape[dim] % stride
         if extra:  # reflection without repeating the last sample, as torch's own 'reflect'
             x = torch.cat([x, x.narrow(dim, x.shape[dim] - 1 - extra, extra).flip(dim)], dim)
@@ -72,8 +104,7 @@ def periodic_pad(x: Tensor, left: int, right: int, dim: int) -> Tensor:
 
 def _check_input(x: Tensor, dims: int, what: str) -> None:
     if x.ndim != dims + 2:
-        form = "(N, C, H, W)" if dims == 2 else "(N, C, T)"
-        raise ValueError(f"expected {what} of shape {form}, got {tuple(x.shape)}")
+        raise ValueError(f"expected {what} of shape {_FORMS[dims]}, got {tuple(x.shape)}")
     if x.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"expected {what} of dtype float32 or float64, got {x.dtype}")
 
@@ -81,13 +112,14 @@ def _check_input(x: Tensor, dims: int, what: str) -> None:
 class WaveletPacketAnalysis(nn.Module):
     """Split a signal into wavelet packets: low and high frequencies, and both again at every level.
 
-    The channel of a packet is ``c * B + sum_j f_j B_1**(J-j)``. For images ``B_1 = 4`` and ``f = v + 2h``, where ``v``
-    and ``h`` are 1 for high-pass along height and width; for 1-D signals ``B_1 = 2``. ``B = B_1**J``.
+    The channel of a packet is ``c * B + sum_j f_j B_1**(J-j)`` with ``B = B_1**J``. For images ``B_1 = 4`` and
+    ``f = v + 2h``, where ``v`` and ``h`` are 1 for high-pass along height and width; for volumes ``B_1 = 8`` and
+    ``f = t + 2v + 4h``; for 1-D signals ``B_1 = 2``. Axes with fewer levels drop out of the last sums.
 
     Args:
         wavelet: Name of a discrete wavelet of PyWavelets.
-        levels: Number of levels J.
-        dims: 2 for images, 1 for waveforms.
+        levels: Number of levels J, or one for each axis: ``(2, 3, 3)``. An axis of 0 levels stays as it is.
+        dims: 1 for waveforms, 2 for images, 3 for volumes and video.
 
     Raises:
         ValueError: An argument is out of range, or the wavelet unknown.
@@ -104,9 +136,9 @@ class WaveletPacketAnalysis(nn.Module):
 
     low_high: Tensor
 
-    def __init__(self, wavelet: str = "bior4.4", levels: int = 3, dims: int = 2) -> None:
+    def __init__(self, wavelet: str = "bior4.4", levels: Levels = 3, dims: int = 2) -> None:
         super().__init__()
-        self.wavelet, self.levels, self.dims = wavelet, *_check_geometry(levels, dims)
+        self.wavelet, self.levels, self.dims = wavelet, levels_of_axes(levels, dims), dims
         taps = analysis_taps(wavelet)
         self.start = taps.start
         self._float64 = torch.from_numpy(taps.values)  # no buffer: not every device has float64
@@ -114,27 +146,27 @@ class WaveletPacketAnalysis(nn.Module):
 
     @property
     def bands(self) -> int:
-        """Number of packets per input channel: ``2**(dims * levels)``."""
-        return 2 ** (self.dims * self.levels)
+        """Number of packets per input channel: ``2**levels`` of every axis, multiplied."""
+        return 2 ** sum(self.levels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Split a signal into packets.
 
         Args:
-            x: ``(N, C, H, W)`` or ``(N, C, T)``, float32 or float64, every side at least ``2**levels``.
+            x: ``(N, C, H, W)``, ``(N, C, T)`` or ``(N, C, T, H, W)``, float32 or float64, every side at least
+                ``2**levels``.
 
         Returns:
-            ``(N, C * bands, ceil(H / 2**levels), ceil(W / 2**levels))`` or ``(N, C * bands, ceil(T / 2**levels))``.
+            ``(N, C * bands, ...)``; every side is divided by its ``2**levels`` and rounded up.
 
         Raises:
             ValueError: Wrong number of dimensions, or a side too short.
             TypeError: Not float32 or float64.
         """
         _check_input(x, self.dims, "a signal")
-        x = pad_to_multiple(x, 2**self.levels, self.dims)
-        for _ in range(self.levels):
-            for axis in range(self.dims):  # last axis first: the width's bit is the higher one
-                x = self._split(x, x.ndim - 1 - axis)
+        x = pad_to_multiple(x, [2**level for level in self.levels])
+        for axis in split_order(self.levels):
+            x = self._split(x, 2 + axis)
         return x
 
     def _split(self, x: Tensor, dim: int) -> Tensor:
@@ -143,14 +175,13 @@ class WaveletPacketAnalysis(nn.Module):
         x = periodic_pad(x, -self.start, max(0, self.start + taps - 2), dim)
         shape, stride = [1] * self.dims, [1] * self.dims
         shape[dim - 2], stride[dim - 2] = taps, 2
-        convolve = F.conv2d if self.dims == 2 else F.conv1d
         kernel = self.low_high if x.dtype == torch.float32 else self._float64.to(x.device)
-        split = convolve(x.flatten(0, 1).unsqueeze(1), kernel.view(2, 1, *shape), stride=stride)
+        split = _CONVOLVE[self.dims](x.flatten(0, 1).unsqueeze(1), kernel.view(2, 1, *shape), stride=stride)
         return split.unflatten(0, x.shape[:2]).flatten(1, 2)
 
     def extra_repr(self) -> str:
         """Show the geometry in ``repr``."""
-        return f"{self.wavelet!r}, levels={self.levels}, dims={self.dims}"
+        return f"{self.wavelet!r}, levels={shown_levels(self.levels)}, dims={self.dims}"
 
 
 class WaveletPacketSynthesis(nn.Module):
@@ -158,8 +189,8 @@ class WaveletPacketSynthesis(nn.Module):
 
     Args:
         wavelet: Name of a discrete wavelet of PyWavelets.
-        levels: Number of levels J.
-        dims: 2 for images, 1 for waveforms.
+        levels: Number of levels J, or one for each axis.
+        dims: 1 for waveforms, 2 for images, 3 for volumes and video.
 
     Raises:
         ValueError: An argument is out of range, or the wavelet unknown.
@@ -177,9 +208,9 @@ class WaveletPacketSynthesis(nn.Module):
 
     low_high: Tensor
 
-    def __init__(self, wavelet: str = "bior4.4", levels: int = 3, dims: int = 2) -> None:
+    def __init__(self, wavelet: str = "bior4.4", levels: Levels = 3, dims: int = 2) -> None:
         super().__init__()
-        self.wavelet, self.levels, self.dims = wavelet, *_check_geometry(levels, dims)
+        self.wavelet, self.levels, self.dims = wavelet, levels_of_axes(levels, dims), dims
         taps = synthesis_taps(wavelet)
         self.start = taps.start
         self._float64 = torch.from_numpy(taps.values)  # no buffer: not every device has float64
@@ -189,25 +220,24 @@ class WaveletPacketSynthesis(nn.Module):
         """Rebuild the signal.
 
         Args:
-            packets: ``(N, C * bands, h, w)`` or ``(N, C * bands, t)``, float32 or float64.
-            size: ``(H, W)`` or ``(T,)`` of the signal, to cut off what the analysis padded. Default: all of it.
+            packets: ``(N, C * bands, h, w)``, ``(N, C * bands, t)`` or ``(N, C * bands, t, h, w)``, float32 or float64.
+            size: Sides of the signal, such as ``(H, W)``, to cut off what the analysis padded. Default: all of it.
 
         Returns:
-            ``(N, C, H, W)`` or ``(N, C, T)``.
+            ``(N, C, H, W)``, ``(N, C, T)`` or ``(N, C, T, H, W)``.
 
         Raises:
             ValueError: The channels are no multiple of ``bands``, or ``size`` does not belong to these packets.
             TypeError: Not float32 or float64.
         """
         _check_input(packets, self.dims, "packets")
-        bands = 2 ** (self.dims * self.levels)
+        bands = 2 ** sum(self.levels)
         if packets.shape[1] % bands:
             raise ValueError(f"expected a multiple of {bands} channels, got {packets.shape[1]}")
         x = packets
-        for _ in range(self.levels):
-            for axis in range(self.dims):
-                x = self._merge(x, 2 + axis)
-        return crop(x, size, 2**self.levels, self.dims)
+        for axis in reversed(split_order(self.levels)):
+            x = self._merge(x, 2 + axis)
+        return crop(x, size, [2**level for level in self.levels])
 
     def _merge(self, x: Tensor, dim: int) -> Tensor:
         """Undo one ``_split``: channels 2c and 2c + 1 become one of twice the length."""
@@ -217,34 +247,33 @@ class WaveletPacketSynthesis(nn.Module):
         shape[dim - 2], stride[dim - 2] = taps, 2
         batch, channels = x.shape[0], x.shape[1] // 2
         pairs = periodic_pad(x, pad, pad, dim).unflatten(1, (channels, 2)).flatten(0, 1)
-        convolve = F.conv_transpose2d if self.dims == 2 else F.conv_transpose1d
         kernel = self.low_high if x.dtype == torch.float32 else self._float64.to(x.device)
-        merged = convolve(pairs, kernel.view(2, 1, *shape), stride=stride)
+        merged = _TRANSPOSED[self.dims](pairs, kernel.view(2, 1, *shape), stride=stride)
         merged = merged.narrow(dim, 2 * pad - self.start, 2 * half)
         return merged.squeeze(1).unflatten(0, (batch, channels))
 
     def extra_repr(self) -> str:
         """Show the geometry in ``repr``."""
-        return f"{self.wavelet!r}, levels={self.levels}, dims={self.dims}"
+        return f"{self.wavelet!r}, levels={shown_levels(self.levels)}, dims={self.dims}"
 
 
-def crop(x: Tensor, size: Sequence[int] | None, stride: int, dims: int) -> Tensor:
-    """Cut the last ``dims`` sides down to ``size``, which may be shorter by less than ``stride`` along each.
+def crop(x: Tensor, size: Sequence[int] | None, strides: Sequence[int]) -> Tensor:
+    """Cut the last sides down to ``size``, which may be shorter by less than the stride along each.
 
     Raises:
         ValueError: ``size`` does not belong to a signal of this padded length.
     """
     if size is None:
         return x
-    if len(size) != dims:
-        raise ValueError(f"expected size to name {dims} side{'s' * (dims > 1)}, got {tuple(size)}")
-    for dim, (full, want) in enumerate(zip(x.shape[-len(size) :], size, strict=True), start=x.ndim - len(size)):
-        if not full - stride < want <= full:
-            got, most = "x".join(map(str, size)), "x".join(map(str, x.shape[-len(size) :]))
-            raise ValueError(
-                f"size {got} does not belong to these latents: they hold {most} samples, at most "
-                f"{stride - 1} of them padding along each side"
-            )
+    if len(size) != len(strides):
+        raise ValueError(f"expected size to name {len(strides)} side{'s' * (len(strides) > 1)}, got {tuple(size)}")
+    full = x.shape[-len(size) :]
+    if not all(most - stride < want <= most for most, want, stride in zip(full, size, strides, strict=True)):
+        got, held, padding = ("x".join(map(str, sides)) for sides in (size, full, [stride - 1 for stride in strides]))
+        raise ValueError(
+            f"size {got} does not belong to these latents: they hold {held} samples, at most {padding} of them padding"
+        )
+    for dim, want in enumerate(size, x.ndim - len(size)):
         x = x.narrow(dim, 0, want)
     return x
 
@@ -252,12 +281,9 @@ def crop(x: Tensor, size: Sequence[int] | None, stride: int, dims: int) -> Tenso
 def conv1x1(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Multiply every cell of ``(N, in, *size)`` by one matrix ``(out, in)`` and add a bias."""
     shape = (*weight.shape, *[1] * (x.ndim - 2))
-    return (F.conv2d if x.ndim == 4 else F.conv1d)(x, weight.view(shape), bias)
+    return _CONVOLVE[x.ndim - 2](x, weight.view(shape), bias)
 
 
-def _check_geometry(levels: int, dims: int) -> tuple[int, int]:
-    if dims not in (1, 2):
-        raise ValueError(f"dims must be 1 or 2, got {dims}")
-    if not 1 <= levels <= 16:
-        raise ValueError(f"levels must be from 1 to 16, got {levels}")
-    return levels, dims
+def shown_levels(levels: Sequence[int]) -> str:
+    """Write the levels as short as they may be given: a number where all axes have the same."""
+    return str(levels[0] if len(set(levels)) == 1 else tuple(levels))

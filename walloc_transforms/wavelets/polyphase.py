@@ -1,6 +1,6 @@
 """Filter banks as dense convolutions, which processors are quick at: over blocks of samples, or phase by phase."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -58,10 +58,10 @@ def constant(module: nn.Module, name: str, value: Tensor | None) -> None:
     module.register_buffer(name, value, persistent=False)
 
 
-def by_bands(packets: Tensor, levels: int, dims: int) -> Tensor:
-    """Lay packets ``(..., 2**(dims * levels))`` out by their bands along each axis, ``(..., 2**levels, ...)``."""
-    bands = packets.new_empty(*packets.shape[:-1], *[2**levels] * dims)
-    bands[(..., *torch.from_numpy(band_positions(levels, dims)))] = packets
+def by_bands(packets: Tensor, levels: Sequence[int]) -> Tensor:
+    """Lay packets ``(..., 2**sum(levels))`` out by their bands along each axis, ``(..., 2**levels[0], ...)``."""
+    bands = packets.new_empty(*packets.shape[:-1], *[2**level for level in levels])
+    bands[(..., *torch.from_numpy(band_positions(levels)))] = packets
     return bands
 
 

@@ -27,12 +27,12 @@ class CodecInfo:
 
     Attributes:
         name: The name of the codec.
-        modality: ``"image"`` or ``"audio"``.
+        modality: ``"image"``, ``"audio"`` or ``"volume"``.
         signal_channels: Channels of the signal, 3 for RGB.
         sample_rate: Samples per second of the waveforms, in Hz; 0 if it is not known, and for images.
         channels: Latent channels.
         levels: Wavelet levels J.
-        stride: Samples per latent along each axis, ``2**J``.
+        stride: Samples per latent along each axis, ``2**J``; one for all, or one for each.
         dimensionality_reduction: Signal values per latent value.
         decoders: The decoders that come with the codec, the default first: values of ``decoder`` in ``Codec.decode``.
         purpose: What the codec is for; empty if it did not come with the package.
@@ -50,8 +50,8 @@ class CodecInfo:
     signal_channels: int
     sample_rate: int
     channels: int
-    levels: int
-    stride: int
+    levels: int | tuple[int, ...]
+    stride: int | tuple[int, ...]
     dimensionality_reduction: float
     decoders: tuple[str, ...]
     purpose: str
@@ -96,8 +96,9 @@ def codec_info(codec: str | os.PathLike[str]) -> CodecInfo:
     config = read_config(folder)
     decoders = (config.decoder, "refiner") if config.refiner_width else (config.decoder,)
     purpose = EMBEDDED.get(codec, "") if isinstance(codec, str) else ""
-    fields = [field.name for field in dataclasses.fields(CodecInfo) if field.name not in ("decoders", "purpose")]
-    return CodecInfo(**{field: getattr(config, field) for field in fields}, decoders=decoders, purpose=purpose)
+    names = {field.name for field in dataclasses.fields(CodecInfo)} - {"stride", "decoders", "purpose"}
+    known = {name: getattr(config, name) for name in names}
+    return CodecInfo(**known, stride=config.shown_stride, decoders=decoders, purpose=purpose)
 
 
 def load_codec(
