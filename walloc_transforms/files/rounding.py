@@ -59,6 +59,7 @@ def rounding_steps(signal: Tensor | Image.Image, codec: CodecLike, *, loss: floa
         raise ValueError(f"loss must be above 0 dB, got {loss}")
     codec = load_codec(codec)
     c = codec.config
+    c.refuse_volumes(".wlc files")
     signal = as_tensor(signal, c.signal_channels)
     latents = codec.encode(signal)
     (low, high), (dark, bright) = value_range(signal, c.modality), _OUTPUT[c.modality]
