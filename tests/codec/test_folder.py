@@ -63,14 +63,14 @@ def test_config(modality: str, options: dict, derived: tuple) -> None:
 
 
 WRONG_FIELDS = [
-    ("levels", "3", "levels must be of type int, got '3'"),
-    ("levels", 3.0, "levels must be of type int, got 3.0"),
-    ("levels", True, "levels must be of type int, got True"),
-    ("levels", None, "levels must be of type int, got None"),
+    ("levels", "3", "levels must be of type int, or one for each axis, got '3'"),
+    ("levels", 3.0, "levels must be of type int, or one for each axis, got 3.0"),
+    ("levels", True, "levels must be of type int, or one for each axis, got True"),
+    ("levels", None, "levels must be of type int, or one for each axis, got None"),
     ("levels", 0, "levels must be from 1 to 16, got 0"),
     ("levels", 17, "levels must be from 1 to 16, got 17"),
     ("name", 5, "name must be of type str, got 5"),
-    ("modality", "video", "'image' or 'audio', got 'video'"),
+    ("modality", "video", "'image' or 'audio' or 'volume', got 'video'"),
     ("modality", ["image"], "modality must be of type str"),
     ("wavelet", 4.4, "wavelet must be of type str, got 4.4"),
     ("source", None, "source must be of type str, got None"),
@@ -266,7 +266,7 @@ def test_wrong_tensors(folder: Path, edit: Callable[[dict[str, Tensor]], object]
         ({"channels": 11}, "does not fit its config: weight has shape"),
         ({"signal_channels": 1}, "does not fit its config"),
         ({"modality": "audio", "channels": 6}, "does not fit its config"),
-        ({"levels": 16, "channels": 2**30}, "16 levels of .* compose filters of 589,816 taps"),
+        ({"levels": 16, "channels": 2**30}, "16 levels of .* compose filters of 589,816x589,816 taps"),
         # nor may it try to allocate this
         ({"wavelet": "haar", "levels": 6, "signal_channels": 1000, "channels": 2**20}, "does not fit its config"),
     ],

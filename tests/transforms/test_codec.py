@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 import walloc_transforms as wt
 from tests.helpers import STARTS, give_refiner
+from walloc_transforms import functional
 from walloc_transforms.functional import decode_image, encode_image
 
 
@@ -175,8 +176,8 @@ def test_encoding_twice(encode: wt.WallocEncode) -> None:
 @pytest.mark.parametrize(
     ("transform", "functions"),
     [
-        (wt.WallocEncode, (wt.functional.encode_image, wt.functional.encode_waveform)),
-        (wt.WallocDecode, (wt.functional.decode_image, wt.functional.decode_waveform)),
+        (wt.WallocEncode, (functional.encode_image, functional.encode_waveform, functional.encode_volume)),
+        (wt.WallocDecode, (functional.decode_image, functional.decode_waveform, functional.decode_volume)),
     ],
 )
 def test_options_are_those_of_the_functions(transform: type, functions: tuple[Any, ...]) -> None:
@@ -184,7 +185,7 @@ def test_options_are_those_of_the_functions(transform: type, functions: tuple[An
     own = dict(inspect.signature(transform).parameters)
     own.pop("targets", None)
     theirs = {name: p for function in functions for name, p in inspect.signature(function).parameters.items()}
-    for name in ("image", "waveform", "latents", "progress"):
+    for name in ("image", "waveform", "volume", "latents", "progress"):
         theirs.pop(name, None)
     assert own.keys() == theirs.keys()
     for name, parameter in own.items():

@@ -64,6 +64,7 @@ def check_size(size: Sequence[int], strides: Sequence[int]) -> None:
     """Raise a ``ValueError`` if a side is shorter than its stride."""
     if any(side < stride for side, stride in zip(size, strides, strict=True)):
         shape, least = ("x".join(map(str, sides)) for sides in (size, strides))
+        least = least if len(set(strides)) > 1 else f"{strides[0]} along every side"
         raise ValueError(f"too small: got {shape} samples, expected at least {least}")
 
 
