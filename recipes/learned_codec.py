@@ -16,6 +16,7 @@ several GPUs or processes.
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import compress
 from pathlib import Path
 from typing import Literal
 
@@ -201,9 +202,16 @@ def test_photographs(config: Config, ranks: Ranks) -> list[Photograph]:
 
 
 def load_models(checkpoints: Sequence[Path]) -> dict[str, WeConvene]:
-    """Load trained models; each is named by its folder or file, the folder `model` of a run by that of the run."""
+    """Load trained models; each is named by its folder or file, the folder `model` of a run by that of the run.
+
+    The words that all names share, such as those of a comparison, are left out: titles have little room.
+    """
     named = [path.parent if path.name == "model" else path for path in (c.absolute() for c in checkpoints)]
     names = names_of(named) if len(named) > 1 else [path.name for path in named]
+    words = [name.split("_") for name in names]
+    if len({len(name) for name in words}) == 1 and len(set(names)) > 1:
+        differ = [len(set(column)) > 1 for column in zip(*words, strict=True)]
+        names = ["_".join(compress(name, differ)) for name in words]
     return {name: load_checkpoint(path) for name, path in zip(names, checkpoints, strict=True)}
 
 

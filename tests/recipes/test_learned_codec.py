@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,14 @@ def test_train_and_evaluate(tmp_path: Path, folder: Path) -> None:
     )
     assert (evaluated[0]["checkpoint"], evaluated[0]["images"], evaluated[0]["files"]) == ("run", 6, 6)
     assert evaluated[0]["rate"] == evaluated[0]["bpp"]
+
+
+def test_names_of_checkpoints_leave_out_what_all_share(tmp_path: Path) -> None:
+    runs = [tmp_path / f"both_haar_lambda{value}_seed0" / "model" for value in (0.1, 0.2)]
+    wt.weconvene.save(build("tiny", options_of("both_haar"), 0).eval(), runs[0])
+    shutil.copytree(runs[0], runs[1])
+    assert [*learned_codec.load_models(runs)] == ["lambda0.1", "lambda0.2"]
+    assert [*learned_codec.load_models(runs[:1])] == ["both_haar_lambda0.1_seed0"]
 
 
 @pytest.mark.slow
