@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..safe import shown
 from .filters import analysis_taps, split_order, synthesis_taps
 
 __all__ = [
@@ -54,9 +55,10 @@ def levels_of_axes(levels: Levels, dims: int) -> tuple[int, ...]:
         raise ValueError(f"dims must be 1, 2 or 3, got {dims}")
     axes = (levels,) * dims if isinstance(levels, int) else tuple(levels)
     if len(axes) != dims:
-        raise ValueError(f"levels must be a number, or one for each of {dims} axes, got {levels}")
+        raise ValueError(f"levels must be a number, or one for each of {dims} axes, got {len(axes)}")
     if not (min(axes) >= 0 and 1 <= max(axes) <= 16):
-        raise ValueError(f"levels must be from 1 to 16, got {levels}; 0 leaves an axis as it is, but not all")
+        given = shown(levels) if isinstance(levels, int) else ", ".join(map(shown, axes))
+        raise ValueError(f"levels must be from 1 to 16, got {given}; 0 leaves an axis as it is, but not all")
     return axes
 
 
