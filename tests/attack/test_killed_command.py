@@ -16,7 +16,8 @@ from PIL import Image
 from walloc_transforms.cli.app import main
 from walloc_transforms.cli.outputs import JOURNAL
 
-PHOTOS, KILLS = 36, 6
+PHOTOS, KILLS = 96, 6  # far more than are encoded until the last kill, also where it comes late
+MORE = 6  # files to wait for, at most, before a kill
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([main.__module__, "torchvision.transforms.v2"])
 
@@ -40,7 +41,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def kill_on_the_way(args: tuple[str, ...], out: Path, chance: random.Random) -> bool:
     """Run the command until it has made a few files more, kill it, and return whether it was done before."""
-    enough = len(list(out.rglob("*.wlc"))) + chance.randrange(PHOTOS // KILLS)
+    enough = len(list(out.rglob("*.wlc"))) + chance.randrange(MORE)
     child = _CONTEXT.Process(target=command, args=(args, out, enough, chance.random() * 0.02))
     child.start()
     child.join()
