@@ -422,17 +422,17 @@ def test_dtypes_refused(dtype: torch.dtype) -> None:
 def test_too_short() -> None:
     codec = make_codec(8, 4, 2, 1, pad=1)
     encoder, decoder = StreamEncoder(codec), StreamDecoder(codec)
-    with pytest.raises(ValueError, match="too small: got 0 samples, expected at least 16"):
+    with pytest.raises(ValueError, match="too short: codec 'random' needs at least 16 samples, got 0"):
         encoder.finish()
     encoder(signal(2, 15))
-    with pytest.raises(ValueError, match="too small: got 15 samples, expected at least 16"):
+    with pytest.raises(ValueError, match="needs at least 16 samples, got 15"):
         encoder.finish()
     encoder(signal(2, 1))  # it is not finished
     latents = encoder.finish()
     assert latents.shape == (8, 3)
     for some in (latents[:, :0], latents[:, :2]):
         decoder(some)
-        with pytest.raises(ValueError, match=f"at least 3 latents, got {some.shape[-1]}"):
+        with pytest.raises(ValueError, match=f"at least 3 frames of latents, got {some.shape[-1]}"):
             decoder.finish()
     decoder(latents[:, 2:])
     for size in (17, 0, -1):
@@ -446,7 +446,7 @@ def test_options_refused() -> None:
     with pytest.raises(ValueError, match="rounding must be one of"):
         StreamEncoder(codec, rounding="often")  # pyright: ignore[reportArgumentType]
     for kind in (StreamEncoder, StreamDecoder):
-        with pytest.raises(ValueError, match="streams are for audio: codec 'random' is for images"):
+        with pytest.raises(ValueError, match="streams are for audio and volumes: codec 'random' is for images"):
             kind(make_codec())
 
 

@@ -1,20 +1,21 @@
-"""Encode and decode audio chunk by chunk: signals that do not fit in memory, or that have not ended yet.
+"""Encode and decode sound and video chunk by chunk: what does not fit in memory, or has not ended yet.
 
-    chunks of a waveform --StreamEncoder--> frames of latents --StreamDecoder--> chunks of a waveform
+    chunks of a signal --StreamEncoder--> frames of latents --StreamDecoder--> chunks of a signal
 
-A frame of latents depends on a limited stretch of the waveform, and a sample on a limited stretch of latents. A stream
-keeps what the next frames need, and passes windows to ``Codec.encode`` or ``Codec.decode``. Then it drops the frames
-that the ends of the window have touched.
+A frame of latents depends on a limited stretch of time, and a sample, or frame of video, on a limited stretch of
+latents. A stream keeps what the next frames need, and passes windows to ``Codec.encode`` or ``Codec.decode``.
 
-``Codec`` wraps a whole signal round: its end lies beside its beginning. A stream does not know the end and assumes
-silence before and after the signal. Some frames at either end differ for this reason: ``edge_frames``.
+``Codec`` wraps a whole signal round: its end lies beside its beginning. A stream does not know the end. It assumes
+silence before and after a waveform, and that a video stands still there: black frames would be a cut, whose ringing
+spoils the frames beside it. Some frames at either end differ for this reason: ``edge_frames``.
 """
 
 import torch
 from torch import Tensor
 
 from ..signals import to_float
-from ..wavelets import analysis_bank, check_size, pad_to_multiple, synthesis_bank
+from ..wavelets import analysis_bank, pad_to_multiple, synthesis_bank
+from .chunks import Stream
 from .codec import Codec
 from .companding import Rounding
 from .decoders import NetworkDecoder
@@ -29,144 +30,17 @@ ENCODER_REACH = 83
 _POST_REACH = 64  # samples, of the filter behind some decoders
 
 
-class _Stream:
-    """What encoder and decoder share: chunks come in, windows go to the codec, finished frames go out.
+class StreamEncoder(Stream):
+    """Encode sound or video chunk by chunk: call it with chunks of any length, then :meth:`StreamEncoder.finish`.
+
+    The latents of all calls, joined along time, are ``Codec.encode`` of the joined chunks, but for ``edge_frames`` at
+    either end. These come out as if silence lay around a waveform, and as if a video stood still before and after. Of
+    other volumes, such as scans, the first axis is taken for time. Every call that yields frames encodes some neighbors
+    again, 8 with linear codecs and 170 with networks, so longer chunks are faster. Memory does not grow with the stream
+    unless gradients are recorded.
 
     Args:
-        codec: The codec.
-        channels: Channels of the chunks, and of the results.
-        silence: One value per channel that stands for silence before and after the stream, ``(channels or 1, 1)``.
-        unit: Values of a chunk that make one frame.
-        before: Frames at the beginning of a window for which it gives no result.
-        after: Values at the end of a window for which it gives no result.
-        outside: Frames that the results have at either end beyond the chunks; negative if the chunks have more.
-        least: Values of the shortest stream.
-
-    Attributes:
-        edge_frames: At most this number of frames at the beginning and at the end of the stream, ``(left, right)``,
-            differ from those that ``Codec`` makes of the whole signal, unless the signal is silent there.
-        latency: Samples that must be known after a frame of ``stride`` samples before the frame is given out. A sample
-            has passed encoder and decoder when ``stride + encoder.latency + decoder.latency`` samples are known.
-    """
-
-    def __init__(
-        self,
-        codec: Codec,
-        channels: tuple[int, int],
-        silence: Tensor,
-        *,
-        unit: int,
-        before: int,
-        after: int,
-        outside: int,
-        least: int,
-    ) -> None:
-        self.codec, self._channels, self._silence = codec, channels, silence
-        self._unit, self._before, self._after, self._outside, self._least = unit, before, after, outside, least
-        self.edge_frames = (before, -(-after // unit))
-        self.latency = after * codec.config.stride // unit
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget everything and begin another stream."""
-        self._held: list[Tensor] = []  # not joined before a frame is ready: chunks may be single samples
-        self._length = 0  # of what is held
-        self._seen = 0  # values that came in
-        self._given = 0  # frames that went out
-        self._form: tuple[tuple[int, ...], torch.dtype, torch.device] | None = None
-        self._finished = False
-
-    @property
-    def held(self) -> int:
-        """Samples or frames that the stream keeps between calls: a few frames, however long the stream is."""
-        return self._length
-
-    def __call__(self, chunk: Tensor) -> Tensor:
-        """Take in the next chunk.
-
-        Args:
-            chunk: Waveform ``(..., C, T)`` or latents ``(..., D, t)``, with any leading dimensions and any length, also
-                0, and of a dtype that the codec takes. All chunks of a stream agree but for their length.
-
-        Returns:
-            What is finished, float32: latents ``(..., D, t)`` or waveform ``(..., C, T)``, often of length 0.
-
-        Raises:
-            ValueError: Wrong shape, a chunk that differs from those before it, ``wt.Latents`` of another codec, or a
-                float waveform that is not finite or goes beyond twice full scale (both are noticed on the CPU only).
-                The chunk is not taken in.
-            TypeError: Not a tensor, or of another dtype.
-            RuntimeError: The stream is finished.
-        """
-        own = self._check(chunk)
-        if self._form is None:
-            self._form = _form(chunk)
-            self._held = [self._silent((self._before + self._outside) * self._unit, own)]
-        if own.shape[-1]:
-            self._held.append(own)
-        self._seen += own.shape[-1]
-        self._length = self._seen - (self._given - self._before - self._outside) * self._unit
-        frames = (self._length - self._after) // self._unit - self._before
-        if frames < 1:
-            return own.new_zeros(*own.shape[:-2], self._channels[1], 0)
-        window = torch.cat(self._held, -1)
-        result = self._work(window, frames)
-        self._held = [window[..., frames * self._unit :].clone()]  # a view would keep all of it
-        self._length, self._given = self._length - frames * self._unit, self._given + frames
-        return result
-
-    def _check(self, chunk: Tensor) -> Tensor:
-        """Return a copy in float32, because the caller may use the memory again."""
-        self._check_open()
-        form = f"tensor of shape (..., {self._channels[0]}, T)"
-        if not isinstance(chunk, Tensor):
-            raise TypeError(f"expected a {form}, got {type(chunk).__name__}")
-        if chunk.ndim < 2 or chunk.shape[-2] != self._channels[0]:
-            raise ValueError(f"codec {self.codec.config.name!r} expects a {form}, got {tuple(chunk.shape)}")
-        if self._form is None:
-            self._run(chunk.new_zeros(0, self._channels[0], self._least))  # checks the dtype
-        elif _form(chunk) != self._form:
-            new, old = (f"({', '.join(map(str, s))}, T) {d} on {place}" for s, d, place in (_form(chunk), self._form))
-            raise ValueError(f"the chunks of a stream must be alike: got {new} after {old}")
-        return self._own(chunk)
-
-    def _own(self, chunk: Tensor) -> Tensor:
-        return chunk.to(torch.float32, copy=True)
-
-    def _check_open(self) -> None:
-        if self._finished:
-            raise RuntimeError("this stream is finished: reset() begins another")
-
-    def _silent(self, length: int, like: Tensor) -> Tensor:
-        return self._silence.to(like.device).expand(*like.shape[:-1], length)
-
-    def _close(self, window: Tensor) -> Tensor:
-        """Finish the frames that are still held."""
-        window = torch.cat([window, self._silent(self._outside * self._unit + self._after, window)], -1)
-        frames = -(-self._seen // self._unit) + 2 * self._outside - self._given
-        result = self._work(window, frames, last=True)
-        self._held, self._length, self._finished = [], 0, True
-        return result
-
-    def _run(self, window: Tensor) -> Tensor:
-        """Encode or decode a window."""
-        raise NotImplementedError
-
-    def _work(self, window: Tensor, frames: int, last: bool = False) -> Tensor:
-        """Return the next ``frames`` of a window."""
-        raise NotImplementedError
-
-
-class StreamEncoder(_Stream):
-    """Encode a waveform chunk by chunk: call it with chunks of any length, then :meth:`StreamEncoder.finish`.
-
-    The latents of all calls, joined, are ``Codec.encode`` of the joined chunks, but for ``edge_frames`` at either end,
-    which come out as if silence lay around the signal. Every call that yields frames encodes some neighbors again, 8
-    with linear codecs and 170 with networks, so longer chunks are faster. Memory does not grow with the stream unless
-    gradients are recorded.
-
-    Args:
-        codec: An audio codec.
+        codec: A codec of audio or of volumes.
         rounding: As for ``Codec.encode``.
 
     Raises:
@@ -178,28 +52,36 @@ class StreamEncoder(_Stream):
         >>> frames = [stream(chunk) for chunk in torch.zeros(2, 44100).split(4410, 1)] + [stream.finish()]
         >>> torch.cat(frames, 1).shape
         torch.Size([27, 173])
+        >>> clips = [torch.rand(3, 16, 64, 64) for _ in range(3)]
+        >>> codec = wt.fit_codec(clips, levels=(2, 3, 3), channels=24, progress=False)
+        >>> stream = wt.StreamEncoder(codec)
+        >>> frames = [stream(frame) for frame in clips[0].split(1, 1)] + [stream.finish()]
+        >>> torch.cat(frames, 1).shape
+        torch.Size([24, 4, 8, 8])
     """
 
     def __init__(self, codec: Codec, *, rounding: Rounding = "none") -> None:
-        c = _check_audio(codec).config
+        c, stride = _check_modality(codec).config, codec.config.strides[0]
         self.rounding: Rounding = rounding
         network = ENCODER_REACH if codec.encoder is not None else 0
         # A network sees the signal from frames beyond its ends, too; elsewhere those frames are all the same.
         outside, self._edge = (c.pad, 0) if network else (0, c.pad)
-        left, right = analysis_bank(c.wavelet, *c.axis_levels).reach
-        before = max(1, -(-left // c.stride) + network)  # at least what the reflection at the end needs
+        left, right = analysis_bank(c.wavelet, c.axis_levels[0]).reach
+        before = max(1, -(-left // stride) + network)  # at least what the reflection at the end needs
         super().__init__(
             codec,
-            (c.signal_channels, c.channels),
-            torch.zeros(1, 1, device="cpu"),
-            unit=c.stride,
+            c.signal_channels,
+            torch.zeros(1, 1, device="cpu") if c.modality == "audio" else None,
+            form="T" if c.modality == "audio" else "T, H, W",
+            what="samples" if c.modality == "audio" else "frames",
+            unit=stride,
             before=before,
-            after=right + network * c.stride,
+            after=right + network * stride,
             outside=outside,
-            least=c.stride,
+            least=stride,
         )
         self.edge_frames = (self.edge_frames[0] + c.pad, self.edge_frames[1] + c.pad)
-        self._run(codec.latent_mean.new_zeros(0, c.signal_channels, c.stride))  # checks the options
+        self._run(codec.latent_mean.new_zeros(0, c.signal_channels, *c.strides))  # checks the options
 
     def finish(self) -> Tensor:
         """End the stream.
@@ -208,18 +90,22 @@ class StreamEncoder(_Stream):
             The rest of the latents, of ``ceil(T / stride) + 2 * pad`` in all.
 
         Raises:
-            ValueError: The stream had fewer samples than the codec's stride.
+            ValueError: The stream had fewer samples, or frames of video, than the codec's stride.
             RuntimeError: The stream is finished.
         """
         self._check_open()
-        check_size([self._seen], [self._least])
-        return self._close(pad_to_multiple(torch.cat(self._held, -1), [self._unit]))
+        self._check_length()
+        window = torch.cat(self._held, -self._dims)
+        return self._close(pad_to_multiple(window, [self._unit, *[1] * (self._dims - 1)]))
 
     def _own(self, chunk: Tensor) -> Tensor:
-        own = to_float(chunk, "audio")
+        modality = self.codec.config.modality
+        if modality == "volume" and chunk.dtype == torch.uint8:
+            return chunk.clone()  # a quarter of the memory, and no silence to be joined to it
+        own = to_float(chunk, modality)
         own = own.clone() if own is chunk else own
         if chunk.is_floating_point():
-            check_values(own, "audio", f"codec {self.codec.config.name!r}")
+            check_values(own, modality, f"codec {self.codec.config.name!r}")
         return own
 
     def _run(self, window: Tensor) -> Tensor:
@@ -227,19 +113,23 @@ class StreamEncoder(_Stream):
 
     def _work(self, window: Tensor, frames: int, last: bool = False) -> Tensor:
         latents = self._run(window)
-        edge, own = latents[..., : self._edge], latents.narrow(-1, self.codec.config.pad + self._before, frames)
+        own = latents.narrow(-self._dims, self.codec.config.pad + self._before, frames)
+        if not self._edge:
+            return own
+        edge = latents[..., : self._edge]
         return torch.cat([*[edge] * (self._given == 0), own, *[edge] * last], -1)
 
 
-class StreamDecoder(_Stream):
+class StreamDecoder(Stream):
     """Decode latents chunk by chunk: call it with chunks of any length, then :meth:`StreamDecoder.finish`.
 
-    The samples of all calls, joined, are ``Codec.decode`` of the joined chunks, but for ``edge_frames`` at either end,
-    which come out as if the latents of silence lay around. Every call that yields samples decodes some frames again, 7
-    with linear codecs, 18 more with a refiner of 4 blocks, 180 with networks, so longer chunks are faster.
+    The signals of all calls, joined along time, are ``Codec.decode`` of the joined chunks, but for ``edge_frames`` at
+    either end. These come out as if the latents of silence lay around, and the first and last latents of a video again
+    and again. Every call that yields samples decodes some frames of latents again, 7 with linear codecs, 18 more with a
+    refiner of 4 blocks, 180 with networks, so longer chunks are faster.
 
     Args:
-        codec: An audio codec.
+        codec: A codec of audio or of volumes.
         decoder: As for ``Codec.decode``.
         clamp: As for ``Codec.decode``.
 
@@ -256,23 +146,21 @@ class StreamDecoder(_Stream):
     """
 
     def __init__(self, codec: Codec, *, decoder: str | None = None, clamp: bool = True) -> None:
-        c = _check_audio(codec).config
+        c, stride = _check_modality(codec).config, codec.config.strides[0]
         self.decoder, self.clamp = decoder, clamp
-        bank = synthesis_bank(c.wavelet, *c.axis_levels)
+        bank = synthesis_bank(c.wavelet, c.axis_levels[0])
         network = NetworkDecoder.reach if c.decoder != "linear" else 0
         network += codec.load_refiner().reach if c.check_decoder(decoder) == "refiner" else 0
-        network += -(-_POST_REACH // c.stride) if c.post_filter else 0
-        left = (bank.filters.shape[1] - 1 + bank.start) // c.stride + network
-        right = (c.stride - 1 - bank.start) // c.stride + network
-        reach = ENCODER_REACH if codec.encoder is not None else 0
-        zeros = codec.latent_mean.new_zeros(c.signal_channels, (2 * reach + 1) * c.stride)
-        with torch.no_grad():
-            silence = codec.encode(zeros)[:, c.pad + reach, None]
+        network += -(-_POST_REACH // stride) if c.post_filter else 0
+        left = (bank.filters.shape[1] - 1 + bank.start) // stride + network
+        right = (stride - 1 - bank.start) // stride + network
         # At least the last frame must wait for finish(), which may cut it, and those without signal are behind it.
         super().__init__(
             codec,
-            (c.channels, c.signal_channels),
-            silence,
+            c.channels,
+            _silent_frame(codec) if c.modality == "audio" else None,
+            form="t" if c.modality == "audio" else "t, h, w",
+            what="frames of latents",
             unit=1,
             before=max(left, c.pad),
             after=max(right, 1 + c.pad),
@@ -285,28 +173,27 @@ class StreamDecoder(_Stream):
         """End the stream.
 
         Args:
-            size: Number of samples of the whole stream, to cut off what encoding added. Default: keep it.
+            size: Number of samples, or frames of video, of the whole stream, to cut off what encoding added along
+                time. Default: keep it.
 
         Returns:
-            The rest of the waveform.
+            The rest of the signal. Its height and width are those of whole cells.
 
         Raises:
             ValueError: There were too few latents, or ``size`` does not belong to them.
             RuntimeError: The stream is finished.
         """
         self._check_open()
-        c = self.codec.config
-        if self._seen < self._least:
-            raise ValueError(f"too short: codec {c.name!r} needs at least {self._least} latents, got {self._seen}")
-        most = (self._seen - 2 * c.pad) * c.stride
+        self._check_length()
+        most = (self._seen - 2 * self.codec.config.pad) * self._stride
         extra = 0 if size is None else most - size
-        if not 0 <= extra < c.stride:
+        if not 0 <= extra < self._stride:
             raise ValueError(
                 f"size {size} does not belong to these latents: they hold {most} samples, at most "
-                f"{c.stride - 1} of them padding"
+                f"{self._stride - 1} of them padding"
             )
-        samples = self._close(torch.cat(self._held, -1))
-        return samples[..., : samples.shape[-1] - extra]
+        signal = self._close(torch.cat(self._held, -self._dims))
+        return signal.narrow(-self._dims, 0, signal.shape[-self._dims] - extra)
 
     def _own(self, chunk: Tensor) -> Tensor:
         latents, normalized, _ = check_latents(chunk, self.codec)
@@ -317,17 +204,20 @@ class StreamDecoder(_Stream):
         return self.codec.decode(window, decoder=self.decoder, clamp=self.clamp)
 
     def _work(self, window: Tensor, frames: int, last: bool = False) -> Tensor:
-        c = self.codec.config
-        ignored = self._silent(c.pad, window)  # stands where decode expects frames without signal
-        samples = self._run(torch.cat([ignored, window, ignored], -1))
-        return samples.narrow(-1, self._before * c.stride, frames * c.stride)
+        ignored = self._around(self.codec.config.pad, window, 0)  # stands where decode expects frames without signal
+        signal = self._run(torch.cat([ignored, window, ignored], -self._dims))
+        return signal.narrow(-self._dims, self._before * self._stride, frames * self._stride)
 
 
-def _form(chunk: Tensor) -> tuple[tuple[int, ...], torch.dtype, torch.device]:
-    return tuple(chunk.shape[:-1]), chunk.dtype, chunk.device
+def _silent_frame(codec: Codec) -> Tensor:
+    """Encode silence: ``(D, 1)``."""
+    c, reach = codec.config, ENCODER_REACH if codec.encoder is not None else 0
+    zeros = codec.latent_mean.new_zeros(c.signal_channels, (2 * reach + 1) * c.stride)
+    with torch.no_grad():
+        return codec.encode(zeros)[:, c.pad + reach, None]
 
 
-def _check_audio(codec: Codec) -> Codec:
-    if codec.config.modality != "audio":
-        raise ValueError(f"streams are for audio: codec {codec.config.name!r} is for {codec.config.modality}s")
+def _check_modality(codec: Codec) -> Codec:
+    if codec.config.modality == "image":
+        raise ValueError(f"streams are for audio and volumes: codec {codec.config.name!r} is for images")
     return codec
