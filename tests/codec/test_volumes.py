@@ -111,10 +111,7 @@ def test_fit_refuses_frames_first() -> None:
         wt.fit_codec([moving().transpose(0, 1)], levels=2, channels=4, progress=False)
 
 
-def test_files_and_data_sets_refuse_volumes(codec: wt.Codec, tmp_path: Path) -> None:
-    latents = codec.encode(moving(), rounding="round")
-    with pytest.raises(ValueError, match=r"codec 'clips' is for volumes, which \.wlc files do not hold"):
-        wt.save_latents(tmp_path / "clip.wlc", latents, codec, size=(24, 40, 40))
+def test_data_sets_refuse_volumes(codec: wt.Codec, tmp_path: Path) -> None:
     codec.save_pretrained(tmp_path / "clips")
     with pytest.raises(ValueError, match="which data sets do not hold"):
         wt.encode_dataset(tmp_path / "clips", tmp_path / "stored", codec)

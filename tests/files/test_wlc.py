@@ -70,7 +70,9 @@ def read_bytes(tmp_path: Path, content: bytes) -> LatentFile:
 
 @pytest.mark.parametrize("coder", CODERS)
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int16])
-@pytest.mark.parametrize("shape", [(3, 4, 5), (1, 1, 1), (20, 1, 7), (5, 6, 1), (4, 9), (1, 1)])
+@pytest.mark.parametrize(
+    "shape", [(3, 4, 5), (1, 1, 1), (20, 1, 7), (5, 6, 1), (4, 9), (1, 1), (3, 4, 2, 5), (2, 1, 3, 1), (9, 5, 1, 2)]
+)
 def test_round_trip(coder: str, dtype: torch.dtype, shape: tuple[int, ...], tmp_path: Path) -> None:
     if coder in PACKAGES:
         pytest.importorskip(PACKAGES[coder])
@@ -167,8 +169,8 @@ def test_prefix_of_channels_that_are_not_there(channels: int, tmp_path: Path) ->
         (np.zeros((3, 4, 5), np.int8), {"size": (9, 9)}, TypeError, "expected a tensor of latents, got ndarray"),
         (torch.zeros(3, 4, 5, dtype=torch.bool), {}, TypeError, "integer or float dtype, got torch.bool"),
         (torch.zeros(3, 4, 5, dtype=torch.complex64), {}, TypeError, "got torch.complex64"),
-        (torch.zeros(3), {}, ValueError, r"shape \(D, h, w\) or \(D, t\), no side zero, got \(3,\)"),
-        (torch.zeros(1, 3, 4, 5), {}, ValueError, r"got \(1, 3, 4, 5\)"),
+        (torch.zeros(3), {}, ValueError, r"\(D, t\) or \(D, t, h, w\), no side zero, got \(3,\)"),
+        (torch.zeros(1, 2, 3, 4, 5), {}, ValueError, r"got \(1, 2, 3, 4, 5\)"),
         (torch.zeros(3, 0, 5), {}, ValueError, r"no side zero, got \(3, 0, 5\)"),
         (torch.full((3, 4, 5), 0.5), {}, ValueError, "integers from -128 to 127 .* got other values as torch.float32"),
         (torch.full((3, 4, 5), torch.nan), {}, ValueError, "expected rounded latents"),
@@ -188,8 +190,13 @@ def test_prefix_of_channels_that_are_not_there(channels: int, tmp_path: Path) ->
         (codes(3, 4, 5), {"size": (4 * 2**16 + 1, 40)}, ValueError, "does not have latents"),
         (codes(3, 4, 5), {"sample_rate": 44_100}, ValueError, "only waveforms have a sample_rate, got 44100"),
         (codes(3, 4), {"sample_rate": 0}, ValueError, "sample_rate must be positive, got 0"),
-        (codes(3, 4), {"sample_rate": 2**32}, ValueError, "sample_rate must be up to"),
+        (codes(3, 4), {"sample_rate": 2**32}, ValueError, "rates must be numbers, .*up to"),
         (codes(3, 4), {"sample_rate": 44.1}, ValueError, "must be integers"),
+        (codes(3, 4), {"frame_rate": 25}, ValueError, r"only volumes have a frame_rate, .* got 25 and size \(32,\)"),
+        (codes(3, 2, 4, 5), {"frame_rate": 0}, ValueError, "a positive one, got 0"),
+        (codes(3, 2, 4, 5), {"frame_rate": torch.inf}, ValueError, "frames per second, got inf"),
+        (codes(3, 2, 4, 5), {"frame_rate": 1e12}, ValueError, "rates must be numbers, or fractions"),
+        (codes(3, 2, 4, 5), {"sample_rate": 25}, ValueError, "only waveforms have a sample_rate, got 25 for a volume"),
     ],
 )
 def test_write_refuses(latents: Any, options: dict, error: type[Exception], match: str, tmp_path: Path) -> None:
@@ -259,7 +266,8 @@ MOST = b"\xff\xff\xff\xff\x0f"  # 2**32 - 1
         (10, 1, b"\3", "codes have 1 or 2 bytes .* got 3 and 2"),
         (10, 1, b"\x21", "16 more where steps follow.* got 33 and 2"),
         (10, 1, b"\x11", "header is cut off|streams and padding have|longer than"),
-        (11, 1, b"\3", "1 or 2 axes, got 1 and 3"),
+        (11, 1, b"\4", "1 to 3 axes, got 1 and 4"),
+        (11, 1, b"\3", "sides must be from 1"),
         (9, 2, b"\2\2", "coder 'webp' does not store int16"),
         (12, 1, b"\0", "sides must be from 1"),
         (12, 1, MOST, "bytes cannot hold latents of shape"),
@@ -365,7 +373,8 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     there = [name for name in CODERS if name not in PACKAGES or importlib.util.find_spec(PACKAGES[name])]
     files = [written(folder, codes(4, 5, 6), coder=name) for name in there]
     with_steps = written(folder, codes(3, 4, 5), steps=[0.5, 1.0, 200.0])
-    return [*files, with_steps, written(folder, codes(3, 40, dtype=torch.int16), sample_rate=8000)]
+    sound = written(folder, codes(3, 40, dtype=torch.int16), sample_rate=8000)
+    return [*files, with_steps, sound, written(folder, codes(3, 4, 2, 5), frame_rate=25)]
 
 
 def try_to_read(tmp_path: Path, content: bytes, channels: int | None) -> None:

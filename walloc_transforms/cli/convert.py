@@ -51,7 +51,7 @@ def info(target: tyro.conf.Positional[str]) -> None:
         fields = describe_compressed(Path(target))
     elif target.lower().endswith(".wlc"):
         header = read_header(target)
-        size, unit = Path(target).stat().st_size, "pixel" if len(header.size) == 2 else "sample"
+        size, unit = Path(target).stat().st_size, "sample" if len(header.size) == 1 else "pixel"
         rate = 8 * size / torch.Size(header.size).numel()
         fields = {
             **vars(header),

@@ -1,8 +1,10 @@
 """Rounded latents in ``.wlc`` files, together with their codec; ``wlc.py`` has the format of the files."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 DEFAULT_CODER = "zlib"
+_DENOMINATOR = 1001  # of rates given as floats; NTSC has 30000/1001
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +37,9 @@ class LatentFile(LatentHeader):
     """What :func:`load_latents` gives: the header of a ``.wlc`` file, and the latents.
 
     Attributes:
-        latents: ``(channels, h, w)`` or ``(channels, t)``, int8 or int16, or float32 if there are steps:
-            ``wt.Latents``, which other codecs refuse; or a plain tensor of fewer channels than ``shape``, if they were
-            asked for.
+        latents: ``(channels, h, w)``, ``(channels, t)`` or ``(channels, t, h, w)``, int8 or int16, or float32
+            if there are steps: ``wt.Latents``, which other codecs refuse; or a plain tensor of fewer channels than
+            ``shape``, if they were asked for.
 
     Example:
         >>> import torch, walloc_transforms as wt
@@ -57,21 +60,23 @@ def save_latents(
     *,
     size: Sequence[int] | int | None = None,
     sample_rate: int | None = None,
+    frame_rate: Fraction | float | None = None,
     coder: str = DEFAULT_CODER,
     steps: Tensor | Sequence[float] | None = None,
 ) -> int:
-    """Write the rounded latents of one image or waveform to a ``.wlc`` file, losslessly and atomically.
+    """Write the rounded latents of one image, waveform or volume to a ``.wlc`` file, losslessly and atomically.
 
     Args:
         file: The file, by custom ``.wlc``; an existing one is replaced.
-        latents: ``(D, h, w)`` or ``(D, t)``: integers in any dtype, as encoded with ``quantize=True``; with ``steps``
-            any values.
+        latents: ``(D, h, w)``, ``(D, t)`` or ``(D, t, h, w)``: integers in any dtype, as encoded with
+            ``quantize=True``; with ``steps`` any values.
         codec: The codec that encoded them; ``Latents`` of another one are refused. The file keeps its name and its
             fingerprint, also with a plain tensor that another codec has encoded, which nobody can tell.
-        size: ``(H, W)``, or T of a waveform. Default: that of ``Latents``; a plain tensor does not know its own. Sizes
-            that fill the same cells fit equally: one that is up to ``stride - 1`` samples too small is not noticed, and
-            decoding then cuts these samples off.
+        size: ``(H, W)``, T of a waveform, or ``(T, H, W)`` of a volume. Default: that of ``Latents``; a plain tensor
+            does not know its own. Sizes that fill the same cells fit equally: one that is up to ``stride - 1`` samples
+            too small is not noticed, and decoding then cuts these samples off.
         sample_rate: Samples per second of a waveform, in Hz. Default: the codec's, if that is known.
+        frame_rate: Frames per second of a video. It is kept as a fraction: 29.97003 as 30000/1001. Default: not known.
         coder: ``"zlib"`` or ``"webp"``; with the extra ``coders`` also ``"ans"`` or ``"jpegls"``. See docs/coders.md.
         steps: A step for every channel, as :func:`walloc_transforms.functional.rounding_steps` gives them: latents are
             rounded to multiples of it here. Others become the nearest power of ``2**(1/16)``. Default: latents are
@@ -95,12 +100,11 @@ def save_latents(
     """
     codec = load_codec(codec)
     c = codec.config
-    c.refuse_volumes(".wlc files")
     check_sample_rate(c, sample_rate)
     latents, normalized, own_size = check_latents(latents, codec)
     if latents.ndim != c.dims + 1 or latents.shape[0] != c.channels:
-        form = f"({c.channels}, h, w)" if c.dims == 2 else f"({c.channels}, t)"
-        raise ValueError(f"codec {c.name!r} has latents of shape {form}, got {tuple(latents.shape)}")
+        form = {1: "t", 2: "h, w", 3: "t, h, w"}[c.dims]
+        raise ValueError(f"codec {c.name!r} has latents of shape ({c.channels}, {form}), got {tuple(latents.shape)}")
     if normalized:
         raise ValueError("expected rounded latents, got normalized ones: encode with quantize=True, normalize=False")
     sides = c.check_size(size) or own_size
@@ -108,7 +112,7 @@ def save_latents(
         raise ValueError("size is needed: a plain tensor of latents does not know the size of its signal")
     if own_size not in (None, sides):
         raise ValueError(f"these latents are of a signal of size {own_size}, got size {sides}")
-    expected = tuple(-(-side // c.stride) + 2 * c.pad for side in sides)
+    expected = tuple(-(-side // stride) + 2 * c.pad for side, stride in zip(sides, c.strides, strict=True))
     if expected != latents.shape[1:]:
         raise ValueError(f"a signal of size {sides} has latents of {expected}, got {tuple(latents.shape[1:])}")
     content = pack_latents(
@@ -117,6 +121,7 @@ def save_latents(
         fingerprint=codec.fingerprint(),
         size=sides,
         sample_rate=sample_rate or c.sample_rate or None,
+        frame_rate=frame_rate,
         coder=coder,
         steps=steps,
     )
@@ -142,9 +147,9 @@ def load_latents(
         file: The file.
         channels: Number of channels to read, from the first on. Streams of later channels are not decoded. Default:
             all.
-        max_pixels: The largest number of pixels of the image, of samples per channel of the waveform, and of latent
-            values; more are refused before anything is decoded. Default: what Pillow refuses in images, twice
-            ``Image.MAX_IMAGE_PIXELS``, 178,956,970. That is 62 minutes of sound at 48 kHz.
+        max_pixels: The largest number of pixels of the image or volume, of samples per channel of the waveform, and of
+            latent values; more are refused before anything is decoded. Default: what Pillow refuses in images, twice
+            ``Image.MAX_IMAGE_PIXELS``, 178,956,970. That is 62 minutes of sound at 48 kHz, or 86 frames of 1920 x 1080.
 
     Returns:
         The latents with the name of their codec, the size of the signal and what else is stored.
@@ -240,19 +245,21 @@ def pack_latents(
     fingerprint: str,
     size: Iterable[int],
     sample_rate: int | None = None,
+    frame_rate: Fraction | float | None = None,
     coder: str = DEFAULT_CODER,
     steps: Tensor | Sequence[float] | None = None,
 ) -> bytes:
     """Make the content of a ``.wlc`` file.
 
     Args:
-        latents: ``(D, h, w)`` or ``(D, t)``, int8 or int16; or of another real dtype with integers from -128 to 127,
-            which become int8; with ``steps`` any values. ``Latents`` must have this fingerprint; a plain tensor is
-            believed.
+        latents: ``(D, h, w)``, ``(D, t)`` or ``(D, t, h, w)``, int8 or int16; or of another real dtype with integers
+            from -128 to 127, which become int8; with ``steps`` any values. ``Latents`` must have this fingerprint; a
+            plain tensor is believed.
         codec: Name of the codec, up to 255 bytes in UTF-8.
         fingerprint: SHA-256 of the encoder, 64 hexadecimal digits.
-        size: ``(H, W)`` or ``(T,)`` of the signal.
+        size: ``(H, W)``, ``(T,)`` or ``(T, H, W)`` of the signal.
         sample_rate: Samples per second of a waveform, in Hz.
+        frame_rate: Frames per second of a video; see :func:`save_latents`.
         coder: Name of a coder; see ``coders.py``.
         steps: See :func:`save_latents`.
 
@@ -276,9 +283,16 @@ def pack_latents(
         fingerprint=fingerprint,
         size=tuple(size),
         sample_rate=sample_rate,
+        frame_rate=None if frame_rate is None else _as_fraction(frame_rate),
         coder=coder,
         steps=stored_steps,
     )
+
+
+def _as_fraction(rate: Fraction | float) -> Fraction:
+    if not math.isfinite(rate):
+        raise ValueError(f"frame_rate must be a number of frames per second, got {rate}")
+    return rate if isinstance(rate, Fraction) else Fraction(rate).limit_denominator(_DENOMINATOR)
 
 
 def _as_codes(latents: Tensor, steps: bytes) -> np.ndarray:
@@ -286,8 +300,10 @@ def _as_codes(latents: Tensor, steps: bytes) -> np.ndarray:
         raise TypeError(f"expected a tensor of latents, got {type(latents).__name__}")
     if latents.dtype is torch.bool or latents.is_complex() or latents.is_quantized:
         raise TypeError(f"expected latents of an integer or float dtype, got {latents.dtype}")
-    if latents.ndim not in (2, 3) or not latents.numel():
-        raise ValueError(f"expected latents of shape (D, h, w) or (D, t), no side zero, got {tuple(latents.shape)}")
+    if latents.ndim not in (2, 3, 4) or not latents.numel():
+        raise ValueError(
+            f"expected latents of shape (D, h, w), (D, t) or (D, t, h, w), no side zero, got {tuple(latents.shape)}"
+        )
     latents = latents.detach().cpu()
     if steps:
         return _as_factors(latents.to(torch.float32), steps)

@@ -1,4 +1,4 @@
-r"""The ``.wlc`` format: the latents of one image or waveform, losslessly coded. It knows no codec, only its name.
+r"""The ``.wlc`` format: the latents of one image, waveform or volume, losslessly coded. It knows only a codec's name.
 
 All numbers are little endian. A *varint* has seven bits per byte, the lowest first, and no more bytes than it needs.
 
@@ -6,15 +6,17 @@ All numbers are little endian. A *varint* has seven bits per byte, the lowest fi
     1 byte       version, 1
     1 byte       number of the coder (coders.py)
     1 byte       bytes per code: 1 for int8, 2 for int16; plus 16 if steps follow
-    1 byte       axes of the signal: 2 for images, 1 for audio
-    varints      channels D; sides of the latents, (h, w) or (t); sides of the signal, (H, W) or (T)
+    1 byte       axes of the signal: 2 for images, 1 for audio, 3 for volumes
+    varints      channels D; sides of the latents, (h, w), (t) or (t, h, w); of the signal, (H, W), (T) or (T, H, W)
     varint       samples per second, 0 if not given
+    varints      of volumes in place of it, frames per second: numerator and denominator, 0 and 1 if not given
     1 byte, n    length of the codec's name, and the name in UTF-8
     32 bytes     SHA-256 of the encoder
     D bytes      steps, if there are any: a latent is its code times 2**((byte - 128) / 16) of its channel
     varints      length of every stream; the coder and the shape tell the number of streams
+    n bytes      of volumes, (D * (t - 1) + 7) // 8 bytes of bits: what is stored as differences (differences.py)
     n bytes      the streams
-    n bytes      zeros: padding, so that streams and padding have a byte for every 32 units of work beyond 2**21
+    n bytes      zeros: padding, so that bits, streams and padding have a byte for every 32 units of work beyond 2**21
     4 bytes      CRC-32 of everything before
 
 The reader checks all of it before it decodes a stream. ``Coder.work`` bounds what decoding may cost, by the coder and
@@ -24,11 +26,14 @@ pays for it with padding. Signals have at most ``max_pixels`` pixels or samples,
 
 import dataclasses
 import math
+from fractions import Fraction
 
 import numpy as np
 import torch
 
-from .coders import CODERS, Coder, get_coder
+from .coder import Coder, Shape
+from .coders import CODERS, get_coder
+from .differences import count_flags, from_rows, rows_of, to_rows
 from .fields import MAX_SIDE, Cursor, check_container, close_container, limit_of_pixels, varint
 from .steps import step_values
 
@@ -48,12 +53,13 @@ class LatentHeader:
     """What a ``.wlc`` file says beside the latents.
 
     Attributes:
-        shape: Shape of all latents in the file, ``(D, h, w)`` or ``(D, t)``.
+        shape: Shape of all latents in the file, ``(D, h, w)``, ``(D, t)`` or ``(D, t, h, w)``.
         dtype: Of the codes, ``torch.int8`` or ``torch.int16``.
         codec: Name of the codec.
         fingerprint: SHA-256 of its encoder, 64 hexadecimal digits.
-        size: ``(H, W)`` or ``(T,)`` of the signal.
-        sample_rate: Samples per second of a waveform, in Hz; None if it is not known, and for images.
+        size: ``(H, W)``, ``(T,)`` or ``(T, H, W)`` of the signal.
+        sample_rate: Samples per second of a waveform, in Hz; None if it is not known, and for other signals.
+        frame_rate: Frames per second of a video; None if it is not known, and for other signals.
         coder: Name of the coder.
         stream_lengths: Bytes of each of the coder's streams.
         steps: Step of every channel, by which its codes are multiplied; None if latents are integers.
@@ -65,6 +71,7 @@ class LatentHeader:
     fingerprint: str
     size: tuple[int, ...]
     sample_rate: int | None
+    frame_rate: Fraction | None
     coder: str
     stream_lengths: tuple[int, ...]
     steps: tuple[float, ...] | None
@@ -77,17 +84,19 @@ def pack(
     fingerprint: str,
     size: tuple[int, ...],
     sample_rate: int | None,
+    frame_rate: Fraction | None,
     coder: str,
     steps: bytes = b"",
 ) -> bytes:
     """Make the content of a file.
 
     Args:
-        codes: ``(D, h, w)`` or ``(D, t)``, int8 or int16.
+        codes: ``(D, h, w)``, ``(D, t)`` or ``(D, t, h, w)``, int8 or int16.
         codec: Name of the codec, up to 255 bytes in UTF-8.
         fingerprint: SHA-256 of the encoder, 64 hexadecimal digits.
-        size: ``(H, W)`` or ``(T,)`` of the signal.
+        size: ``(H, W)``, ``(T,)`` or ``(T, H, W)`` of the signal.
         sample_rate: Samples per second of a waveform, in Hz.
+        frame_rate: Frames per second of a video.
         coder: Name of a coder; see ``coders.py``.
         steps: A byte per channel, or nothing.
 
@@ -104,17 +113,20 @@ def pack(
         raise ValueError(f"size and sample_rate must be integers, got {size} and {sample_rate!r}")
     if sample_rate is not None and sample_rate < 1:
         raise ValueError(f"sample_rate must be positive, got {sample_rate}")
-    shape = _shape3(codes.shape)
-    _check_geometry(tuple(codes.shape), size, sample_rate or 0)
+    if frame_rate is not None and (frame_rate <= 0 or len(size) != 3):
+        raise ValueError(f"only volumes have a frame_rate, a positive one, got {frame_rate} and size {size}")
+    shape, rates = rows_of(codes.shape), _rates(sample_rate, frame_rate, len(size))
+    _check_geometry(tuple(codes.shape), size, rates)
     check_pixels(tuple(codes.shape), size, None)
     chosen.check_dtype(codes.dtype)
     work = chosen.work(shape, codes.dtype)
-    streams = chosen.encode(np.ascontiguousarray(codes.reshape(shape)))
+    rows, flags = to_rows(codes)
+    streams = chosen.encode(rows)
     head = MAGIC + bytes([VERSION, chosen.number, codes.itemsize + STEPS * bool(steps), codes.ndim - 1])
-    head += b"".join(map(varint, (*codes.shape, *size, sample_rate or 0)))
+    head += b"".join(map(varint, (*codes.shape, *size, *rates)))
     head += bytes([len(name)]) + name + bytes.fromhex(fingerprint) + steps
     head += b"".join(varint(len(s)) for s in streams)
-    payload = b"".join(streams)
+    payload = flags + b"".join(streams)
     content = head + payload + bytes(_padding(work, len(payload)))
     content = close_container(content)
     if len(content) > largest_file(None):
@@ -137,7 +149,7 @@ def unpack(
         max_pixels: See :func:`check_pixels`.
 
     Returns:
-        The header, and the codes ``(channels, h, w)`` or ``(channels, t)``.
+        The header, and the codes ``(channels, h, w)``, ``(channels, t)`` or ``(channels, t, h, w)``.
 
     Raises:
         ValueError: It is damaged, no ``.wlc`` file, of another version or by an unknown coder, too large, or has fewer
@@ -153,20 +165,21 @@ def unpack(
     channels = header.shape[0] if channels is None else channels
     if not 1 <= channels <= header.shape[0]:
         raise ValueError(f"{file} has {header.shape[0]} channels, got channels={channels}")
-    shape = _shape3(header.shape)
+    shape = rows_of(header.shape)
+    flags, start = content[start : start + count_flags(header.shape)], start + count_flags(header.shape)
     streams = []
     for length in header.stream_lengths[: _stream_count(coder, shape, channels)]:
         streams.append(content[start : start + length])
         start += length
     try:
-        codes = coder.decode(streams, shape, dtype, channels)
+        codes = from_rows(coder.decode(streams, shape, dtype, channels), flags, header.shape)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from error
-    return header, np.ascontiguousarray(codes).reshape(channels, *header.shape[1:])
+    return header, codes
 
 
 def parse(content: bytes, file: str) -> tuple[LatentHeader, int]:
-    """Check everything but the streams, and return the header and where the streams start.
+    """Check everything but the streams, and return the header and where the streams, or the bits before them, start.
 
     Raises:
         ValueError: It is damaged, no ``.wlc`` file, of another version or by an unknown coder.
@@ -203,11 +216,7 @@ def largest_file(max_pixels: float | None) -> float:
     return 2 * limit_of_pixels(max_pixels) + 2**20
 
 
-def _shape3(shape: tuple[int, ...]) -> tuple[int, int, int]:
-    return (shape[0], shape[1] if len(shape) == 3 else 1, shape[-1])
-
-
-def _stream_count(coder: Coder, shape: tuple[int, int, int], channels: int) -> int:
+def _stream_count(coder: Coder, shape: Shape, channels: int) -> int:
     return -(-channels // coder.channels_per_stream(shape))
 
 
@@ -215,20 +224,31 @@ def _padding(work: int, payload: int) -> int:
     return max(0, -(-(work - FREE_WORK) // WORK_PER_BYTE) - payload)
 
 
-def _check_geometry(shape: tuple[int, ...], size: tuple[int, ...], sample_rate: int) -> None:
+def _rates(sample_rate: int | None, frame_rate: Fraction | None, dims: int) -> tuple[int, ...]:
+    """Return the numbers that a file of a signal with so many axes has for its rate."""
+    if dims < 3:
+        return (sample_rate or 0,)
+    if sample_rate:
+        raise ValueError(f"only waveforms have a sample_rate, got {sample_rate} for a volume: name its frame_rate")
+    return (frame_rate or Fraction(0)).as_integer_ratio()
+
+
+def _check_geometry(shape: tuple[int, ...], size: tuple[int, ...], rates: tuple[int, ...]) -> None:
     """Refuse shapes and sizes that no codec makes, whichever it is."""
     if len(size) != len(shape) - 1:
         raise ValueError(f"latents of shape {shape} are of a signal with {len(shape) - 1} axes, got size {size}")
     if not all(1 <= n <= MAX_SIDE for n in (*shape, *size)):
         raise ValueError(f"sides must be from 1 to {MAX_SIDE}, got shape {shape} and size {size}")
     for side, samples in zip(shape[1:], size, strict=True):
-        # The stride of a codec is from 2 to 2**16; some audio codecs add a frame at either end.
+        # The stride of a codec is from 1 to 2**16; some audio codecs add a frame at either end.
         if not side - 2 <= samples <= side * 2**16:
             raise ValueError(f"a signal of size {size} does not have latents of shape {shape}")
-    if sample_rate and len(size) != 1:
-        raise ValueError(f"only waveforms have a sample_rate, got {sample_rate} and a signal of size {size}")
-    if not 0 <= sample_rate <= MAX_SIDE:
-        raise ValueError(f"sample_rate must be up to {MAX_SIDE}, got {sample_rate}")
+    if rates[0] and len(size) == 2:
+        raise ValueError(f"only waveforms have a sample_rate, got {rates[0]} and a signal of size {size}")
+    if max(rates) > MAX_SIDE:
+        raise ValueError(f"rates must be numbers, or fractions of numbers, up to {MAX_SIDE}, got {rates}")
+    if len(size) == 3 and (not rates[1] or math.gcd(*rates) != 1):
+        raise ValueError(f"a rate of frames must be a fraction in lowest terms, got {rates[0]}/{rates[1]}")
 
 
 def _parse_checked(content: bytes) -> tuple[LatentHeader, int]:
@@ -238,18 +258,18 @@ def _parse_checked(content: bytes) -> tuple[LatentHeader, int]:
     if coder is None:
         known = ", ".join(f"{c.number} ({c.name})" for c in CODERS.values())
         raise ValueError(f"unknown coder {number}: this release knows {known}")
-    if itemsize not in _DTYPES or has_steps > 1 or dims not in (1, 2):
+    if itemsize not in _DTYPES or has_steps > 1 or dims not in (1, 2, 3):
         raise ValueError(
-            f"codes have 1 or 2 bytes ({STEPS} more where steps follow) and signals 1 or 2 axes, got "
+            f"codes have 1 or 2 bytes ({STEPS} more where steps follow) and signals 1 to 3 axes, got "
             f"{STEPS * has_steps + itemsize} and {dims}"
         )
     if _DTYPES[itemsize] not in coder.dtypes:
         raise ValueError(f"coder {coder.name!r} does not store {_DTYPES[itemsize]}")
     shape = tuple(cursor.varint() for _ in range(dims + 1))
     size = tuple(cursor.varint() for _ in range(dims))
-    sample_rate = cursor.varint()
-    _check_geometry(shape, size, sample_rate)
-    work = coder.work(_shape3(shape), _DTYPES[itemsize])
+    rates = tuple(cursor.varint() for _ in range(2 if dims == 3 else 1))
+    _check_geometry(shape, size, rates)
+    work = coder.work(rows_of(shape), _DTYPES[itemsize])
     if work > FREE_WORK + WORK_PER_BYTE * len(content):
         raise ValueError(f"{len(content)} bytes cannot hold latents of shape {shape}")
     name = cursor.take(cursor.byte())
@@ -261,11 +281,20 @@ def _parse_checked(content: bytes) -> tuple[LatentHeader, int]:
         raise ValueError("the codec has no name")
     fingerprint = cursor.take(32).hex()
     steps = tuple(step_values(cursor.take(shape[0])).tolist()) if has_steps else None
-    count = _stream_count(coder, _shape3(shape), shape[0])
+    count = _stream_count(coder, rows_of(shape), shape[0])
     lengths = tuple(cursor.varint() for _ in range(count))
-    payload = sum(lengths)
+    payload = count_flags(shape) + sum(lengths)
     cursor.check_rest(payload, _padding(work, payload))
     header = LatentHeader(
-        shape, _TORCH_DTYPES[itemsize], codec, fingerprint, size, sample_rate or None, coder.name, lengths, steps
+        shape=shape,
+        dtype=_TORCH_DTYPES[itemsize],
+        codec=codec,
+        fingerprint=fingerprint,
+        size=size,
+        sample_rate=(rates[0] or None) if dims < 3 else None,
+        frame_rate=(Fraction(*rates) or None) if dims == 3 else None,
+        coder=coder.name,
+        stream_lengths=lengths,
+        steps=steps,
     )
     return header, cursor.place
