@@ -1,4 +1,4 @@
-"""How finely the latents of one image or waveform are rounded in a ``.wlc`` file, by what that may cost.
+"""How finely the latents of one image, waveform or volume are rounded in a ``.wlc`` file, by what that may cost.
 
 Latents are rounded to integers, whatever the signal. Where a codec loses little, as of dull music, this costs most of
 the quality; where it loses much, it wastes bits. A file may hold steps instead: every channel is stored in multiples of
@@ -22,18 +22,19 @@ from .steps import ONE, PER_OCTAVE, factors, scaled, step_values
 __all__ = ["rounding_steps"]
 
 _CODE_BITS = 15  # of int16, without the sign
-_OUTPUT = {"image": (0.0, 1.0), "audio": (-1.0, 1.0)}
+_OUTPUT = {"image": (0.0, 1.0), "audio": (-1.0, 1.0), "volume": (0.0, 1.0)}
 _REACH = 4  # cells to either side that one cell changes
 
 
 @torch.no_grad()
 def rounding_steps(signal: Tensor | Image.Image, codec: CodecLike, *, loss: float) -> Tensor:
-    """Find the coarsest steps of rounding that cost an image or waveform no more PSNR than ``loss``.
+    """Find the coarsest steps of rounding that cost an image, waveform or volume no more PSNR than ``loss``.
 
     It is encoded once and decoded nine times for that.
 
     Args:
-        signal: An image, PIL or ``(C, H, W)``, or a waveform ``(C, T)``, as ``Codec.encode`` takes it.
+        signal: An image, PIL or ``(C, H, W)``, a waveform ``(C, T)``, or a volume ``(C, T, H, W)``, as ``Codec.encode``
+            takes it.
         codec: The codec that is to encode it.
         loss: PSNR in dB that rounding may cost, compared with latents that are not rounded. The codec's own decoder
             decodes both.
@@ -59,7 +60,6 @@ def rounding_steps(signal: Tensor | Image.Image, codec: CodecLike, *, loss: floa
         raise ValueError(f"loss must be above 0 dB, got {loss}")
     codec = load_codec(codec)
     c = codec.config
-    c.refuse_volumes(".wlc files")
     signal = as_tensor(signal, c.signal_channels)
     latents = codec.encode(signal)
     (low, high), (dark, bright) = value_range(signal, c.modality), _OUTPUT[c.modality]
