@@ -111,7 +111,7 @@ def with_adapter(network: nn.Module, file: Path) -> nn.Module:
     stem = wt.WallocStem(
         codec,
         plan.channels,
-        stride=plan.stride,
+        stride=plan.strides,
         input="latents",
         output_fmt=plan.family.output_fmt,
         expand=about["expand"],

@@ -23,8 +23,8 @@ from walloc_transforms.stems import (
     put_stem,
 )
 from walloc_transforms.stems.budget import count_macs
-from walloc_transforms.stems.families import find_family
 from walloc_transforms.stems.layers import find_stem
+from walloc_transforms.stems.table import find_family
 
 # name: (arguments, end of the stage at stride 8 and the stride there, another cut and its stride)
 MODELS: dict[str, tuple[dict[str, Any], str, int, str, int]] = {
@@ -57,13 +57,13 @@ def make(name: str, **options: Any) -> Any:
 
 def put_adapter(model: Any, codec: Codec, plan: Plan, shape: AdapterShape = SMALL, **options: Any) -> Any:
     stem = wt.WallocStem(
-        codec, plan.channels, stride=plan.stride, output_fmt=plan.family.output_fmt, adapter=shape, **options
+        codec, plan.channels, stride=plan.strides, output_fmt=plan.family.output_fmt, adapter=shape, **options
     )
     return put_stem(model, plan, stem)
 
 
 def stage(model: Any, codec: Codec) -> str:
-    return last_of_stage(find_family(model).look(model), codec.config.stride)
+    return last_of_stage(find_family(model).look(model), codec.config.strides)
 
 
 def test_stages_end_where_expected(codec: Codec) -> None:
@@ -71,7 +71,7 @@ def test_stages_end_where_expected(codec: Codec) -> None:
         model = make(name)
         assert stage(model, codec) == cut
         plan = plan_replacement(model, codec, "entry", cut=cut)
-        assert (plan.cut, plan.stride) == (cut, stride)
+        assert (plan.cut, plan.strides) == (cut, (stride, stride))
 
 
 @pytest.mark.parametrize("last", [True, False])

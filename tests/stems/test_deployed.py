@@ -31,7 +31,7 @@ def make(name: str, **options: Any) -> Any:
     if not name.endswith("+adapter"):
         return wt.replace_stem(model, codec, **options)
     plan = plan_replacement(model, codec, "entry", cut="layer2.0")
-    stem = wt.WallocStem(codec, plan.channels, stride=plan.stride, adapter=AdapterShape(16, 2), expand=True)
+    stem = wt.WallocStem(codec, plan.channels, stride=plan.strides, adapter=AdapterShape(16, 2), expand=True)
     return put_stem(model, plan, stem)
 
 

@@ -1,4 +1,4 @@
-"""Every family of ``FAMILIES``, by its smallest model: both inputs, all matches, and timm's own manners."""
+"""Every family of ``FAMILIES`` that reads images, by its smallest model: both inputs, all matches, and timm's own manners."""
 
 import copy
 from pathlib import Path
@@ -98,7 +98,7 @@ def images(model: Any) -> Tensor:
 
 def test_every_family_is_tested() -> None:
     seen = {kind.__name__ for name in ARGS for kind in type(make(name)).__mro__}
-    assert FAMILIES.keys() <= seen
+    assert {name for name, family in FAMILIES.items() if family.dims == 2} <= seen
 
 
 @pytest.mark.slow

@@ -137,7 +137,7 @@ def test_stem_options_are_checked(codec: Codec) -> None:
     with pytest.raises(ValueError, match="output_fmt must be one of 'NCHW', 'NHWC', 'NLC', got 'NCL'"):
         WallocStem(codec, 5, stride=8, output_fmt="NCL")  # pyright: ignore[reportArgumentType]
     audio = Codec(CodecConfig("sound", "audio", 2, 4, 3))
-    with pytest.raises(ValueError, match="needs an image codec, 'sound' is for audio"):
+    with pytest.raises(ValueError, match="a codec of images or volumes, 'sound' is for audio"):
         WallocStem(audio, 5, stride=8)
     with pytest.raises(ValueError, match="unknown codec 'rgb_17x'"):
         WallocStem("rgb_17x", 5, stride=8)

@@ -353,9 +353,9 @@ def test_replace_refuses(codec: Codec) -> None:
             ValueError, match=rf"{type(model).__name__} are not supported: .*{reason}.*supported are ViT"
         ):
             replace_stem(model, codec)
-    with pytest.raises(ValueError, match=r"torch\.nn\.modules\.linear\.Linear is not a timm model; supported are ViT"):
+    with pytest.raises(ValueError, match=r"torch\.nn\.modules\.linear\.Linear is not a timm model, nor a video .*; supported are ViT"):
         replace_stem(nn.Linear(2, 2), codec)
-    with pytest.raises(ValueError, match=r"torchvision\.models\.resnet\.ResNet is not a timm model; supported are ViT"):
+    with pytest.raises(ValueError, match=r"torchvision\.models\.resnet\.ResNet is not a timm model, nor a video .*; supported are ViT"):
         replace_stem(resnet18(), codec)
     hybrid = timm.create_model("vit_tiny_r_s16_p8_224", depth=1)
     with pytest.raises(ValueError, match="has a HybridEmbed of its own"):
@@ -382,7 +382,7 @@ def test_a_refused_model_is_left_as_it_was(codec: Codec, name: str) -> None:
     before = {k: v.clone() for k, v in model.state_dict().items()}
     config, info = model.pretrained_cfg, model.feature_info
     kept = copy.deepcopy((config, info))
-    with pytest.raises(ValueError, match="image codec"):
+    with pytest.raises(ValueError, match="codec of images or volumes"):
         replace_stem(model, Codec(CodecConfig("sound", "audio", 2, 4, 3)))
     with pytest.raises(ValueError, match="input must be one of"):
         replace_stem(model, codec, input="wavelets")  # pyright: ignore[reportArgumentType]

@@ -55,7 +55,7 @@ def test_options_of_the_stem(tmp_path: Path) -> None:
     model: Any = timm.create_model("resnet18", **ARGS).eval()
     codec = stem_codec()
     plan = plan_replacement(model, codec, "resolution")
-    options: dict[str, Any] = {"stride": plan.stride, "input": "latents", "neighbors": 1, "expand": True}
+    options: dict[str, Any] = {"stride": plan.strides, "input": "latents", "neighbors": 1, "expand": True}
     put_stem(model, plan, wt.WallocStem(codec, plan.channels, **options))
     wt.save_model(model, tmp_path, model_args=ARGS)
     again: Any = wt.load_model(tmp_path)

@@ -50,7 +50,7 @@ def count_macs(plan: Plan, model: Any, codec: Codec, shape: AdapterShape) -> int
     tensors = [*model.parameters(), *model.buffers()]
     twin = copy.deepcopy(model, {id(tensor): tensor.detach().to("meta") for tensor in tensors})
     stem = WallocStem(
-        codec, plan.channels, stride=plan.stride, output_fmt=plan.family.output_fmt, adapter=shape, device="meta"
+        codec, plan.channels, stride=plan.strides, output_fmt=plan.family.output_fmt, adapter=shape, device="meta"
     )
     return put_stem(twin, plan, stem).walloc.macs
 
@@ -59,5 +59,5 @@ def _macs(plan: Plan, codec: Codec, shape: AdapterShape) -> int:
     """Count the multiply-adds of an adapter and the projection after it."""
     c = codec.config
     height, width = (-(-side // c.stride) for side in plan.image_size)
-    projection = shape.width * plan.channels * max(1, c.stride // plan.stride) ** 2
+    projection = shape.width * plan.channels * max(1, c.stride // plan.strides[0]) ** 2
     return height * width * (shape.macs(c.channels) + projection)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
 import torch
-from timm.data.config import resolve_model_data_config
 from torch import nn
 
 from ..codec import Codec
@@ -23,12 +22,13 @@ from ..zoo import CodecLike
 from .adapter import AdapterShape
 from .budget import adapter_for
 from .cuts import last_of_stage
-from .families import Match, Plan, find_family
+from .families import Match, Plan
 from .fit import fit_stem
 from .imitation import Imitation, Options
-from .layers import Input, WallocStem, check_choice, find_stem, load_image_codec
+from .layers import Input, WallocStem, check_choice, find_stem, load_stem_codec
 from .pictures import Crops, Images, Pictures
 from .replace import plan_replacement, put_stem
+from .table import find_family
 from .watched import Watched
 
 __all__ = ["StemDistillation", "distill_stem"]
@@ -177,7 +177,11 @@ def distill_stem(
     if match != "entry" and adapter is not None:
         raise ValueError(f"an adapter is for match='entry', got match={match!r}")
 
-    codec = load_image_codec(codec)
+    codec = load_stem_codec(codec)
+    if codec.config.dims != 2:
+        raise ValueError(
+            f"distill_stem is for models of images, codec {codec.config.name!r} for volumes: fit_stem takes both"
+        )
     plan, place = _plan(model, codec, match, cut)
     pictures = Pictures(images, codec.config.signal_channels)
     seen, held_back = pictures.hold_back()
@@ -215,11 +219,11 @@ def distill_stem(
         about,
         progress,
     )
-    data = resolve_model_data_config(model)
+    reads = plan.look.reads
     device, signal = next(model.parameters()).device, codec.config.signal_channels
     training = Imitation(
         Watched(student, place, plan.image_size, (0.0,) * signal, (1.0,) * signal).to(device),
-        Watched(teacher, place, plan.look.image_size, data["mean"], data["std"]).to(device),
+        Watched(teacher, place, plan.look.image_size, reads.mean, reads.std).to(device),
         trained,
         later if trunk == "tuned" else {},
         stem.adapter,
@@ -252,14 +256,14 @@ def _plan(model: nn.Module, codec: Codec, match: Match, cut: str | None) -> tupl
     if match != "entry":
         plan = plan_replacement(model, codec, match)
         return plan, _place(plan, codec, cut)
-    cut = cut or last_of_stage(find_family(model).look(model), codec.config.stride)
+    cut = cut or last_of_stage(find_family(model).look(model), codec.config.strides)
     plan = plan_replacement(model, codec, match, cut=cut)
     return plan, plan.cut
 
 
 def _new_stem(codec: Codec, plan: Plan, adapter: AdapterShape) -> WallocStem:
     return WallocStem(
-        codec, plan.channels, stride=plan.stride, output_fmt=plan.family.output_fmt, expand=True, adapter=adapter
+        codec, plan.channels, stride=plan.strides, output_fmt=plan.family.output_fmt, expand=True, adapter=adapter
     )
 
 
@@ -269,7 +273,8 @@ def _place(plan: Plan, codec: Codec, cut: str | None) -> str:
     known = [unit.path for unit in look.units[look.in_stem - 1 :] if len(unit.shape) == 3]
     if cut is None:
         try:
-            return last_of_stage(look, codec.config.stride * look.image_size[0] // plan.image_size[0])
+            step = codec.config.stride * look.image_size[0] // plan.image_size[0]
+            return last_of_stage(look, (step, step))
         except ValueError:  # it never is at that stride
             return known[0]
     if cut not in known:

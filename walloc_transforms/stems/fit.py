@@ -10,20 +10,21 @@ error. The best one in the mean square is found from a few hundred images, in cl
 import dataclasses
 import math
 import os
-from collections.abc import Iterable, Sized
+from collections.abc import Iterable, Sequence, Sized
 from typing import Any, NamedTuple, TypeVar, get_args
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
+from torchvision import tv_tensors
 from tqdm import tqdm
 
+from ..codec import as_plain
 from ..signals import as_tensor, check_several, to_float
 from ..zoo import CodecLike
 from .families import Match, Plan
-from .layers import Input, WallocStem, check_choice, load_image_codec
+from .layers import Input, WallocStem, check_choice, load_stem_codec, pack, shown_strides
 from .replace import plan_replacement, put_stem
 
 __all__ = ["StemFit", "fit_stem"]
@@ -73,7 +74,8 @@ def fit_stem(
     """Replace a trained model's stem as :func:`replace_stem` does, and fit the new one to the old by least squares.
 
     The target is what the old stem gives, in evaluation mode, for the same picture at the size the model was made for;
-    ``match="grid"`` may read a larger picture than that, which is reduced for the old stem. Of a stem of several layers
+    ``match="grid"`` may read a larger picture than that, which is reduced for the old stem (of a clip of more frames,
+    some are averaged to one). Of a stem of several layers
     it is what the first convolution gives, as the others stay. With ``match="entry"`` it is the output of the last
     stage dropped, which a linear stem comes less near: fitting gives a start for training there.
 
@@ -82,13 +84,16 @@ def fit_stem(
     ``torch.optim.swa_utils.update_bn`` on batches as the new model reads them.
 
     Args:
-        model: A timm model that ``replace_stem`` takes, trained. Modified in place; where an error is raised, it is
-            left as it was.
-        codec: An image codec, or what ``load_codec`` takes.
+        model: A model that ``replace_stem`` takes, trained. Modified in place; where an error is raised, it is left as
+            it was. The old stem is shown images with the mean and deviation of its ``pretrained_cfg``. Where a video
+            model of torchvision has none, they are those of torchvision's weights: set it for a model that you
+            trained otherwise.
+        codec: A codec of images, or for video models of volumes, or what ``load_codec`` takes.
         images: A few hundred images like those the model was trained on: PIL, or ``(C, H, W)`` tensors, uint8 or
             uint16 in their full range or float in [0, 1]. Of any size: each is resized to cover the size that the new
             model reads, ``model.walloc.pixels_shape``, also upwards if it is smaller, and cut to it around its center.
-            One pass is made; memory does not grow with their number.
+            One pass is made; memory does not grow with their number. For a video model, clips: ``(C, T, H, W)``, or
+            ``tv_tensors.Video`` in its order. Of longer ones the frames in the middle are taken.
         input: As for ``replace_stem``: the fit is the same for both.
         match: As for ``replace_stem``.
         neighbors: Cells of the codec around its own that a cell of the stem reads, to every side. Filters of stem and
@@ -101,8 +106,8 @@ def fit_stem(
 
     Raises:
         ValueError: As ``replace_stem``; model and codec differ in their channels; no images, or all of one color; an
-            image of another number of channels, not in [0, 1], or with NaN or infinite values; ``ridge=0`` where the
-            images do not determine the stem; ``neighbors`` or ``ridge`` is negative.
+            image of another number of channels, not in [0, 1], or with NaN or infinite values; a clip of too few
+            frames; ``ridge=0`` where the images do not determine the stem; ``neighbors`` or ``ridge`` is negative.
         TypeError: ``images`` is one image or the name of a folder; an image is neither a tensor nor PIL's, or
             of an unsupported dtype.
 
@@ -118,17 +123,18 @@ def fit_stem(
     if neighbors < 0 or not ridge >= 0:
         raise ValueError(f"neighbors and ridge must not be negative, got {neighbors} and {ridge}")
     check_several(images)
-    codec = load_image_codec(codec)
+    codec = load_stem_codec(codec)
     plan = plan_replacement(model, codec, match)
-    if plan.look.input_shape[0] != codec.config.signal_channels:
+    what = "image" if plan.family.dims == 2 else "clip"
+    if plan.look.reads.shape[0] != codec.config.signal_channels:
         raise ValueError(
-            f"the model reads images of {plan.look.input_shape[0]} channels, codec {codec.config.name!r} those "
+            f"the model reads {what}s of {plan.look.reads.shape[0]} channels, codec {codec.config.name!r} those "
             f"of {codec.config.signal_channels}: expected the same number"
         )
     like = next(model.parameters())
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are not used
         stem = WallocStem(
-            codec, plan.channels, stride=plan.stride, neighbors=neighbors, expand=True, device=like.device
+            codec, plan.channels, stride=plan.strides, neighbors=neighbors, expand=True, device=like.device
         )
 
     equations = _gather(stem, Teacher(model, plan).to(like.device), plan, images, progress)
@@ -149,38 +155,50 @@ def _gather(
 ) -> "Equations":
     """Take up the equations of all images: what the stem's projection reads, and what the teacher gives."""
     equations, device, contrast = Equations(), stem.proj.weight.device, 0.0
+    what, prepare = ("image", prepare_image) if plan.family.dims == 2 else ("clip", prepare_clip)
     total = len(images) if isinstance(images, Sized) else None
     disable = not progress or os.environ.get("RANK", "0") != "0"
     with torch.autocast(device.type, enabled=False):
-        for i, image in enumerate(tqdm(images, desc="fit stem", total=total, unit="image", disable=disable)):
-            x = prepare_image(image, stem.codec.config.signal_channels, plan.image_size, i).to(device)
-            contrast = max(contrast, float((x.amax((2, 3)) - x.amin((2, 3))).max()))
+        for i, image in enumerate(tqdm(images, desc="fit stem", total=total, unit=what, disable=disable)):
+            x = prepare(image, stem.codec.config.signal_channels, plan.image_size, i).to(device)
+            contrast = max(contrast, float((x.flatten(2).amax(2) - x.flatten(2).amin(2)).max()))
             targets, regressors = teacher(x), _regressors(stem, x)
-            if targets[0, 0].numel() != regressors.shape[1] * stem.shuffle**2:
-                raise ValueError(_unequal(plan, targets.shape[-2:], stem.codec.config.stride))
-            equations.add(regressors, F.pixel_unshuffle(targets, stem.shuffle)[0].flatten(1))
+            if targets[0, 0].numel() != regressors.shape[1] * math.prod(stem.shuffle):
+                raise ValueError(_unequal(plan, tuple(targets.shape[2:]), stem.codec.config.strides))
+            equations.add(regressors, pack(targets, stem.shuffle)[0].flatten(1))
     if equations.images == 0:
-        raise ValueError("there are no images to fit a stem to")
+        raise ValueError(f"there are no {what}s to fit a stem to")
     if contrast < 1e-3:
-        raise ValueError(f"each of the {equations.images} images is of one color: expected images that show something")
+        raise ValueError(
+            f"each of the {equations.images} {what}s is of one color: expected {what}s that show something"
+        )
     return equations
 
 
-def _unequal(plan: Plan, cells: tuple[int, ...], stride: int) -> str:
+def _unequal(plan: Plan, cells: tuple[int, ...], strides: tuple[int, ...]) -> str:
     """Say that old and new stem differ in their cells, and the size of images for which they would not."""
-    (height, width), (rows, columns) = plan.look.image_size, cells
-    whole = plan.look.stride if plan.match == "grid" else math.lcm(plan.stride, stride)
-    size = tuple(-(-side // whole) * whole for side in (height, width))
+    look, sides = plan.look, plan.look.image_size
+    wholes = look.strides if plan.match == "grid" else tuple(map(math.lcm, plan.strides, strides))
+    size = tuple(-(-side // whole) * whole for side, whole in zip(sides, wholes, strict=True))
+    found = (
+        f"the old stem gives {_by(cells)} cells for {'images' if len(cells) == 2 else 'clips'} of {_by(sides)} pixels, "
+        f"the new one not: expected sides that are multiples of {shown_strides(wholes)}, such as {_by(size)}: "
+    )
+    config = f"{{'input_size': {(look.reads.shape[0], *size)}}}"
+    if plan.family.dims == 3:
+        return f"{found}model.pretrained_cfg = {config}"
     return (
-        f"the old stem gives {rows}x{columns} cells for images of {height}x{width} pixels, the new one not: expected "
-        f"sides that are multiples of {whole}, such as {size[0]}x{size[1]}: timm.create_model(..., "
-        f"pretrained_cfg_overlay={{'input_size': {(plan.look.input_shape[0], *size)}}}), or, for a model of fixed "
-        f"size, img_size={size}"
+        f"{found}timm.create_model(..., pretrained_cfg_overlay={config}), or, for a model of fixed size, "
+        f"img_size={size}"
     )
 
 
+def _by(sides: tuple[int, ...]) -> str:
+    return "x".join(map(str, sides))
+
+
 class Teacher(nn.Module):
-    """What the new stem shall imitate, in float32: from pictures in [0, 1] to ``(N, C, rows, columns)``."""
+    """What the new stem shall imitate, in float32: from pictures or clips in [0, 1] to ``(N, C, *cells)``."""
 
     mean: Tensor
     std: Tensor
@@ -189,18 +207,20 @@ class Teacher(nn.Module):
         super().__init__()
         self.size = plan.look.image_size
         self.taught = plan.family.teacher(model, plan).requires_grad_(False)
-        data = resolve_model_data_config(model)
-        self.register_buffer("mean", torch.tensor(data["mean"]).view(-1, 1, 1))
-        self.register_buffer("std", torch.tensor(data["std"]).view(-1, 1, 1))
+        ones = [1] * len(self.size)
+        self.register_buffer("mean", torch.tensor(plan.look.reads.mean).view(-1, *ones))
+        self.register_buffer("std", torch.tensor(plan.look.reads.std).view(-1, *ones))
         self.float().eval()
 
     def forward(self, x: Tensor) -> Tensor:
-        if tuple(x.shape[-2:]) != tuple(self.size):
-            x = F.interpolate(x, self.size, mode="bicubic", antialias=True)
+        if len(self.size) == 3 and x.shape[2] != self.size[0]:
+            x = F.interpolate(x, (self.size[0], *x.shape[3:]), mode="area")
+        if tuple(x.shape[2:]) != tuple(self.size):
+            x = _resize(x, self.size[-2:])
         return self.taught((x - self.mean) / self.std)
 
 
-def prepare_image(image: Tensor | Image.Image, channels: int, size: tuple[int, int], index: int) -> Tensor:
+def prepare_image(image: Tensor | Image.Image, channels: int, size: tuple[int, ...], index: int) -> Tensor:
     """Bring an image to ``(1, C, *size)`` as float in [0, 1]."""
     try:
         x = to_float(as_tensor(image, channels), "image")
@@ -210,21 +230,57 @@ def prepare_image(image: Tensor | Image.Image, channels: int, size: tuple[int, i
         raise ValueError(
             f"expected images of shape ({channels}, H, W) to fit a stem to, got {tuple(x.shape)} at image {index}"
         )
+    _check_values(x, "image", index)
+    return _cover(x[None], size)
+
+
+def prepare_clip(clip: Any, channels: int, size: tuple[int, ...], index: int) -> Tensor:
+    """Bring a clip to ``(1, C, *size)`` as float in [0, 1]; its frames in the middle are taken."""
+    if not isinstance(clip, Tensor):
+        raise TypeError(f"clip {index}: expected a tensor of shape ({channels}, T, H, W), got {type(clip).__name__}")
+    clip = as_plain(clip).transpose(-4, -3) if isinstance(clip, tv_tensors.Video) and clip.ndim == 4 else clip
+    if clip.ndim != 4 or clip.shape[0] != channels or min(clip.shape) == 0:
+        raise ValueError(
+            f"expected clips of shape ({channels}, T, H, W) to fit a stem to, got {tuple(clip.shape)} at clip {index}"
+        )
+    if (frames := clip.shape[1]) < size[0]:
+        raise ValueError(f"clip {index} has {frames} frames, the model reads {size[0]}: expected at least as many")
+    first = (frames - size[0]) // 2
+    try:
+        x = to_float(clip[:, first : first + size[0]], "volume")
+    except TypeError as error:
+        raise TypeError(f"clip {index}: {error}") from None
+    _check_values(x, "clip", index)
+    return _cover(x[None], size)
+
+
+def _check_values(x: Tensor, what: str, index: int) -> None:
     if not torch.isfinite(x).all():
-        raise ValueError(f"image {index} holds NaN or infinite values")
+        raise ValueError(f"{what} {index} holds NaN or infinite values")
     if x.min() < -0.5 or x.max() > 1.5:  # resizing overshoots, by less than that
         raise ValueError(
-            f"float images must be in [0, 1], got values from {x.min():.3g} to {x.max():.3g} at image {index}"
+            f"float {what}s must be in [0, 1], got values from {x.min():.3g} to {x.max():.3g} at {what} {index}"
         )
-    x, (height, width) = x[None], size
-    if x.shape[-2:] != size:
-        scale = max(height / x.shape[-2], width / x.shape[-1])
-        cover = (max(height, round(x.shape[-2] * scale)), max(width, round(x.shape[-1] * scale)))
-        if cover != x.shape[-2:]:
-            x = F.interpolate(x, cover, mode="bicubic", antialias=True).clamp(0, 1)
-        top, left = (cover[0] - height) // 2, (cover[1] - width) // 2
-        x = x[..., top : top + height, left : left + width]
-    return x
+
+
+def _cover(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize to cover the last two sides of ``size``, and cut around the center."""
+    height, width = size[-2:]
+    if x.shape[-2:] == (height, width):
+        return x
+    scale = max(height / x.shape[-2], width / x.shape[-1])
+    cover = (max(height, round(x.shape[-2] * scale)), max(width, round(x.shape[-1] * scale)))
+    if cover != x.shape[-2:]:
+        x = _resize(x, cover).clamp(0, 1)
+    top, left = (cover[0] - height) // 2, (cover[1] - width) // 2
+    return x[..., top : top + height, left : left + width]
+
+
+def _resize(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize images ``(N, C, H, W)``, or the frames of clips ``(N, C, T, H, W)``."""
+    if x.ndim == 4:
+        return F.interpolate(x, tuple(size), mode="bicubic", antialias=True)
+    return F.interpolate(x.flatten(1, 2), tuple(size), mode="bicubic", antialias=True).unflatten(1, x.shape[1:3])
 
 
 def _regressors(stem: WallocStem, x: Tensor) -> Tensor:
@@ -236,7 +292,11 @@ def _regressors(stem: WallocStem, x: Tensor) -> Tensor:
     finally:
         hook.remove()
     proj: Any = stem.proj
-    return F.unfold(seen[0], proj.kernel_size, padding=proj.padding, stride=proj.stride)[0]
+    x = F.pad(seen[0], [pad for pad in reversed(proj.padding) for _ in range(2)])
+    for axis, (kernel, step) in enumerate(zip(proj.kernel_size, proj.stride, strict=True), 2):
+        x = x.unfold(axis, kernel, step)
+    n = len(proj.kernel_size)
+    return x[0].permute(0, *range(n + 1, 2 * n + 1), *range(1, n + 1)).flatten(0, n).flatten(1)
 
 
 class _Solution(NamedTuple):

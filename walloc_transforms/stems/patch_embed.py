@@ -123,7 +123,8 @@ class WallocPatchEmbed(HybridEmbed):
 
     def dynamic_feat_size(self, img_size: tuple[int, int]) -> tuple[int, int]:
         """Grid for the sides of the tensor that the model was given: pixels or latents."""
-        return self.backbone.grid_size(img_size)
+        rows, columns = self.backbone.grid_size(img_size)
+        return rows, columns
 
     def forward(self, x: Tensor) -> Tensor:
         """Map pixels or latents to tokens."""

@@ -86,7 +86,7 @@ class Pictures:
         held = range(0, len(self), max(10, -(-len(self) // most))) if len(self) >= 10 else range(1)
         return [i for i in range(len(self)) if i not in held], list(held)
 
-    def centers(self, indices: Iterable[int], size: tuple[int, int]) -> Tensor:
+    def centers(self, indices: Iterable[int], size: tuple[int, ...]) -> Tensor:
         """Cut pictures around their centers to ``size``: ``(N, C, *size)``, float in [0, 1]."""
         return torch.cat([prepare_image(self[i], self.channels, size, i) for i in indices])
 
@@ -103,7 +103,7 @@ class Crops(Dataset[Tensor]):
     """
 
     def __init__(
-        self, pictures: Pictures, indices: Sequence[int], size: tuple[int, int], count: int, seed: int
+        self, pictures: Pictures, indices: Sequence[int], size: tuple[int, ...], count: int, seed: int
     ) -> None:
         self.pictures, self.indices, self.size, self.count, self.seed = pictures, indices, size, count, seed
         self._cut = v2.Compose(

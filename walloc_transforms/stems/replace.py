@@ -1,4 +1,4 @@
-"""Any timm backbone on latents: ``replace_stem`` puts a ``WallocStem`` where the model's own stem stood.
+"""Backbones on latents: ``replace_stem`` puts a ``WallocStem`` where the model's own stem stood.
 
     model = replace_stem(timm.create_model("resnet50", pretrained=True), "rgb_16x")    # 448 px, at the compute of 224
 
@@ -19,8 +19,9 @@ from torch import nn
 from ..codec import Codec
 from ..zoo import CodecLike
 from .cuts import enter_later
-from .families import Match, Plan, find_family
-from .layers import Input, WallocStem, check_choice, load_image_codec
+from .families import Match, Plan
+from .layers import Input, WallocStem, check_choice, load_stem_codec, shown_strides
+from .table import find_family
 from .tracing import Trace
 
 __all__ = ["StemInfo", "plan_replacement", "put_stem", "replace_stem"]
@@ -36,8 +37,8 @@ class StemInfo:
         codec: Name of the codec.
         input: What the model reads, ``"pixels"`` or ``"latents"``.
         match: How latents and trunk were brought together.
-        input_shape: ``(C, H, W)`` of one input when the stem was replaced, in pixels or latents as ``input`` says.
-            Models that take any size, or whose ``set_input_size`` is called, read other sizes too.
+        input_shape: ``(C, H, W)``, or ``(C, T, H, W)``, of one input when the stem was replaced, in pixels or latents
+            as ``input`` says. Models that take any size, or whose ``set_input_size`` is called, read other sizes too.
         pixels_shape: The same in pixels.
         latents_shape: The same in latents.
         macs: Multiply-adds of the model for one input, without encoding.
@@ -55,9 +56,9 @@ class StemInfo:
     codec: str
     input: Input
     match: Match
-    input_shape: tuple[int, int, int]
-    pixels_shape: tuple[int, int, int]
-    latents_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
+    pixels_shape: tuple[int, ...]
+    latents_shape: tuple[int, ...]
     macs: int
     macs_before: int
     cut: str
@@ -65,7 +66,7 @@ class StemInfo:
 
 
 def replace_stem(model: Model, codec: CodecLike, *, input: Input = "pixels", match: Match = "grid") -> Model:
-    """Put a :class:`WallocStem` in place of a timm model's stem, and bring the model's metadata up to date.
+    """Put a :class:`WallocStem` in place of a model's stem, and bring the model's metadata up to date.
 
     * ``match="grid"`` keeps the grid of the trunk, and so its compute and its pretrained weights; the image grows where
       a cell of the stem covers fewer pixels than a cell of the codec. A ResNet or ConvNeXt made for 224 pixels (stride
@@ -78,17 +79,23 @@ def replace_stem(model: Model, codec: CodecLike, *, input: Input = "pixels", mat
     Of a stem of several layers (ResNet: convolution, norm, activation, pooling) the first convolution is replaced and
     the others stay, with their weights; with ``match="entry"`` all go.
 
+    Video models of torchvision take codecs of volumes, axis by axis: a Video Swin made for 32 frames of 224 pixels,
+    with patches of (2, 4, 4), reads 64 of 448 on a codec of strides (4, 8, 8) with ``match="grid"``. They do not know
+    their size: it is taken from ``model.pretrained_cfg["input_size"]``, ``(C, T, H, W)``, if you set it, else from
+    torchvision's weights. Where no layer comes down to the codec's strides, ``match="entry"`` enters at the first one
+    whose cells are groups of latents.
+
     The model carries ``walloc``, a :class:`StemInfo`; ``in_chans``, ``feature_info`` and ``pretrained_cfg`` describe
     the new stem. The latter always means pixels: ``timm.data.create_transform`` with
     ``timm.data.resolve_model_data_config(model)`` yields images of the new size in [0, 1], which the model reads with
     ``input="pixels"``, and which ``codec.encode`` turns to latents otherwise.
 
     Args:
-        model: A timm model of one of the classes of ``FAMILIES``. Modified in place; where an error is raised, it is
-            left as it was.
-        codec: An image codec, or what ``load_codec`` takes. The model gets a copy.
+        model: A timm model, or a video model of torchvision, of one of the classes of ``FAMILIES``. Modified in place;
+            where an error is raised, it is left as it was.
+        codec: A codec of images, or for video models of volumes, or what ``load_codec`` takes. The model gets a copy.
         input: What the model shall read: ``"pixels"`` (N, C, H, W), float in [0, 1], uint8 or uint16; or ``"latents"``
-            (N, D, h, w), float or int8, not normalized.
+            (N, D, h, w), float or int8, not normalized. Volumes have the axis T before H.
         match: As above.
 
     Returns:
@@ -96,8 +103,8 @@ def replace_stem(model: Model, codec: CodecLike, *, input: Input = "pixels", mat
 
     Raises:
         ValueError: The model is of an unsupported family (the message lists those supported), made for feature
-            extraction, or has a WaLLoC stem already; ``match`` is not for it; an unknown or audio codec, or one without
-            statistics; another ``input`` or ``match``.
+            extraction, or has a WaLLoC stem already; ``match`` is not for it; an unknown or audio codec, one of images
+            for a model of volumes or the reverse, or one without statistics; another ``input`` or ``match``.
 
     Example:
         >>> import timm, torch, walloc_transforms as wt
@@ -107,12 +114,12 @@ def replace_stem(model: Model, codec: CodecLike, *, input: Input = "pixels", mat
         torch.Size([1, 7])
     """
     check_choice("input", input, get_args(Input))
-    codec = load_image_codec(codec)
+    codec = load_stem_codec(codec)
     plan = plan_replacement(model, codec, match)
     stem = WallocStem(
         codec,
         plan.channels,
-        stride=plan.stride,
+        stride=plan.strides,
         input=input,
         output_fmt=plan.family.output_fmt,
         bias=plan.look.bias,
@@ -139,19 +146,27 @@ def plan_replacement(model: nn.Module, codec: Codec, match: Match, *, cut: str |
     if hasattr(model, "walloc"):
         raise ValueError(f"the stem of this {type(model).__name__} is replaced already: {model.walloc}")
     family = find_family(model)
-    look, step = family.look(model), codec.config.stride
+    c = codec.config
+    if family.dims != c.dims:
+        reads, needed = ("clips", "volumes") if family.dims == 3 else ("images", "images")
+        raise ValueError(
+            f"this {type(model).__name__} reads {reads}: expected a codec of {needed}, codec {c.name!r} is for "
+            f"{c.modality}s"
+        )
+    look, steps = family.look(model), c.strides
     if match == "grid":
-        stride = max(1, -(-look.stride // step)) * step
-        height, width = (-(-side // look.stride) * stride for side in look.image_size)
-        return family.replace_first(model, look, match, stride, (height, width))
+        strides = tuple(-(-own // step) * step for own, step in zip(look.strides, steps, strict=True))
+        size = tuple(-(-n // own) * new for n, own, new in zip(look.image_size, look.strides, strides, strict=True))
+        return family.replace_first(model, look, match, strides, size)
     if match == "entry":
-        return enter_later(model, family, look, step, cut)
-    if look.stride % step and step % look.stride:
+        return enter_later(model, family, look, steps, cut)
+    if any(own % step and step % own for own, step in zip(look.strides, steps, strict=True)):
         raise ValueError(
             f"match='resolution' needs a stem whose stride is a multiple or a divisor of the codec's, "
-            f"{step}: this {type(model).__name__}'s is {look.stride}; match='grid' takes it"
+            f"{shown_strides(steps)}: this {type(model).__name__}'s is {shown_strides(look.strides)}; match='grid' "
+            "takes it"
         )
-    return family.replace_first(model, look, match, look.stride, look.image_size)
+    return family.replace_first(model, look, match, look.strides, look.image_size)
 
 
 def put_stem(model: Model, plan: Plan, stem: WallocStem) -> Model:
@@ -171,8 +186,9 @@ def put_stem(model: Model, plan: Plan, stem: WallocStem) -> Model:
     for path, module in [(plan.path, replacement), *((path, nn.Identity()) for path in plan.dropped)]:
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, module.train(model.training))
-    c, (height, width) = stem.codec.config, plan.image_size
-    pixels, latents = (c.signal_channels, height, width), (c.channels, -(-height // c.stride), -(-width // c.stride))
+    c = stem.codec.config
+    cells = [-(-side // step) for side, step in zip(plan.image_size, c.strides, strict=True)]
+    pixels, latents = (c.signal_channels, *plan.image_size), (c.channels, *cells)
     with _reading_latents(stem):  # multiply-adds do not count encoding
         trace = Trace(model, latents)
     _update_metadata(model, plan, stem, trace.shapes)
@@ -194,9 +210,13 @@ def _reading_latents(stem: WallocStem) -> Iterator[None]:
 
 def _update_metadata(model: Any, plan: Plan, stem: WallocStem, shapes: dict[str, tuple[int, ...]]) -> None:
     signal, before = stem.codec.config.signal_channels, plan.look.image_size
-    # No layer reads RGB any more: None keeps timm from adapting a checkpoint's first convolution.
     config = copy.deepcopy(getattr(model, "pretrained_cfg", None) or {})
-    config.update(first_conv=None, input_size=(signal, *plan.image_size), mean=(0.0,) * signal, std=(1.0,) * signal)
+    config.update(input_size=(signal, *plan.image_size), mean=(0.0,) * signal, std=(1.0,) * signal)
+    if plan.family.dims == 3:  # no model of timm
+        model.pretrained_cfg = config
+        return
+    # No layer reads RGB any more: None keeps timm from adapting a checkpoint's first convolution.
+    config["first_conv"] = None
     if config.get("test_input_size"):
         sides = (-(-side * plan.image_size[0] // before[0]) for side in config["test_input_size"][-2:])
         config["test_input_size"] = (signal, *sides)
@@ -214,7 +234,7 @@ def _update_metadata(model: Any, plan: Plan, stem: WallocStem, shapes: dict[str,
 
 def _describe(info: dict[str, Any], plan: Plan, shape: tuple[int, ...] | None) -> dict[str, Any]:
     """Describe features again: coarser if the image grew, and as found where they lie before the stem."""
-    reduction = max(round(info["reduction"] * plan.image_size[0] / plan.look.image_size[0]), plan.stride)
+    reduction = max(round(info["reduction"] * plan.image_size[0] / plan.look.image_size[0]), plan.strides[0])
     if shape is None or len(shape) != 3:  # tokens
         return {**info, "reduction": reduction}
     rows, channels = (shape[0], shape[-1]) if plan.look.channels_last else (shape[1], shape[0])

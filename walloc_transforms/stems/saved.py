@@ -167,7 +167,7 @@ def _build(fields: Mapping[str, Any], state: Mapping[str, Tensor], what: str) ->
         with torch.device("meta"):
             model: Any = timm.create_model(fields["architecture"], **fields["model_args"])
             plan = plan_replacement(model, codec, fields["match"], cut=fields["cut"])
-        options = {"stride": plan.stride, "output_fmt": plan.family.output_fmt, "input": fields["input"]}
+        options = {"stride": plan.strides, "output_fmt": plan.family.output_fmt, "input": fields["input"]}
         options |= fields["stem"]
         if options["adapter"] is not None:
             options["adapter"] = AdapterShape(**options["adapter"])

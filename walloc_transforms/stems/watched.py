@@ -25,7 +25,7 @@ class Watched(nn.Module):
     std: Tensor
 
     def __init__(
-        self, model: nn.Module, path: str, size: tuple[int, int], mean: tuple[float, ...], std: tuple[float, ...]
+        self, model: nn.Module, path: str, size: tuple[int, ...], mean: tuple[float, ...], std: tuple[float, ...]
     ) -> None:
         super().__init__()
         self.model, self.size = model, size
