@@ -479,7 +479,7 @@ def test_sides_that_end_within_a_cell(latents: wt.Latents) -> None:
 
 
 def test_codecs_that_cannot_be_flipped() -> None:
-    with pytest.raises(ValueError, match="only images are flipped: codec 'stereo_20x' is for audio"):
+    with pytest.raises(ValueError, match="only images and volumes are flipped: codec 'stereo_20x' is for audio"):
         F.horizontal_flip(wt.WallocEncode("stereo_20x")(torch.rand(2, 3000)))
     staged = make_codec(stages=2)
     with pytest.raises(ValueError, match="its encoder is not one linear projection"):

@@ -38,6 +38,8 @@ class Latents(tv_tensors.TVTensor):
       ``docs/latents.md``. The side that is flipped must be a multiple of the codec's stride.
     * ``functional.crop`` and ``CenterCrop`` cut the grid: all their numbers count cells, not pixels.
 
+    Both change height and width of volumes, all along the first axis, as they do with a ``tv_tensors.Video``.
+
     Args:
         data: Anything that ``torch.as_tensor`` takes.
         codec: Name of the codec.
@@ -231,13 +233,13 @@ def apply_raw(latents: Latents, codec: Codec, function: Callable[[Tensor], Tenso
     return Latents.wrap((x if plain.is_floating_point() else x.round()).to(plain.dtype), latents)
 
 
-def whole_cells(latents: Latents) -> tuple[list[int], int]:
-    """Count the cells of latents of images that lie within the image, and the pixels along the side of a cell.
+def whole_cells(latents: Latents) -> tuple[list[int], list[int]]:
+    """Count the cells along height and width that lie within the image, and the pixels along the sides of a cell.
 
     The last cells of an image whose sides are no multiples of the stride are filled up by encoding, and not counted.
     """
-    stride = _stride(latents.signal_size, _grid(latents))
-    return [side // stride for side in latents.signal_size], stride
+    strides = _strides(latents)
+    return [side // stride for side, stride in zip(latents.signal_size[-2:], strides, strict=True)], strides
 
 
 _KEPT: dict[str, Codec] = {}  # embedded codecs that were loaded here, which nobody else holds
@@ -254,13 +256,14 @@ def _vertical_flip(latents: Latents) -> Latents:
 
 
 def _flip(latents: Latents, axis: int) -> Latents:
-    codec, side = codec_of(latents), latents.signal_size[axis] if len(latents.signal_size) == 2 else 0
+    codec = codec_of(latents)
     check_flips(codec)
-    if side % codec.config.stride:
+    side, stride = latents.signal_size[axis], codec.config.strides[axis]
+    if side % stride:
         what = "width" if axis == -1 else "height"
         raise ValueError(
             f"flipped, an image of {what} {side} would begin with what encoding added to fill its last cell: crop the "
-            f"image to a multiple of {codec.config.stride} before encoding, or the latents to whole cells before they "
+            f"image to a multiple of {stride} before encoding, or the latents to whole cells before they "
             "are flipped"
         )
     return apply_raw(latents, codec, lambda raw: flip(raw, codec, axis, wraps=not latents.cropped[axis]))
@@ -273,11 +276,10 @@ def _get_size(latents: Latents) -> list[int]:
 
 @F.register_kernel(F.crop, Latents)
 def _crop(latents: Latents, top: int, left: int, height: int, width: int) -> Latents:
-    grid = _grid(latents)
-    stride = _stride(latents.signal_size, grid)
-    size, cropped = [], []
-    for first, cells, all_cells, side, was in zip(
-        (top, left), (height, width), grid, latents.signal_size, latents.cropped, strict=True
+    grid, size, cropped = _grid(latents), [*latents.signal_size[:-2]], [*latents.cropped[:-2]]
+    for first, cells, all_cells, side, was, stride in zip(
+        *((top, left), (height, width), grid, latents.signal_size[-2:], latents.cropped[-2:], _strides(latents)),
+        strict=True,
     ):
         if first < 0 or cells < 1 or first + cells > all_cells:
             raise ValueError(
@@ -320,14 +322,22 @@ for _function in (
 
 
 def _grid(latents: Latents) -> list[int]:
-    if len(latents.signal_size) != 2:
+    if len(latents.signal_size) == 1:
         raise ValueError(f"latents of codec {latents.codec!r} are of waveforms: they have no height and width")
     return list(latents.shape[-2:])
 
 
-def _stride(size: Sequence[int], grid: Sequence[int]) -> int:
-    """Return the samples per cell, a power of two: only one fits, unless the grid is a single cell."""
-    for levels in range(17):
-        if all(-(-side // 2**levels) == cells for side, cells in zip(size, grid, strict=True)):
-            return 2**levels
-    raise ValueError(f"a grid of {grid[0]} x {grid[1]} cells does not belong to images of size {tuple(size)}")
+def _strides(latents: Latents) -> list[int]:
+    """Return the pixels per cell along height and width, powers of two: only one fits, unless there is a single cell.
+
+    That one is taken to be as high as it is wide, if it may be.
+    """
+    grid, size = _grid(latents), latents.signal_size[-2:]
+    fits = [
+        {2**levels for levels in range(17) if -(-side // 2**levels) == cells}
+        for side, cells in zip(size, grid, strict=True)
+    ]
+    if not all(fits):
+        raise ValueError(f"a grid of {grid[0]} x {grid[1]} cells does not belong to images of size {size}")
+    alike = fits[0] & fits[1]
+    return [min(alike or fit) for fit in fits]

@@ -141,9 +141,11 @@ def test_windows_of_sound() -> None:
     assert wt.WallocDecode("stereo_20x")(windows).shape == (4, 2, 20 * stride)
     with pytest.raises(ValueError, match="does not fit into"):
         T.LatentRandomWindow(44100 // stride + 1)(latents)
-    with pytest.raises(ValueError, match="LatentRandomCrop is for latents of images: those of 'stereo_20x' are not"):
+    with pytest.raises(
+        ValueError, match="LatentRandomCrop is for latents of images and volumes: those of 'stereo_20x' are"
+    ):
         T.LatentRandomCrop(2)(latents)
-    with pytest.raises(ValueError, match="LatentRandomWindow is for latents of waveforms"):
+    with pytest.raises(ValueError, match="LatentRandomWindow is for latents of waveforms and volumes"):
         T.LatentRandomWindow(2)(stored(1))
 
 

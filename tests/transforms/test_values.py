@@ -143,7 +143,7 @@ def test_other_surroundings() -> None:
 
 def test_what_cannot_be_changed() -> None:
     latents = wt.WallocEncode("stereo_5x")(sound())
-    with pytest.raises(ValueError, match="LatentColorJitter is for latents of images: those of 'stereo_5x' are not"):
+    with pytest.raises(ValueError, match="is for latents of images and volumes: those of 'stereo_5x' are of waveforms"):
         T.LatentColorJitter(0.5)(latents)
     with pytest.raises(TypeError, match=r"reads wt.Latents, got Tensor: transform latents before default_collate"):
         T.LatentGain()(latents[...])

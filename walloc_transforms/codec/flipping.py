@@ -1,20 +1,21 @@
-"""Flip an image in its latents: decode linearly, flip, encode, as one convolution along the flipped axis.
+"""Flip an image or a video in its latents: decode linearly, flip, encode, as one convolution along the flipped axis.
 
     latents --expand--> z --reverse the cells--> --7 taps, D x D--> z of the flipped image --compand--> latents
 
 Wavelet packets of the flipped image are not the packets in reverse order: the filters of most wavelets lie off the
 middle of a cell. But the linear decoder, the flip and the linear encoder are linear maps, so the taps of their product
-are read off impulses, from the codec's own weights and without data. Across the flipped axis synthesis and analysis
-cancel, which leaves one axis. What the latents do not hold of the image cannot be flipped; that is the error.
+are read off impulses, from the codec's own weights and without data. Along the other axes synthesis and analysis
+cancel, which leaves one. What the latents do not hold of the image cannot be flipped; that is the error.
 """
 
 import functools
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..wavelets import WaveletPacketAnalysis, WaveletPacketSynthesis, in_full_precision
+from ..wavelets import WaveletPacketAnalysis, WaveletPacketSynthesis, band_positions, in_full_precision
 from .codec import Codec
 from .decoders import LinearDecoder
 from .derived import check_linear, derived
@@ -31,8 +32,8 @@ def check_flips(codec: Codec) -> None:
         ValueError: Its encoder is a network, it codes in stages, or it is for audio.
     """
     c = codec.config
-    if c.modality != "image":
-        raise ValueError(f"only images are flipped: codec {c.name!r} is for {c.modality}")
+    if c.modality == "audio":
+        raise ValueError(f"only images and volumes are flipped: codec {c.name!r} is for {c.modality}")
     check_linear(codec, "flipped")
 
 
@@ -40,8 +41,8 @@ def flip(latents: Tensor, codec: Codec, axis: int, *, wraps: bool = True) -> Ten
     """Approximate the latents of the flipped image.
 
     Args:
-        latents: ``(..., D, h, w)`` of images, float or int8, not normalized. The side of the images along ``axis`` is a
-            multiple of the codec's stride.
+        latents: ``(..., D, h, w)`` of images or ``(..., D, t, h, w)`` of volumes, float or int8, not normalized. The
+            side of the images along ``axis`` is a multiple of the codec's stride.
         codec: The codec that encoded them.
         axis: -1 flips left and right, -2 upside down.
         wraps: Whether the first cell and the last are neighbors, as encoding makes them. Otherwise, after a crop, the
@@ -59,11 +60,12 @@ def flip(latents: Tensor, codec: Codec, axis: int, *, wraps: bool = True) -> Ten
     cells = latents.shape[axis]
     before, after = torch.arange(-REACH, 0, device=device), torch.arange(cells, cells + REACH, device=device)
     before, after = (i % cells if wraps else i.clamp(0, cells - 1) for i in (before, after))
-    x = latents.reshape(-1, *latents.shape[-3:])
+    x, convolve = latents.reshape(-1, *latents.shape[-codec.config.dims - 1 :]), (F.conv2d, F.conv3d)
     # Expanded last, as int8 is cheaper to lay out.
     x = torch.cat([x.index_select(axis, before), x, x.index_select(axis, after)], axis).flip(axis)
     with in_full_precision(latents):
-        return codec.compand(F.conv2d(codec.expand(x), kernel, constant)).view(latents.shape)
+        convolved = convolve[codec.config.dims - 2](codec.expand(x), kernel, constant)
+        return codec.compand(convolved).view(latents.shape)
 
 
 def _impulse_responses(codec: Codec, axis: int) -> tuple[Tensor, Tensor]:
@@ -76,16 +78,36 @@ def _impulse_responses(codec: Codec, axis: int) -> tuple[Tensor, Tensor]:
     else:  # the decoder is a network: invert the projection
         back = torch.linalg.pinv(weight)
         start = -back @ bias
-    analysis = WaveletPacketAnalysis(c.wavelet, c.levels, c.dims)
-    synthesis = WaveletPacketSynthesis(c.wavelet, c.levels, c.dims)
-    cells, middle = 8 * REACH, 4 * REACH
-    z = torch.zeros(c.channels + 1, c.channels, cells, dtype=torch.float64)  # the last is the response to nothing
-    z[: c.channels, :, cells - 1 - middle] = torch.eye(c.channels, dtype=torch.float64)
-    z = z.unsqueeze(-2 if axis == -1 else -1)
-    packets = torch.einsum("pd,nd...->np...", back, z) + start.view(-1, 1, 1)
-    flipped = torch.einsum("dp,np...->nd...", weight, analysis(synthesis(packets).flip(axis)))
-    flipped = (flipped + bias.view(-1, 1, 1)).flatten(2)
-    responses, constant = flipped[:-1] - flipped[-1], flipped[-1].mean(-1)
+    moved, order = _moved_bands(c.wavelet, c.axis_levels[axis]), _order(c.axis_levels, axis)
+    bands = len(moved)
+    rows = weight.view(c.channels, c.signal_channels, -1)[..., order].view(c.channels, -1, bands)
+    back, start = (
+        of.view(c.signal_channels, len(order), -1)[:, order].view(-1, bands, of[0].numel()) for of in (back, start)
+    )
     # A convolution of torch is a correlation: its last tap is for the cell that the impulse is moved away from.
-    taps = responses[..., middle - REACH : middle + REACH + 1].flip(-1).transpose(0, 1)
-    return taps.unsqueeze(-2 if axis == -1 else -1).float().contiguous(), constant.float()
+    middle = moved.shape[2] // 2
+    near = moved[..., middle - REACH : middle + REACH + 1].flip(-1)
+    taps = torch.einsum("drb,abk,rae->dek", rows, near, back)
+    constant = torch.einsum("drb,ab,rae->d", rows, moved.sum(-1), start) + bias
+    kernel = taps.float().contiguous().view(*taps.shape[:2], *[1] * (c.dims + axis), -1, *[1] * (-1 - axis))
+    return kernel, constant.float()
+
+
+def _moved_bands(wavelet: str, levels: int) -> Tensor:
+    """Flip an impulse in each band of a signal: ``(band, band it goes to, cells from the middle)``, float64."""
+    bands, cells = 2**levels, 8 * REACH + 1
+    impulses = torch.zeros(bands, bands, cells, dtype=torch.float64)
+    impulses[..., cells // 2] = torch.eye(bands)
+    if not levels:
+        return impulses
+    signals = WaveletPacketSynthesis(wavelet, levels, 1)(impulses)
+    return WaveletPacketAnalysis(wavelet, levels, 1)(signals.flip(-1))
+
+
+def _order(levels: Sequence[int], axis: int) -> Tensor:
+    """Sort the packets so that those lie together which differ in their band along the axis alone."""
+    positions = [*torch.from_numpy(band_positions(levels))]
+    place, along = torch.zeros_like(positions[0]), positions.pop(axis)
+    for others in positions:
+        place = place * 2 ** max(levels) + others
+    return (place * 2 ** max(levels) + along).argsort()

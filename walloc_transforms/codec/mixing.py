@@ -75,9 +75,9 @@ def packet_noise(z: Tensor, codec: Codec, sigma: float) -> Tensor:
 
 
 def _noise_root(codec: Codec) -> tuple[Tensor]:
-    """Return the root of the covariance of white noise, measured on a million samples of it."""
+    """Return the root of the covariance of white noise, measured on a million samples of it, or two."""
     c = codec.config
-    noise = torch.randn(1, 1, *[2 ** (20 // c.dims)] * c.dims, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, 1, *[2 ** -(-20 // c.dims)] * c.dims, generator=torch.Generator().manual_seed(0))
     packets = WaveletPacketAnalysis(c.wavelet, c.levels, c.dims)(noise).flatten(2)[0].double()
     rows = codec.weight.detach().double().cpu().view(c.channels, c.signal_channels, -1)
     covariance = torch.einsum("dcp,pq,ecq->de", rows, torch.cov(packets), rows)
@@ -100,7 +100,7 @@ def _make_parts(codec: Codec) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     else:  # the decoder is a network
         back = torch.linalg.pinv(weight)
     rows, columns = weight.view(c.channels, c.signal_channels, -1), back.view(c.signal_channels, -1, c.channels)
-    ones = torch.ones(1, 1, *[8 * c.stride] * c.dims, dtype=torch.float64)
+    ones = torch.ones(1, 1, *[8 * stride for stride in c.strides], dtype=torch.float64)
     constant = (
         WaveletPacketAnalysis(c.wavelet, c.levels, c.dims)(ones).flatten(2).mean(-1)[0]
     )  # only its first is not 0

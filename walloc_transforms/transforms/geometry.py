@@ -1,4 +1,4 @@
-"""Crops and flips of stored latents of images, and windows of those of waveforms.
+"""Crops and flips of stored latents of images and volumes, and windows of those of waveforms and volumes.
 
 A crop of latents is cut in whole cells. It is no approximation inside: a cell holds what the filters saw around it,
 which is the uncropped image. ``docs/latents.md`` says by how much its border differs from encoding the cropped image,
@@ -30,7 +30,8 @@ class LatentRandomCrop(RecordTransform):
             that the outermost cells have seen some of the opposite side.
 
     Shapes:
-        ``Latents`` ``(..., D, H, W)`` to ``(..., D, h, w)``, contiguous, of the same dtype.
+        ``Latents`` ``(..., D, H, W)`` to ``(..., D, h, w)``, contiguous, of the same dtype; of volumes, the same for
+        all cells of the first axis.
 
     Raises:
         ValueError: ``size`` or ``margin`` is no such number. On call: the records are too small.
@@ -46,7 +47,7 @@ class LatentRandomCrop(RecordTransform):
         ((8, 12, 28, 28), torch.int8, (224, 224))
     """
 
-    _modality = "image"
+    _sides = (2, 3)
 
     def __init__(self, size: int | Sequence[int], margin: int = 0) -> None:
         super().__init__()
@@ -60,8 +61,7 @@ class LatentRandomCrop(RecordTransform):
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Cut latents; called by torchvision."""
-        _, stride = whole_cells(inpt)
-        return _cut(inpt, params["first"], self.size, tuple(side * stride for side in self.size))
+        return _crop(inpt, params["first"], self.size)
 
 
 class LatentCenterCrop(RecordTransform):
@@ -71,7 +71,8 @@ class LatentCenterCrop(RecordTransform):
         size: ``(h, w)`` in cells, or one number for both.
 
     Shapes:
-        ``Latents`` ``(..., D, H, W)`` to ``(..., D, h, w)``, contiguous, of the same dtype.
+        ``Latents`` ``(..., D, H, W)`` to ``(..., D, h, w)``, contiguous, of the same dtype; of volumes, the same for
+        all cells of the first axis.
 
     Raises:
         ValueError: ``size`` is no such number. On call: the records are too small.
@@ -84,7 +85,7 @@ class LatentCenterCrop(RecordTransform):
         ((12, 28, 28), (224, 224))
     """
 
-    _modality = "image"
+    _sides = (2, 3)
 
     def __init__(self, size: int | Sequence[int]) -> None:
         super().__init__()
@@ -92,10 +93,8 @@ class LatentCenterCrop(RecordTransform):
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Cut latents; called by torchvision."""
-        cells, stride = whole_cells(inpt)
-        first = [round(room / 2) for room in _room(cells, self.size, 0)]
-        count = count_of([inpt])
-        return _cut(inpt, [first] * count, self.size, tuple(side * stride for side in self.size))
+        first = [round(room / 2) for room in _room(whole_cells(inpt)[0], self.size, 0)]
+        return _crop(inpt, [first] * count_of([inpt]), self.size)
 
 
 class LatentRandomHorizontalFlip(RecordTransform):
@@ -108,7 +107,7 @@ class LatentRandomHorizontalFlip(RecordTransform):
         p: Probability that a record is flipped.
 
     Shapes:
-        ``Latents`` ``(..., D, h, w)`` to the same.
+        ``Latents`` ``(..., D, h, w)`` or ``(..., D, t, h, w)`` to the same.
 
     Raises:
         ValueError: ``p`` is no probability. On call: the codec's latents cannot be flipped, it is not known in this
@@ -122,7 +121,7 @@ class LatentRandomHorizontalFlip(RecordTransform):
         (8, 12, 8, 8)
     """
 
-    _modality = "image"
+    _sides = (2, 3)
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
@@ -137,23 +136,25 @@ class LatentRandomHorizontalFlip(RecordTransform):
         chosen = params["chosen"].to(inpt.device)
         if not len(chosen):
             return inpt
-        batch = records_of(inpt.as_subclass(Tensor), 2)
+        batch = records_of(inpt.as_subclass(Tensor), len(inpt.signal_size))
         flipped = F.horizontal_flip(Latents.wrap(batch.index_select(0, chosen), inpt))
         return Latents.wrap(put_records(batch, chosen, flipped.as_subclass(Tensor)).view(inpt.shape), inpt)
 
 
 class LatentRandomWindow(RecordTransform):
-    """Cut a window of given length out of every record of sound, each at a place of its own.
+    """Cut a window of given length out of every record of sound or video, each at a place of its own.
 
-    A last frame that encoding has filled up is never taken. Codecs that add frames at either end, as the published ones
+    It is cut along time, which is the first axis of all volumes. A last frame that encoding has filled up is never
+    taken. Codecs that add frames at either end, as the published ones
     do, take a window's outermost frames for those when they decode.
 
     Args:
-        frames: Length of the window.
+        frames: Length of the window in frames of latents.
         margin: Frames at either end of a record that no window takes: encoding wraps around there.
 
     Shapes:
-        ``Latents`` ``(..., D, T)`` to ``(..., D, frames)``, contiguous, of the same dtype.
+        ``Latents`` ``(..., D, T)`` to ``(..., D, frames)``, or ``(..., D, T, h, w)`` to ``(..., D, frames, h, w)``,
+        contiguous, of the same dtype.
 
     Raises:
         ValueError: ``frames`` or ``margin`` is no such number. On call: the records are too short, or their codec is
@@ -168,7 +169,7 @@ class LatentRandomWindow(RecordTransform):
         ((108, 173), (108, 16), (4096,))
     """
 
-    _modality = "audio"
+    _sides = (1, 3)
 
     def __init__(self, frames: int, margin: int = 0) -> None:
         super().__init__()
@@ -179,13 +180,13 @@ class LatentRandomWindow(RecordTransform):
         c = codec_of(flat_inputs[0]).config
         if self.frames <= 2 * c.pad:
             raise ValueError(f"a window of codec {c.name!r} has more than {2 * c.pad} frames, got frames={self.frames}")
-        room = _room([flat_inputs[0].signal_size[0] // c.stride + 2 * c.pad], [self.frames], self.margin)
+        room = _room([flat_inputs[0].signal_size[0] // c.strides[0] + 2 * c.pad], [self.frames], self.margin)
         return {"first": _draw(room, self.margin, count_of(flat_inputs))}
 
     def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
         """Cut latents; called by torchvision."""
         c = codec_of(inpt).config
-        return _cut(inpt, params["first"], (self.frames,), ((self.frames - 2 * c.pad) * c.stride,))
+        return _cut(inpt, params["first"], (self.frames,), [(self.frames - 2 * c.pad) * c.strides[0]], 0)
 
 
 def _cells(size: int | Sequence[int]) -> tuple[int, ...]:
@@ -218,15 +219,35 @@ def _draw(room: Sequence[int], margin: int, count: int) -> list[list[int]]:
     return torch.stack(axes, 1).tolist()
 
 
+def _crop(latents: Latents, first: Sequence[Sequence[int]], size: Sequence[int]) -> Latents:
+    """Cut the same height and width out of every record."""
+    sides = [cells * stride for cells, stride in zip(size, whole_cells(latents)[1], strict=True)]
+    return _cut(latents, first, size, sides, len(latents.signal_size) - 2)
+
+
 def _cut(
-    latents: Latents, first: Sequence[Sequence[int]], size: Sequence[int], signal_size: tuple[int, ...]
+    latents: Latents, first: Sequence[Sequence[int]], size: Sequence[int], sides: Sequence[int], axis: int
 ) -> Latents:
-    """Cut the same size out of every record, into memory of its own."""
-    batch, grid = records_of(latents.as_subclass(Tensor), len(size)), latents.shape[-len(size) :]
+    """Cut the same size out of every record, into memory of its own.
+
+    Args:
+        latents: Of any signals.
+        first: Of every record, where the part begins.
+        size: Cells of the part.
+        sides: What they hold of the signal.
+        axis: Of the grid, the first of those that ``size`` counts along.
+    """
+    own = slice(axis, axis + len(size))
+    grid, signal_size, cropped = ([*of] for of in (latents.shape, latents.signal_size, latents.cropped))
+    grid = grid[-len(signal_size) :]
+    cropped[own] = [was or n < all_cells for was, n, all_cells in zip(cropped[own], size, grid[own], strict=True)]
+    grid[own], signal_size[own] = size, sides
+    batch, whole = records_of(latents.as_subclass(Tensor), len(grid)), [slice(None)] * (1 + axis)
     parts = [
-        record[(..., *(slice(begin, begin + side) for begin, side in zip(start, size, strict=True)))]
+        record[(*whole, *(slice(begin, begin + n) for begin, n in zip(start, size, strict=True)))]
         for record, start in zip(batch.unbind(), first, strict=True)
     ]
-    out = torch.stack(parts) if parts else batch.new_empty(0, batch.shape[1], *size)
-    cropped = tuple(was or side < n for was, side, n in zip(latents.cropped, size, grid, strict=True))
-    return Latents.wrap(out.view(*lead(latents), *out.shape[1:]), latents, signal_size=signal_size, cropped=cropped)
+    out = torch.stack(parts) if parts else batch.new_empty(0, batch.shape[1], *grid)
+    return Latents.wrap(
+        out.view(*lead(latents), *out.shape[1:]), latents, signal_size=tuple(signal_size), cropped=tuple(cropped)
+    )

@@ -27,14 +27,14 @@ __all__ = [
     "records_of",
 ]
 
-_KINDS = {"image": ("images", 2), "audio": ("waveforms", 1)}
+_KINDS = {1: "waveforms", 2: "images", 3: "volumes"}  # by the sides of the signal
 
 
 class RecordTransform(v2.Transform):
     """Base of the transforms that read ``Latents``: refuse samples without any, and those they would tear apart."""
 
     _transformed_types = (Latents,)
-    _modality: str | None = None  # of the latents; None: any
+    _sides: tuple[int, ...] = (1, 2, 3)  # that signals may have
     _moves = True  # cells: what else belongs to a place would stay where it is
 
     def check_inputs(self, flat_inputs: list[Any]) -> None:
@@ -54,11 +54,13 @@ class RecordTransform(v2.Transform):
             raise ValueError(
                 f"{type(self).__name__} draws once for all latents of a record, which must agree: got {shapes}"
             )
-        if self._modality is not None:
-            what, dims = _KINDS[self._modality]
-            other = next((latents for latents in found if len(latents.signal_size) != dims), None)
-            if other is not None:
-                raise ValueError(f"{type(self).__name__} is for latents of {what}: those of {other.codec!r} are not")
+        other = next((latents for latents in found if len(latents.signal_size) not in self._sides), None)
+        if other is not None:
+            what = " and ".join(_KINDS[sides] for sides in self._sides)
+            raise ValueError(
+                f"{type(self).__name__} is for latents of {what}: those of {other.codec!r} are of "
+                f"{_KINDS[len(other.signal_size)]}"
+            )
         kept = next((e for e in flat_inputs if isinstance(e, tv_tensors.TVTensor) and not isinstance(e, Latents)), None)
         if self._moves and kept is not None:
             raise TypeError(
@@ -76,7 +78,7 @@ class ValueTransform(RecordTransform):
         """Change some records of latents.
 
         Args:
-            latents: ``(..., D, h, w)`` or ``(..., D, t)``.
+            latents: ``(..., D, h, w)``, ``(..., D, t)`` or ``(..., D, t, h, w)``.
             chosen: Numbers of the records; None: all.
             change: Takes the chosen records in one batch, plain and not normalized, and their codec; returns float32.
         """

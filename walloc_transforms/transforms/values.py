@@ -31,7 +31,8 @@ class LatentColorJitter(ValueTransform):
 
     Brightness multiplies the pixels; contrast moves them away from the image's mean gray or towards it, saturation from
     or to their own grays. Brightness and contrast are exact, but for the clipping of pixels; colors are mixed as far as
-    the latents hold them. There is no hue: it is not linear.
+    the latents hold them. There is no hue: it is not linear. The mean gray of a volume is that of all its frames, where
+    ``v2.ColorJitter`` takes each for itself.
 
     Args:
         brightness: Factors are drawn from ``[max(0, 1 - brightness), 1 + brightness]``, or between two given ones.
@@ -39,7 +40,7 @@ class LatentColorJitter(ValueTransform):
         saturation: The same; for codecs of red, green and blue.
 
     Shapes:
-        ``Latents`` ``(..., D, h, w)`` to the same.
+        ``Latents`` ``(..., D, h, w)`` or ``(..., D, t, h, w)`` to the same.
 
     Raises:
         ValueError: A factor would be negative. On call: the codec's encoder is not one linear projection, it is not
@@ -54,7 +55,7 @@ class LatentColorJitter(ValueTransform):
         0.3
     """
 
-    _modality = "image"
+    _sides = (2, 3)
 
     def __init__(
         self,
@@ -96,10 +97,10 @@ class LatentNoise(ValueTransform):
     """Add to every record what white Gaussian noise on its signal would add, as ``v2.GaussianNoise``.
 
     Args:
-        sigma: Standard deviation of the noise, where images are in [0, 1] and waveforms in [-1, 1].
+        sigma: Standard deviation of the noise, where images and volumes are in [0, 1] and waveforms in [-1, 1].
 
     Shapes:
-        ``Latents`` ``(..., D, h, w)`` or ``(..., D, t)`` to the same.
+        ``Latents`` of any signals to the same.
 
     Raises:
         ValueError: ``sigma`` is negative. On call: the codec's encoder is not one linear projection, or it is not known
@@ -125,7 +126,7 @@ class LatentNoise(ValueTransform):
 
         def change(raw: Tensor, codec: Codec) -> Tensor:
             z = codec.expand(raw)
-            spread = self.sigma if codec.config.modality == "image" else self.sigma / 2  # in the codec's own range
+            spread = self.sigma / 2 if codec.config.modality == "audio" else self.sigma  # in the codec's own range
             return codec.compand(z + packet_noise(z, codec, spread))
 
         return self.change(inpt, None, change)
@@ -142,7 +143,7 @@ class LatentChannelDropout(ValueTransform):
         least: Channels that are always kept; how many are kept is drawn from ``least`` to all but one.
 
     Shapes:
-        ``Latents`` ``(..., D, h, w)`` or ``(..., D, t)`` to the same.
+        ``Latents`` of any signals to the same.
 
     Raises:
         ValueError: ``p`` is no probability, or ``least`` below 1. On call: the latents have no channel to lose, or
@@ -202,7 +203,7 @@ class LatentGain(ValueTransform):
         True
     """
 
-    _modality = "audio"
+    _sides = (1,)
 
     def __init__(self, decibels: float | Sequence[float] = 6.0) -> None:
         super().__init__()
@@ -225,7 +226,7 @@ class LatentGain(ValueTransform):
 class _Sometimes(ValueTransform, abc.ABC):
     """Base of what happens to a record of sound with a probability ``p``, or does not."""
 
-    _modality = "audio"
+    _sides = (1,)
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
