@@ -1,4 +1,4 @@
-"""Every family of ``FAMILIES`` that reads images, by its smallest model: both inputs, all matches, and timm's own manners."""
+"""Every family of ``FAMILIES`` of images, by its smallest model: both inputs, all matches, and timm's own manners."""
 
 import copy
 from pathlib import Path
