@@ -234,8 +234,7 @@ def encode_volume(
     if isinstance(volume, tv_tensors.Video):
         volume = as_plain(volume).transpose(-4, -3)
     if window is not None:
-        low, high = check_window(window, own.config)
-        volume = ((as_tensor(volume).to(torch.float32) - low) / (high - low)).clamp(0, 1)
+        volume = apply_window(as_tensor(volume), window, own.config)
     return _encode(volume, own, quantize, normalize, dtype)
 
 
@@ -294,6 +293,16 @@ def check_window(window: Sequence[float], config: CodecConfig) -> tuple[float, f
     if len(window) != 2 or not -math.inf < window[0] < window[1] < math.inf:
         raise ValueError(f"window must be two numbers, the lower one first, got {tuple(window)}")
     return float(window[0]), float(window[1])
+
+
+def apply_window(volume: Tensor, window: Sequence[float], config: CodecConfig) -> Tensor:
+    """Bring what lies in a window to [0, 1], and clip the rest.
+
+    Raises:
+        ValueError: As for :func:`check_window`.
+    """
+    low, high = check_window(window, config)
+    return ((volume.to(torch.float32) - low) / (high - low)).clamp(0, 1)
 
 
 def check_options(quantize: bool, normalize: bool, dtype: torch.dtype | None) -> None:

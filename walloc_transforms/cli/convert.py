@@ -14,6 +14,8 @@ from ..files import (
     DEFAULT_CODER,
     IMAGE_SUFFIXES,
     SOUND_SUFFIXES,
+    VOLUME_SUFFIXES,
+    LatentHeader,
     get_coder,
     load_latents,
     load_soundfile,
@@ -24,18 +26,20 @@ from ..files import (
     stored_codec,
     write_signal,
 )
+from ..functional import check_window
 from ..safe import escaped
 from ..zoo import available_codecs, load_codec
 from .datasets import describe_dataset, is_dataset
 from .learned import SUFFIX, checkpoint_of, compress, decompress, describe_compressed, describe_model
 from .outputs import Outputs, state_of
+from .volumes import decode_volume, encode_volume
 from .work import Output, Report, find_or_fail, pixel_limit
 
 __all__ = ["SUFFIXES", "Inputs", "decode", "encode", "info"]
 
 Inputs = tyro.conf.Positional[tuple[Path, ...]]
 
-SUFFIXES = {"image": IMAGE_SUFFIXES, "audio": SOUND_SUFFIXES}
+SUFFIXES = {"image": IMAGE_SUFFIXES, "audio": SOUND_SUFFIXES, "volume": VOLUME_SUFFIXES}
 
 
 def info(target: tyro.conf.Positional[str]) -> None:
@@ -83,10 +87,11 @@ def encode(
     codec: str = "rgb_16x",
     coder: str = DEFAULT_CODER,
     loss: float | None = None,
+    window: tuple[float, float] | None = None,
     max_pixels: int | None = None,
     force: bool = False,
 ) -> int:
-    """Encode images or sound to `.wlc` files, or images by WeConvene to `.wcv` files. Finished ones are skipped.
+    """Encode images, sound or volumes to `.wlc` files, or images by WeConvene to `.wcv`. Finished files are skipped.
 
     Args:
         inputs: Files, and folders of them.
@@ -94,7 +99,9 @@ def encode(
         codec: A name, a folder, a .pth file or a hub repository; or weconvene:CHECKPOINT, a folder or a .pth file.
         coder: How latents are packed: zlib or webp; with the extra `coders` also ans or jpegls.
         loss: PSNR in dB that rounding may cost each file, such as 0.2. Default: latents are rounded to integers.
-        max_pixels: Refuse images of more pixels, and sounds of more samples per channel. Default: 179 million.
+        window: Of scans, the values that mean black and white, such as -1350 150. Default: the range of the dtype.
+        max_pixels: Refuse images and volumes of more pixels, and sounds of more samples per channel. Default: 179
+            million.
         force: Overwrite existing files, but never one that is read.
     """
     if (checkpoint := checkpoint_of(codec)) is not None:
@@ -102,6 +109,8 @@ def encode(
             raise ValueError(f"WeConvene has a coder of its own, got --coder {coder}")
         if loss is not None:
             raise ValueError(f"WeConvene rounds as it was trained to, got --loss {loss}")
+        if window is not None:
+            raise ValueError("WeConvene reads images: leave out --window, which is for volumes")
         return compress(inputs, output, checkpoint, max_pixels=max_pixels, force=force)
     if loss is not None and not loss > 0:
         raise ValueError(f"--loss must be above 0 dB, got {loss}")
@@ -109,17 +118,25 @@ def encode(
     get_coder(coder).encode(np.zeros((1, 1, 1), np.int8))
     loaded = load_codec(codec)
     c = loaded.config
-    c.refuse_volumes(".wlc files")
+    if window is not None:
+        check_window(window, c)
     if c.modality == "audio":
         load_soundfile()
     report = Report()
     sources = find_or_fail(inputs, SUFFIXES[c.modality], report)
-    settings = {"codec": loaded.fingerprint(), "name": c.name, "coder": coder, "loss": loss}
+    settings = {"codec": loaded.fingerprint(), "name": c.name, "coder": coder, "loss": loss, "window": window}
     outputs = Outputs(sources, inputs, output, settings, force, report)
     if outputs.single and output.suffix.lower() != ".wlc":
         raise ValueError(f"latents are stored in .wlc files, got --output {output}: to name a folder, make it first")
 
     def write(source: Path, target: Path) -> None:
+        if c.modality == "volume":
+            encode_volume(source, target, loaded, coder, loss, window, report)
+            return
+        if source.suffix.lower() in VOLUME_SUFFIXES:
+            raise ValueError(
+                f"codec {c.name!r} is for modality {c.modality!r}: name a codec of volumes, --codec FOLDER"
+            )
         signal, rate = read_signal(source, c.modality, c.signal_channels, report.notices)
         steps = None if loss is None else rounding_steps(signal, loaded, loss=loss)
         latents = loaded.encode(signal, rounding="round" if steps is None else "none")
@@ -142,23 +159,29 @@ def decode(
     codec: str | None = None,
     decoder: str | None = None,
     tile: int | None = None,
+    window: tuple[float, float] | None = None,
     max_pixels: int | None = None,
     force: bool = False,
 ) -> int:
-    """Decode `.wlc` files to images or sound, or `.wcv` files to images. What an earlier run has finished is skipped.
+    """Decode `.wlc` files to images, sound or volumes, or `.wcv` files to images. Finished files are skipped.
 
     Args:
         inputs: `.wlc` files, and folders of them; with --codec weconvene:CHECKPOINT, `.wcv` files.
-        output: A folder, where images become .png and sound .wav; or for a single file the file.
+        output: A folder, where images become .png, sound .wav, video .mp4 and other volumes .npy; or for a single file
+            the file.
         codec: The codec. Default: the embedded one that encoded the file. A `.wcv` file needs weconvene:CHECKPOINT.
         decoder: `refiner`, for codecs that have one: slower than the linear decoder, and nearer to the original.
         tile: Decode images in tiles of this side in pixels, where the decoder is a network.
-        max_pixels: Refuse images of more pixels, and sounds of more samples per channel. Default: 179 million.
+        window: What black and white become in .npy files, as for encode. Default: 0 and 1.
+        max_pixels: Refuse images and volumes of more pixels, and sounds of more samples per channel. Default: 179
+            million.
         force: Overwrite existing files, but never one that is read.
     """
     if (checkpoint := checkpoint_of(codec)) is not None:
-        if decoder is not None or tile is not None:
-            raise ValueError("WeConvene has one decoder and decodes in one piece: leave out --decoder and --tile")
+        if decoder is not None or tile is not None or window is not None:
+            raise ValueError(
+                "WeConvene decodes images, in one way and one piece: leave out --decoder, --tile and --window"
+            )
         return decompress(inputs, output, checkpoint, max_pixels=max_pixels, force=force)
     if compressed := [file for file in inputs if file.suffix.lower() == SUFFIX]:
         raise ValueError(f"{compressed[0]} was compressed by WeConvene: name its model, --codec weconvene:CHECKPOINT")
@@ -166,7 +189,7 @@ def decode(
     report = Report()
     sources = find_or_fail(inputs, (".wlc",), report)
     report.left_out.clear()  # whoever decodes a folder means its latents
-    settings = {"codec": _described(codec), "decoder": decoder, "tile": tile}
+    settings = {"codec": _described(codec), "decoder": decoder, "tile": tile, "window": window}
     outputs = Outputs(sources, inputs, output, settings, force, report)
     codecs: dict[str, Codec] = {}  # by fingerprint
 
@@ -175,6 +198,12 @@ def decode(
         if stored.fingerprint not in codecs:
             codecs[stored.fingerprint] = stored_codec(stored, named)
         loaded = codecs[stored.fingerprint]
+        if window is not None:
+            check_window(window, loaded.config)
+        if loaded.config.modality == "volume":
+            loaded.config.check_tile(tile, decoder)
+            decode_volume(stored, target, loaded, decoder, window)
+            return
         progress = (decoder or loaded.config.decoder) != "linear" and sys.stderr.isatty()
         signal = loaded.decode(stored.latents, size=stored.size, decoder=decoder, tile=tile, progress=progress)
         write_signal(target, signal, stored.sample_rate)
@@ -182,11 +211,17 @@ def decode(
     with pixel_limit(max_pixels):
         for source, relative in tqdm(sources, unit="file", disable=None):
             with report.noted(source):
-                suffix = ".png" if len(read_header(source).size) == 2 else ".wav"
+                suffix = _suffix_of(read_header(source))
                 if suffix == ".wav":
                     load_soundfile()
                 outputs.make(source, relative, suffix, lambda target, source=source: write(source, target))
     return report.exit_code()
+
+
+def _suffix_of(header: LatentHeader) -> str:
+    if len(header.size) == 3:
+        return ".npy" if header.frame_rate is None else ".mp4"
+    return ".png" if len(header.size) == 2 else ".wav"
 
 
 def _described(codec: str | None) -> object:

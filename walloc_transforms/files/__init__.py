@@ -23,6 +23,8 @@ from .stored import (
     save_latents,
     stored_codec,
 )
+from .video import VIDEO_SUFFIXES, Frames, load_av
+from .volumes import VOLUME_SUFFIXES, read_volume, write_volume
 from .wlc import LatentHeader
 
 __all__ = [
@@ -32,7 +34,10 @@ __all__ = [
     "MAX_SIDE",
     "READ_ERRORS",
     "SOUND_SUFFIXES",
+    "VIDEO_SUFFIXES",
+    "VOLUME_SUFFIXES",
     "Cursor",
+    "Frames",
     "LatentFile",
     "LatentHeader",
     "check_container",
@@ -41,6 +46,7 @@ __all__ = [
     "get_coder",
     "latents_to_pil",
     "limit_of_pixels",
+    "load_av",
     "load_latents",
     "load_soundfile",
     "open_image",
@@ -48,10 +54,12 @@ __all__ = [
     "pil_to_latents",
     "read_header",
     "read_signal",
+    "read_volume",
     "rounding_steps",
     "save_latents",
     "save_mosaic",
     "stored_codec",
     "varint",
     "write_signal",
+    "write_volume",
 ]
