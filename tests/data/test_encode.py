@@ -218,7 +218,7 @@ def test_folder_of_something_else_is_refused(images: Path, tmp_path: Path) -> No
     [
         ({"views": 2}, "needs crop="),
         ({"views": 2, "crop": 64, "resize": 80}, "expected no resize"),
-        ({"crop": 4}, "at least 8 pixels"),
+        ({"crop": 4}, "at least 8x8 pixels"),
         ({"window": 8}, "window is not for codec 'rgb_16x'"),
         ({"resize": 0}, "resize must be"),
         ({"part": (2, 2)}, "part must be"),

@@ -209,7 +209,7 @@ class LatentDataset(Dataset[Any]):
 
     @cached_property
     def sizes(self) -> np.ndarray:
-        """Sizes of all signals, int64 ``(len(self), 2)`` of images, or ``(len(self), 1)``."""
+        """Sizes of all signals, int64: ``(len(self), 2)`` of images, ``(len(self), 1)`` of sounds, or 3 of volumes."""
         return self._table("sizes")
 
     @cached_property

@@ -52,7 +52,7 @@ def encode_dataset(
     overwrite: bool = False,
     progress: bool = True,
 ) -> LatentDataset | None:
-    """Encode images or sounds once, to train on their rounded latents many times.
+    """Encode images, sounds or volumes once, to train on their rounded latents many times.
 
     A run that was stopped, by whatever, goes on where it was when it is called again. The bytes of a data set depend on
     the source, the codec and the options that are named first, up to ``shard_size``, and on ``seed``: not on workers,
@@ -63,17 +63,21 @@ def encode_dataset(
         source: A folder that has a folder of files for each class, as torchvision's ``ImageFolder`` reads, or only
             files; a ``.txt`` file of paths, one a line, relative to it, with a class behind a tab or without; a list of
             paths; a data set of Hugging Face, or ``"hf:NAME"`` or ``"hf:NAME:SPLIT"``; or any data set with a length,
-            whose samples are ``(signal, label)``, dicts of ``image`` or ``audio`` and ``label``, or signals.
+            whose samples are ``(signal, label)``, dicts of ``image``, ``audio`` or ``video`` and ``label``, or signals.
+            Files of volumes are arrays, ``.npy``, or video files (extra ``video``).
         out: A folder that is new, empty, or holds what an earlier run has left.
         codec: The codec, or its name. If it does not come with the package, it is saved in the data set.
-        resize: Resize images so that their shorter side has so many pixels (bicubic, with antialiasing).
-        crop: Crop images to ``S`` or ``(H, W)`` pixels around their middle. Default: records are of the images' sizes.
-        transform: Called with each image or waveform, before ``resize`` and ``crop``; random if it likes, as its random
-            numbers are seeded. It gets images of files as PIL images, of 16 bits as tensors, and sounds as tensors
-            ``(C, T)``.
+        resize: Resize images, and the frames of volumes, so that their shorter side has so many pixels (bicubic, with
+            antialiasing).
+        crop: Crop images and frames to ``S`` or ``(H, W)`` pixels around their middle. Default: records are of the
+            images' sizes.
+        transform: Called with each signal, before ``resize`` and ``crop``; random if it likes, as its random numbers
+            are seeded. It gets images of files as PIL images, of 16 bits as tensors, sounds as tensors ``(C, T)``, and
+            volumes as ``tv_tensors.Video`` ``(T, C, H, W)``, an order that it keeps.
         views: Records of each sample, each transformed anew. Without a ``transform`` they are random resized crops of
             size ``crop``, flipped at random.
-        window: Cut sounds into records of so many frames; the last one has fewer. Default: a record is a whole sound.
+        window: Cut sounds and volumes along time into records of so many frames of latents; the last one has fewer.
+            Default: a record is a whole signal.
         shard_size: Samples per file.
         workers: Processes that encode, beside this one; with ``engine="ray"`` actors, or 0 for one per core.
         part: ``(i, n)``: do the shards whose number is i modulo n. Runs of other parts do the others, at the same time

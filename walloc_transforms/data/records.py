@@ -1,4 +1,4 @@
-"""One entry of a latent data set: the rounded latents of an image, of a view of it, or of a window of a sound."""
+"""One entry of a latent data set: the rounded latents of a signal, of a view of an image, or of a window of time."""
 
 from dataclasses import dataclass
 
@@ -15,8 +15,9 @@ class Record:
     """One entry of a latent data set.
 
     Attributes:
-        latents: Rounded latents ``(D, h, w)`` or ``(D, t)``: int8, or int16 of a codec of more than 8 bits.
-        size: ``(H, W)`` or ``(T,)`` of what was encoded.
+        latents: Rounded latents ``(D, h, w)``, ``(D, t)`` or ``(D, t, h, w)``: int8, or int16 of a codec of more than 8
+            bits.
+        size: ``(H, W)``, ``(T,)`` or ``(T, H, W)`` of what was encoded.
         key: What names the sample in its source, such as the path of a file below the folder.
         label: Index of the class, or ``NO_LABEL``.
         part: Number of the view or window, of those made of one sample.

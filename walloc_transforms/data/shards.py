@@ -206,8 +206,8 @@ class Shard:
 def _grid(size: Any, config: CodecConfig) -> Any:
     """Return the cells per axis of signals of a size, or of an array of sizes."""
     if isinstance(size, tuple):
-        return tuple(-(-side // config.stride) + 2 * config.pad for side in size)
-    return -(-size // config.stride) + 2 * config.pad
+        return tuple(-(-side // stride) + 2 * config.pad for side, stride in zip(size, config.strides, strict=True))
+    return -(-size // np.array(config.strides)) + 2 * config.pad
 
 
 def _open(file: Path) -> tuple[dict[str, str], dict[str, np.ndarray]]:

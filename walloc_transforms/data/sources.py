@@ -12,18 +12,32 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ..codec import CodecConfig
-from ..files import IMAGE_SUFFIXES, SOUND_SUFFIXES, find_files, load_soundfile, read_signal
+from ..files import (
+    IMAGE_SUFFIXES,
+    SOUND_SUFFIXES,
+    VOLUME_SUFFIXES,
+    find_files,
+    load_soundfile,
+    read_signal,
+    read_volume,
+)
 from ..safe import listed
 from ..signals import Modality
 from .records import NO_LABEL
 
 __all__ = ["Sample", "Source", "open_source"]
 
-_SUFFIXES = {"image": IMAGE_SUFFIXES, "audio": SOUND_SUFFIXES}
-_SIGNALS = {"image": ("image", "img", "pixel_values"), "audio": ("audio", "waveform", "array")}
+_SUFFIXES = {"image": IMAGE_SUFFIXES, "audio": SOUND_SUFFIXES, "volume": VOLUME_SUFFIXES}
+_SIGNALS = {
+    "image": ("image", "img", "pixel_values"),
+    "audio": ("audio", "waveform", "array"),
+    "volume": ("video", "volume", "clip"),
+}
+_FEATURES = {"image": "Image", "audio": "Audio", "volume": "Video"}  # of Hugging Face
 _LABELS = ("label", "labels", "target", "class")
 _HUB = "hf:"
 
@@ -32,7 +46,7 @@ class Sample(NamedTuple):
     """What a source holds under one number.
 
     Attributes:
-        signal: A PIL image, or a tensor ``(C, H, W)`` or ``(C, T)``.
+        signal: A PIL image, or a tensor ``(C, H, W)``, ``(C, T)`` or ``(C, T, H, W)``.
         label: Index of the class, or ``NO_LABEL``.
         sample_rate: Of a sound, in Hz; None if it is not known.
     """
@@ -82,7 +96,7 @@ def open_source(source: Any, config: CodecConfig) -> Source:
     Args:
         source: A folder, with a folder of each class in it or without any; a text file that lists files; paths of
             files; ``"hf:NAME"`` or ``"hf:NAME:SPLIT"``, or a data set of Hugging Face; or a map-style data set.
-        config: Of the codec: images or sounds are looked for.
+        config: Of the codec: images, sounds or volumes are looked for.
 
     Raises:
         FileNotFoundError: There is no such folder or file, or nothing to encode in it.
@@ -146,7 +160,13 @@ class _Files(Source):
 def _read(file: Path, modality: Modality, channels: int) -> tuple[Tensor, int | None]:
     """Read a file; what is wrong with it is said without its folder, which may be another one the next time."""
     try:
-        return read_signal(file, modality, channels)
+        if modality != "volume":
+            return read_signal(file, modality, channels)
+        with read_volume(file, channels) as volume:
+            frames = list(volume.frames)
+        if not frames:
+            raise ValueError(f"there are no frames in {file.name}")
+        return torch.cat(frames, 1), None
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
@@ -275,15 +295,14 @@ def _load_hub(name: str) -> Any:
 
 
 class _Columns(Source):
-    """A data set of Hugging Face, whose images or sounds are read as files are, and refused for the same reasons."""
+    """A data set of Hugging Face, whose images, sounds or videos are read and refused as files are."""
 
     def __init__(self, data: Any, config: CodecConfig) -> None:
         if not hasattr(data, "__len__"):
             raise TypeError("expected a data set with a length, not a streamed one")
         self.modality: Modality = config.modality
         self.channels = config.signal_channels
-        kind = "Image" if config.modality == "image" else "Audio"
-        self.column = _column(data.features, kind)
+        self.column = _column(data.features, _FEATURES[config.modality])
         classes = [name for name, feature in data.features.items() if type(feature).__name__ == "ClassLabel"]
         self.label = next((name for name in _LABELS if name in data.features), None)
         if classes and self.label not in classes:

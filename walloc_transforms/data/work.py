@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
@@ -36,6 +37,7 @@ _TROUBLES = (
     *(errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EHOSTDOWN, errno.EINTR),
 )
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_FORMS = {1: "T", 2: "H, W", 3: "T, H, W"}
 _BICUBIC = v2.InterpolationMode.BICUBIC
 
 
@@ -61,11 +63,11 @@ class Work:
     Args:
         source: See :func:`~walloc_transforms.data.sources.open_source`.
         codec: The codec, which is copied.
-        resize: Pixels of the shorter side.
+        resize: Pixels of the shorter side, of height and width.
         crop: ``S`` or ``(H, W)`` in pixels, cut from the middle.
         transform: Applied to a signal before it is resized.
-        views: Records per image.
-        window: Frames of a record of sound.
+        views: Records per image or volume.
+        window: Frames of latents of a record of sound or video.
         shard_size: Samples per shard.
         seed: Of random transforms.
 
@@ -122,25 +124,27 @@ class Work:
     def _check(self) -> None:
         """Refuse options that make no sense, before any file is looked for."""
         c = self._config
-        c.refuse_volumes("data sets")
-        stride = c.stride
         whole = {"resize": self._resize, "views": self._views, "window": self._window}
         for name, value in whole.items():
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
         if type(self._seed) is not int:
             raise ValueError(f"seed must be a whole number, got {self._seed!r}")
-        for_images = {"resize": self._resize, "crop": self._crop}
-        for name, value in for_images.items() if c.modality == "audio" else [("window", self._window)]:
+        other = {"audio": {"resize": self._resize, "crop": self._crop}, "image": {"window": self._window}}
+        for name, value in other.get(c.modality, {}).items():
             if value is not None:
                 raise ValueError(f"{name} is not for codec {c.name!r}, which encodes {c.modality}")
         if self._crop is not None and (
-            len(self._crop) != 2 or not all(type(side) is int and side >= stride for side in self._crop)
+            len(self._crop) != 2
+            or not all(
+                type(side) is int and side >= least for side, least in zip(self._crop, c.strides[-2:], strict=True)
+            )
         ):
-            raise ValueError(f"crop must be S or (H, W) of at least {stride} pixels, a cell, got {self._crop}")
+            least = "x".join(map(str, c.strides[-2:]))
+            raise ValueError(f"crop must be S or (H, W) of at least {least} pixels, a cell, got {self._crop}")
         if self._views > 1 and self._transform is None:
             if self._crop is None:
-                what = "crop=, the size of random crops" if c.modality == "image" else "transform="
+                what = "transform=" if c.modality == "audio" else "crop=, the size of random crops"
                 raise ValueError(f"views={self._views} needs {what}: without it they would all be the same")
             if self._resize is not None:
                 raise ValueError("views are cut at random from the whole image: expected no resize, or a transform")
@@ -207,21 +211,33 @@ class Work:
         signal = sample.signal
         with self._seeded(number, view) if self._transform or self._cut else contextlib.nullcontext():
             if self._transform is not None:
-                signal = self._transform(_as_pil(signal) if self.source.reads_files else signal)
-            x = as_plain(as_tensor(signal, self._config.signal_channels))
+                signal = self._transform(self._as_readers_give(signal) if self.source.reads_files else signal)
+            x = as_tensor(signal, self._config.signal_channels)
+            if isinstance(x, tv_tensors.Video) or (self._transform and self.source.reads_files and x.ndim == 4):
+                x = x.transpose(-4, -3)  # plain tensors are what became of a tv_tensors.Video
+            x = as_plain(x)
             if x.ndim != self._config.dims + 1 or len(x) != self._config.signal_channels:
-                form = "H, W" if self._config.dims == 2 else "T"
                 raise ValueError(
-                    f"codec {self._config.name!r} reads ({self._config.signal_channels}, {form}), got {tuple(x.shape)}"
+                    f"codec {self._config.name!r} reads ({self._config.signal_channels}, {_FORMS[self._config.dims]}), "
+                    f"got {tuple(x.shape)}"
                 )
-            yield from [self._shape(x.cpu())] if self._config.modality == "image" else self._windows(x.cpu())
+            yield from self._windows(x.cpu() if self._config.modality == "audio" else self._shape(x.cpu()))
+
+    def _as_readers_give(self, signal: Tensor) -> Any:
+        """Make of the content of a file what the readers of torchvision would give: images of 8 bits, or video."""
+        if self._config.modality == "volume":
+            return tv_tensors.Video(signal.transpose(0, 1))
+        if self._config.modality == "audio" or signal.dtype != torch.uint8 or len(signal) not in (1, 3):
+            return signal
+        pixels = signal.permute(1, 2, 0).contiguous().numpy()
+        return Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
 
     def _shape(self, x: Tensor) -> Tensor:
-        """Resize and crop an image ``(C, H, W)``."""
-        resizes = self._resize is not None and min(x.shape[1:]) != self._resize
+        """Resize and crop an image ``(C, H, W)``, or all frames of a volume ``(C, T, H, W)``."""
+        modality, resizes = self._config.modality, self._resize is not None and min(x.shape[-2:]) != self._resize
         if (resizes or self._cut) and x.dtype != torch.uint8:
-            check_values(x, "image", f"codec {self._config.name!r}")  # clamping would hide it
-            x = to_float(x, "image")
+            check_values(x, modality, f"codec {self._config.name!r}")  # clamping would hide it
+            x = to_float(x, modality)
         if self._cut is not None:
             x = self._cut(x)
         elif resizes:
@@ -229,17 +245,17 @@ class Work:
         if x.is_floating_point() and (resizes or self._cut):
             x = x.clamp(0, 1)  # which resizing overshoots
         if self._crop is not None and self._cut is None:
-            if any(side < least for side, least in zip(x.shape[1:], self._crop, strict=True)):
-                raise ValueError(f"{x.shape[1]}x{x.shape[2]} pixels are too few for a crop of {self._crop}")
+            if any(side < least for side, least in zip(x.shape[-2:], self._crop, strict=True)):
+                raise ValueError(f"{x.shape[-2]}x{x.shape[-1]} pixels are too few for a crop of {self._crop}")
             x = F.center_crop(x, list(self._crop))
         return x
 
     def _windows(self, x: Tensor) -> Sequence[Tensor]:
-        """Cut a waveform ``(C, T)`` into windows; a rest that does not fill a frame is left out."""
-        if self._window is None or x.shape[1] < self._config.stride:
+        """Cut a signal ``(C, T, ...)`` into windows of time; a rest that does not fill a frame is left out."""
+        stride = self._config.strides[0]
+        if self._window is None or x.shape[1] < stride:
             return [x]
-        parts = x.split(self._window * self._config.stride, 1)
-        return [part for part in parts if part.shape[1] >= self._config.stride]
+        return [part for part in x.split(self._window * stride, 1) if part.shape[1] >= stride]
 
     def _encode(self, signal: Tensor) -> np.ndarray:
         with torch.no_grad():
@@ -261,11 +277,3 @@ class Work:
             random.setstate(python)
             np.random.set_state(legacy)
             torch.set_rng_state(state)
-
-
-def _as_pil(signal: Tensor) -> Any:
-    """Make an image of 8 bits what ``ImageFolder`` would give."""
-    if signal.dtype != torch.uint8 or signal.ndim != 3 or len(signal) not in (1, 3):
-        return signal
-    pixels = signal.permute(1, 2, 0).contiguous().numpy()
-    return Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[..., 0])
