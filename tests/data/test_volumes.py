@@ -1,5 +1,6 @@
 """Latent data sets of volumes: of files, of tensors, cut, read in batches, and exchanged."""
 
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torchvision.transforms import v2
 
 import walloc_transforms as wt
 from tests.codec.test_volumes import moving
+from walloc_transforms.files import write_volume
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +123,19 @@ def test_hugging_face(codec: wt.Codec, tmp_path: Path) -> None:
     dataset = encode(datasets.Dataset.from_dict(rows, features=features), tmp_path / "out", codec)
     assert (dataset.classes, dataset.labels.tolist()) == (("ant", "bee"), [1])
     assert torch.equal(dataset[0][0].as_subclass(Tensor), rounded(codec, moving(8)))
+
+
+def test_video_files(codec: wt.Codec, tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    (tmp_path / "clips").mkdir()
+    for seed in range(2):
+        write_volume(tmp_path / "clips" / f"{seed}.mp4", [moving(12, seed=seed) / 255], (12, 40, 40), 3, Fraction(25))
+    content = (tmp_path / "clips" / "1.mp4").read_bytes()
+    (tmp_path / "clips" / "cut.mp4").write_bytes(content[:-100])
+    (tmp_path / "clips" / "none.mp4").write_bytes(b"")
+    dataset = encode(tmp_path / "clips", tmp_path / "out", codec, workers=1)
+    assert dataset.sizes.tolist() == [[12, 40, 40]] * 2
+    assert [key for key, _ in dataset.unreadable()] == ["cut.mp4", "none.mp4"]
+    assert "cut.mp4 is cut off" in dataset.unreadable()[0][1]
+    off = dataset[1][0].as_subclass(Tensor).float() - rounded(codec, moving(12, seed=1))
+    assert off.square().mean().sqrt() < 4  # H.264 loses a little
