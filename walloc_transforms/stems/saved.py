@@ -52,8 +52,8 @@ def save_model(
             model does not remember it.
 
     Raises:
-        ValueError: The model has no WaLLoC stem or does not know its architecture, or ``model_args`` make another model
-            than this one; the message names the first difference.
+        ValueError: The model has no WaLLoC stem, is none of timm's or does not know its architecture, or ``model_args``
+            make another model than this one; the message names the first difference.
 
     Example:
         >>> import os, tempfile, timm, walloc_transforms as wt
@@ -65,6 +65,11 @@ def save_model(
     """
     stem = find_stem(model)
     info, name = getattr(model, "walloc", None), (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
+    if info is not None and len(info.pixels_shape) == 4:
+        raise ValueError(
+            f"only models of timm can be saved so, this {type(model).__name__} is a video model: save its state_dict, "
+            "and load it into a model of the same replace_stem"
+        )
     if info is None or not isinstance(name, str):
         raise ValueError(f"this {type(model).__name__} was not made by timm.create_model and replace_stem")
     arguments = {"num_classes": getattr(model, "num_classes", None), **(model_args or {})}
