@@ -1,1 +1,1 @@
-"""What recipes/classification.py and recipes/transfer.py share: the training; and the trunk of the former."""
+"""What recipes of classification share: the training; and the trunk of recipes/classification.py."""

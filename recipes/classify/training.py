@@ -63,7 +63,9 @@ def train_classifier(
     """
     s, ranks = schedule, run.ranks
     model.to(ranks.device)
-    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's annotations
+    volumes = any(isinstance(module, nn.Conv3d) for module in model.modules())
+    layout = torch.channels_last_3d if volumes else torch.channels_last
+    model.to(memory_format=layout)  # type: ignore[call-overload]  # missing from torch's annotations
     parallel = DistributedDataParallel(model) if ranks.world > 1 else model
     optimizer = torch.optim.AdamW(groups or model.parameters(), s.lr, weight_decay=s.weight_decay, fused=True)
     own_batch = max(1, s.batch_size // ranks.world)
