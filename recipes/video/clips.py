@@ -1,7 +1,7 @@
 """Labeled clips: the demo, or a folder with a subfolder of clips for each class, cut to one size and kept in memory.
 
-Every fifth file of a sorted class validates, unless the folder has subfolders ``train`` and ``val``. Files that cannot
-be read, or are too short, are named and left out.
+A file is a video, or ``.npy`` with ``(3, T, H, W)`` of uint8. Every fifth file of a sorted class validates, unless the
+folder has subfolders ``train`` and ``val``. Files that cannot be read, or are too short, are named and left out.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from recipes.common.files import files_of
 from recipes.video.motion import LARGEST, MOTIONS, moving_objects
+from walloc_transforms.files import VOLUME_SUFFIXES, read_volume
 
-SUFFIXES = (".npy",)
 Sample = tuple[Path, int]
 
 
@@ -59,7 +59,7 @@ def open_source(data: str, size: tuple[int, int, int]) -> Source:
             raise ValueError(f"the demo's clips have sides of at most {LARGEST} pixels, got {size[1]}x{size[2]}")
         return Source(MOTIONS, ([], []))
     folder = Path(data)
-    files_of(folder, SUFFIXES, "clip")  # names what is missing
+    files_of(folder, VOLUME_SUFFIXES, "clip")  # names what is missing
     parts = [folder / "train", folder / "val"] if (folder / "train").is_dir() and (folder / "val").is_dir() else []
     classes = sorted(f.name for f in (parts or [folder])[0].iterdir() if f.is_dir())
     if len(classes) < 2:
@@ -68,7 +68,7 @@ def open_source(data: str, size: tuple[int, int, int]) -> Source:
     validation: list[Sample] = []
     for label, name in enumerate(classes):
         own, held_out = (
-            [(file, label) for file in files_of(part / name, SUFFIXES, "clip")] for part in parts or 2 * [folder]
+            [(file, label) for file in files_of(part / name, VOLUME_SUFFIXES, "clip")] for part in parts or 2 * [folder]
         )
         train += own if parts else [sample for i, sample in enumerate(own) if i % 5 or len(own) == 1]
         validation += held_out if parts else (own[::5] if len(own) > 1 else [])
@@ -125,10 +125,11 @@ def read_clip(file: Path) -> Tensor:
     Raises:
         ValueError: The file holds something else.
     """
-    array = np.load(file, mmap_mode="r", allow_pickle=False)
-    if array.ndim != 4 or array.shape[0] != 3 or array.dtype != np.uint8 or min(array.shape) == 0:
-        raise ValueError(f"expected (3, T, H, W) of uint8, got {array.shape} of {array.dtype}")
-    return torch.from_numpy(np.array(array))
+    with read_volume(file, 3) as volume:
+        frames = list(volume.frames)
+    if not frames or frames[0].dtype != torch.uint8 or min(frames[0].shape) == 0:
+        raise ValueError(f"expected frames of 8 bits, got {frames[0].dtype if frames else 'none'}")
+    return torch.cat(frames, 1)
 
 
 def cut(clip: Tensor, size: tuple[int, int, int], random: np.random.Generator | None) -> Tensor:

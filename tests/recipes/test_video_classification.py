@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from recipes import video_classification
 from recipes.video import arms, clips, motion
+from walloc_transforms.files import write_volume
 
 SIZE = (8, 32, 32)
 SMALL: dict[str, Any] = {
@@ -115,7 +117,7 @@ def test_a_folder_of_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
         save_clips(tmp_path / "clips" / name, 6)
     np.save(tmp_path / "clips" / "run" / "1.npy", np.zeros((3, 5, 40, 36), np.uint8))
     (tmp_path / "clips" / "run" / "2.npy").write_bytes(b"no array")
-    np.save(tmp_path / "clips" / "run" / "3.npy", np.zeros((4, 3)))
+    np.save(tmp_path / "clips" / "run" / "3.npy", np.zeros((4, 3), np.uint8))
     source = clips.open_source(str(tmp_path / "clips"), SIZE)
     assert source.classes == ["jump", "run"]
     train, held_out = clips.make_clips(source, SIZE, (0, 0), 3, 0, show=False)
@@ -131,6 +133,16 @@ def test_a_folder_of_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert not (tmp_path / "out").exists()
     rows = video_classification.main(video_classification.Config(**options, clips_per_file=6))
     assert [row["arm"] for row in rows] == ["resize", "walloc"]
+
+
+def test_videos_are_read(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    drifting = torch.linspace(0, 255, 48).to(torch.uint8).expand(3, 6, 32, 48)
+    frames = [drifting[:, t : t + 1] for t in range(6)]
+    write_volume(tmp_path / "clip.mp4", frames, (6, 32, 48), 3, Fraction(25))
+    clip = clips.read_clip(tmp_path / "clip.mp4")
+    assert clip.shape == drifting.shape
+    assert (clip.int() - drifting.int()).abs().float().mean() < 4
 
 
 def test_bad_settings_and_data(tmp_path: Path) -> None:
