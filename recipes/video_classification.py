@@ -33,7 +33,7 @@ from recipes.common.runs import FILES, Run
 from recipes.common.tables import Record, group
 from recipes.scaling.report import csv_of, markdown
 from recipes.scaling.rows import mean_of_runs
-from recipes.video.arms import ARMS, CELL, Arm, make_arm, values_of
+from recipes.video.arms import ARMS, CELL, FITTED, Arm, make_arm, values_of
 from recipes.video.clips import Clips, make_clips, open_source
 from recipes.video.report import by_class, draw, draw_sheet
 from recipes.video.trunk import VideoClassifier
@@ -56,7 +56,7 @@ class Config:
     clips_per_file: int = 4
     """Training clips that are cut from a file, at random."""
     fitted_clips: int = 100
-    """Training clips that the codec of `walloc` is fitted to."""
+    """Training clips that the codecs of `walloc` and `walloc_motion` are fitted to."""
     arms: tuple[str, ...] = tuple(ARMS)
     """Which arms to compare."""
     epochs: int = 8
@@ -96,7 +96,7 @@ def check_cells(config: Config, clips: int) -> None:
     """Raise a ValueError where the codec of an arm cannot be fitted to so few clips."""
     used, needed = min(clips, config.fitted_clips), 3 * math.prod(CELL)
     cells = used * math.prod(side // cell for side, cell in zip(config.size, CELL, strict=True))
-    if "walloc" in config.arms and cells < needed:
+    if set(FITTED) & set(config.arms) and cells < needed:
         raise ValueError(
             f"{used} of {clips} training clips have {cells} cells, a codec needs {needed}: expected more or larger "
             "clips, or a higher --fitted-clips"

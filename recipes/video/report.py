@@ -26,7 +26,7 @@ def draw(runs: Sequence[Record], chance: float, title: str) -> Figure:
     axes = picture.subplots()
     for row, ((arm,), own) in enumerate(arms.items()):
         scores = [run["accuracy"] for run in own]
-        axes.barh(row, mean_and_sd(scores)[0], color="C3" if arm == "walloc" else "C0", alpha=0.5)
+        axes.barh(row, mean_and_sd(scores)[0], color="C3" if arm.startswith("walloc") else "C0", alpha=0.5)
         axes.plot(scores, [row] * len(scores), "k.")
     axes.axvline(chance, color="0.35", ls="--", lw=1.2, label="chance")
     axes.set_yticks(range(len(arms)), [f"{arm}, {own[0]['values']:,} values" for (arm,), own in arms.items()])
