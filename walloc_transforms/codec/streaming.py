@@ -115,7 +115,7 @@ class StreamEncoder(Stream):
         latents = self._run(window)
         own = latents.narrow(-self._dims, self.codec.config.pad + self._before, frames)
         if not self._edge:
-            return own
+            return own.clone()  # a view would keep what was worked out for the window
         edge = latents[..., : self._edge]
         return torch.cat([*[edge] * (self._given == 0), own, *[edge] * last], -1)
 
@@ -206,7 +206,7 @@ class StreamDecoder(Stream):
     def _work(self, window: Tensor, frames: int, last: bool = False) -> Tensor:
         ignored = self._around(self.codec.config.pad, window, 0)  # stands where decode expects frames without signal
         signal = self._run(torch.cat([ignored, window, ignored], -self._dims))
-        return signal.narrow(-self._dims, self._before * self._stride, frames * self._stride)
+        return signal.narrow(-self._dims, self._before * self._stride, frames * self._stride).clone()
 
 
 def _silent_frame(codec: Codec) -> Tensor:
