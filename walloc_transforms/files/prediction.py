@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .interlacing import BASE, DIAGONAL
 
-__all__ = ["CODE_RANGES", "CodeRange", "Ints", "Predictor", "fit_predictor", "spread_of"]
+__all__ = ["CODE_RANGES", "CodeRange", "Ints", "Predictor", "fit_predictor", "sample_of", "spread_of"]
 
 Ints = NDArray[np.int32]  # or int16: integers that sums and differences of codes fit
 
@@ -103,6 +103,16 @@ def spread_of(near: Ints, prediction: Ints) -> Ints:
     return total
 
 
+def sample_of(cells: int) -> slice | NDArray[np.int64]:
+    """Choose the cells of a pass that weights are fitted to: all, or one somewhere in each of as many equal parts.
+
+    Cells at equal distances could all lie in one column, such as that of an empty border.
+    """
+    if cells <= SAMPLES:
+        return slice(None)
+    return (np.arange(SAMPLES) * cells + np.random.default_rng(0).integers(cells, size=SAMPLES)) // SAMPLES
+
+
 def fit_predictor(kind: int, values: Ints, near: Ints | None) -> Predictor:
     """Fit the prediction of a pass by least squares over a sample of its cells.
 
@@ -113,7 +123,7 @@ def fit_predictor(kind: int, values: Ints, near: Ints | None) -> Predictor:
     """
     if near is None:
         return Predictor(kind, np.round(values.mean(1)).astype(np.int16)[None])
-    sample = slice(None, None, -(-values.shape[1] // SAMPLES))
+    sample = sample_of(values.shape[1])
     target, pairs = values[:, sample].astype(np.float32), near[:, :, sample].astype(np.float32)
     a, b = pairs[0] + pairs[1], pairs[2] + pairs[3]
     if kind == DIAGONAL:

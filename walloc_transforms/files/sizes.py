@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .prediction import SAMPLES, Ints
+from .prediction import Ints, sample_of
 
 __all__ = ["OCTAVES", "PART", "EarlierChannels", "SizeModel", "fit_size_model", "mean_size", "relative_sizes"]
 
@@ -167,7 +167,7 @@ def fit_size_model(sizes: Ints, spread: Ints | None, earlier: Ints) -> SizeModel
         spread: ``(n, cells)``; None in the first pass.
         earlier: ``(n, cells)``.
     """
-    sample = slice(None, None, -(-sizes.shape[1] // SAMPLES))
+    sample = sample_of(sizes.shape[1])
     target = sizes[:, sample].astype(np.float32)
     target *= 256
     features = np.empty((3 if spread is not None else 2, *target.shape), np.float32)
