@@ -1,9 +1,9 @@
 """Volumes as coders get them: their steps of time below each other, many of them as differences from the step before.
 
-What rests in front of a camera changes little from step to step, and so do neighboring slices of a scan. Every channel
-of every step but the first is stored as it is, or as its difference modulo 2**8 or 2**16, whichever looks smaller.
-Where nothing moves, this saves a third of a file; where the whole picture moves, next to nothing (docs/coders.md). A
-bit for each says what it is, the steps of the first channel first.
+What rests in front of a camera changes little from step to step. Every channel of every step but the first is stored as
+it is, or as its difference modulo 2**8 or 2**16, whichever looks smaller. Where the camera rests, this saves a quarter
+to half of a file; where the whole picture moves, next to nothing (docs/coders.md). A bit for each says what it is, the
+steps of the first channel first.
 """
 
 import math
