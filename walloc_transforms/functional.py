@@ -234,7 +234,7 @@ def encode_volume(
     if isinstance(volume, tv_tensors.Video):
         volume = as_plain(volume).transpose(-4, -3)
     if window is not None:
-        volume = apply_window(as_tensor(volume), window, own.config)
+        volume = apply_window(as_tensor(volume), *check_window(window, own.config))
     return _encode(volume, own, quantize, normalize, dtype)
 
 
@@ -295,13 +295,8 @@ def check_window(window: Sequence[float], config: CodecConfig) -> tuple[float, f
     return float(window[0]), float(window[1])
 
 
-def apply_window(volume: Tensor, window: Sequence[float], config: CodecConfig) -> Tensor:
-    """Bring what lies in a window to [0, 1], and clip the rest.
-
-    Raises:
-        ValueError: As for :func:`check_window`.
-    """
-    low, high = check_window(window, config)
+def apply_window(volume: Tensor, low: float, high: float) -> Tensor:
+    """Bring what lies in a window to [0, 1], and clip the rest."""
     return ((volume.to(torch.float32) - low) / (high - low)).clamp(0, 1)
 
 

@@ -100,6 +100,23 @@ def test_video_there_and_back(folder: Path) -> None:
     run("encode in -o wlc --codec clips")  # finished
 
 
+def test_fit(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for seed in range(3):
+        np.save(f"in/{seed}.npy", moving(6, 20, 2, seed).numpy().astype(np.int16) * 4 - 500)
+    np.save("in/other.npy", moving(6, 20))
+    run("fit in -o mine --volumes --levels 1 2 2 --channels 8", code=1)
+    said = capsys.readouterr().err
+    assert "holds torch.int16: name the values" in said and "the signals" not in said
+    run("fit in -o mine --volumes --levels 1 2 2 --channels 8 --window -500 520 --force", code=1)
+    assert "other.npy: it has 3 channels, but the first file 2" in capsys.readouterr().err
+    config = wt.load_codec("mine").config
+    assert (config.modality, config.levels, config.signal_channels) == ("volume", (1, 2, 2), 2)
+    assert config.source == "fitted to 3 files"
+    run("encode in/0.npy -o 0.wlc --codec mine --window -500 520")
+    run("fit in -o other --levels 1 2 2", code=1)
+    assert "levels must be a number, or one for each of 2 axes, got 3" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("array", "message"),
     [

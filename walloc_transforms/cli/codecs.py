@@ -10,8 +10,10 @@ from torch import Tensor
 
 from ..files import load_soundfile
 from ..safe import write_atomically
+from ..wavelets import levels_of_axes
 from ..zoo import available_codecs, codec_info, load_codec
 from .convert import SUFFIXES
+from .volumes import read_volumes
 from .work import Output, Report, check_new, check_signals, find_or_fail, pixel_limit, read_signals
 
 __all__ = ["fit", "import_", "inspect", "list_codecs"]
@@ -35,46 +37,58 @@ def fit(
     output: Output,
     *,
     channels: int = 12,
-    levels: int = 3,
+    levels: tuple[int, ...] = (3,),
     name: str = "custom",
     rounding_loss: float = 0.25,
     audio: bool = False,
+    volumes: bool = False,
+    window: tuple[float, float] | None = None,
     relative: bool = False,
     max_pixels: int | None = None,
     force: bool = False,
 ) -> int:
-    """Fit a codec to a folder of images or sound, in closed form.
+    """Fit a codec to a folder of images, sound or volumes, in closed form.
 
     Args:
         folder: The folder; files that cannot be read are named and left out.
         output: Folder of the codec.
         channels: Latent channels; 12 at 3 levels are a dimensionality reduction of 16.
-        levels: Wavelet levels J; a latent covers 2^J pixels per side, or 2^J samples.
+        levels: Wavelet levels J; a latent covers 2^J pixels per side, or 2^J samples. Or a number for each axis: 2 3 3.
         name: Name of the codec.
         rounding_loss: How many dB of PSNR rounding the latents may cost.
         audio: Fit to sound files. All must have the sample rate and the number of channels of the first.
+        volumes: Fit to arrays and video files. All must have the number of channels of the first.
+        window: Of scans, the values that mean black and white, such as -1350 150. Default: the range of the dtype.
         relative: Weigh the error of every file relative to that of resizing it to the same number of values: for music.
-        max_pixels: Refuse images of more pixels, and sounds of more samples per channel. Default: 179 million.
+        max_pixels: Refuse images and volumes of more pixels, and sounds of more samples per channel. Default: 179
+            million.
         force: Overwrite an existing codec.
     """
     from ..codec import fit_codec
 
+    if audio and volumes:
+        raise ValueError("a codec is for sound or for volumes: leave out --audio or --volumes")
+    if window is not None and not (volumes and window[0] < window[1]):
+        raise ValueError(f"--window is for --volumes, and has the lower number first, got {window}")
     _check_new_codec(output, force)
-    modality, report = "audio" if audio else "image", Report()
+    report = Report()
+    modality, dims = ("audio", 1) if audio else ("volume", 3) if volumes else ("image", 2)
+    axes = levels_of_axes(levels[0] if len(levels) == 1 else levels, dims)
     if audio:
         load_soundfile()
     files = [file for file, _ in find_or_fail([folder], SUFFIXES[modality], report)]
     rates: list[int | None] = []
 
     def signals() -> Iterator[Tensor]:
-        for signal, rate in check_signals(read_signals(files, modality, report), modality, 2**levels, report):
+        read = read_volumes(files, report, window) if volumes else read_signals(files, modality, report)
+        for signal, rate in check_signals(read, modality, [2**level for level in axes], report):
             rates.append(rate)
             yield signal
 
     with pixel_limit(max_pixels):
         codec = fit_codec(
             signals(),
-            levels=levels,
+            levels=axes,
             channels=channels,
             rounding_loss=rounding_loss,
             relative=relative,

@@ -4,7 +4,7 @@ A codec wraps a volume round: its end lies beside its beginning. A stream does n
 encoded once more behind its end. What comes out is what `Codec.encode` and `Codec.decode` give.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ..files import LatentFile, read_volume, rounding_steps, save_latents, write
 from ..functional import apply_window
 from .work import Report
 
-__all__ = ["decode_volume", "encode_volume", "frames_of", "latents_of"]
+__all__ = ["decode_volume", "encode_volume", "frames_of", "latents_of", "read_volumes"]
 
 Window = tuple[float, float]
 
@@ -32,7 +32,7 @@ def encode_volume(
     c = codec.config
     with read_volume(source, c.signal_channels, report.notices) as volume:
         shown = tqdm(volume.frames, total=volume.total, unit="frame", disable=None, leave=False)
-        frames = (_in_range(frame, source, codec, window) for frame in shown)
+        frames = (_in_range(frame, source, window) for frame in shown)
         if loss is None:
             latents, size = latents_of(frames, codec)
             steps = None
@@ -43,12 +43,21 @@ def encode_volume(
     save_latents(target, latents, codec, size=size, frame_rate=volume.rate, coder=coder, steps=steps)
 
 
-def _in_range(frame: Tensor, source: Path, codec: Codec, window: Window | None) -> Tensor:
+def _in_range(frame: Tensor, source: Path, window: Window | None) -> Tensor:
     if window is not None:
-        return apply_window(frame, window, codec.config)
+        return apply_window(frame, *window)
     if frame.dtype in (torch.uint8, torch.uint16) or frame.is_floating_point():
         return frame
     raise ValueError(f"{source.name} holds {frame.dtype}: name the values that mean black and white, --window LOW HIGH")
+
+
+def read_volumes(
+    files: Sequence[Path], report: Report, window: Window | None
+) -> Iterator[tuple[Path, Tensor, int | None]]:
+    """Read files as :func:`~walloc_transforms.cli.work.read_signals` does, each whole."""
+    for file in tqdm(files, unit="file", disable=None):
+        with report.noted(file), read_volume(file, None, report.notices) as volume:
+            yield file, torch.cat([_in_range(frame, file, window) for frame in volume.frames], 1), None
 
 
 def latents_of(frames: Iterator[Tensor], codec: Codec) -> tuple[Tensor, tuple[int, ...]]:

@@ -152,7 +152,7 @@ def read_signals(
 
 
 def check_signals(
-    signals: Iterator[tuple[Path, Tensor, int | None]], modality: Modality, stride: int, report: Report
+    signals: Iterator[tuple[Path, Tensor, int | None]], modality: Modality, strides: Sequence[int], report: Report
 ) -> Iterator[tuple[Tensor, int | None]]:
     """Leave out signals that a codec cannot be fitted to together with the first one.
 
@@ -162,7 +162,7 @@ def check_signals(
     first: dict[str, int | None] = {}
     for file, signal, rate in signals:
         with report.noted(file):
-            check_size(signal.shape[1:], [stride] * (signal.ndim - 1))
+            check_size(signal.shape[1:], strides)
             check_values(signal, modality, "fitting")
             for what, given in (("channels", len(signal)), ("Hz", rate)):
                 if first.setdefault(what, given) != given:

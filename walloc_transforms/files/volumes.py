@@ -19,12 +19,12 @@ VOLUME_SUFFIXES = (".npy", *VIDEO_SUFFIXES)
 
 
 @contextmanager
-def read_volume(file: Path, channels: int, notices: Counter[str] | None = None) -> Iterator[Frames]:
+def read_volume(file: Path, channels: int | None, notices: Counter[str] | None = None) -> Iterator[Frames]:
     """Open an array or a video file.
 
     Args:
         file: The file; ``.npy`` holds ``(C, T, H, W)``, or ``(T, H, W)`` of one channel.
-        channels: Channels of the volume.
+        channels: Channels of the volume. None: those of an array, or 3 of a video.
         notices: Counts what is not read of the file.
 
     Yields:
@@ -36,7 +36,7 @@ def read_volume(file: Path, channels: int, notices: Counter[str] | None = None) 
         ImportError: It is a video file, and PyAV is not installed.
     """
     if file.suffix.lower() != ".npy":
-        with read_video(file, channels, notices) as frames:
+        with read_video(file, channels or 3, notices) as frames:
             yield frames
         return
     try:
@@ -44,9 +44,9 @@ def read_volume(file: Path, channels: int, notices: Counter[str] | None = None) 
             array = np.lib.format.open_memmap(file, "r")  # never runs a pickle
     except (ValueError, ArithmeticError, EOFError) as error:
         raise ValueError(f"{file.name} cannot be read: {error}") from error
-    volume = array[None] if array.ndim == 3 and channels == 1 else array
-    if volume.ndim != 4 or len(volume) != channels:
-        form = f"({channels}, T, H, W)" + " or (T, H, W)" * (channels == 1)
+    volume = array[None] if array.ndim == 3 and channels in (1, None) else array
+    if volume.ndim != 4 or channels not in (len(volume), None):
+        form = f"({channels or 'C'}, T, H, W)" + " or (T, H, W)" * (channels in (1, None))
         raise ValueError(f"{file.name} holds an array of shape {array.shape}: expected {form}")
     if volume.dtype.kind not in "uif":
         raise ValueError(f"{file.name} holds {volume.dtype}: expected numbers")
