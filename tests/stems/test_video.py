@@ -239,6 +239,8 @@ def test_what_does_not_fit(codec: Codec) -> None:
     gray = Codec(CodecConfig("gray", "volume", 1, 8, 2))
     with pytest.raises(ValueError, match="the model reads clips of 3 channels, codec 'gray' those of 1"):
         wt.fit_stem(make("swin"), gray, clips(2, SIZE), match="resolution", progress=False)
+    with pytest.raises(ValueError, match="a patch embedding reads images, codec 'clips' is for volumes"):
+        wt.WallocPatchEmbed(64, 16, codec=codec)
     with pytest.raises(ValueError, match="an adapter is for images, codec 'clips' for volumes"):
         wt.WallocStem(codec, 5, stride=8, adapter=wt.AdapterShape(16, 2))
 

@@ -39,7 +39,8 @@ class WallocPatchEmbed(HybridEmbed):
 
     Raises:
         ValueError: As ``WallocStem``; sizes that do not fit each other; ``in_chans`` that are neither the codec's
-            signal channels nor those of the input; ``dynamic_img_pad``; or neither ``codec`` nor ``stem``.
+            signal channels nor those of the input; a codec of volumes; ``dynamic_img_pad``; or neither ``codec`` nor
+            ``stem``.
 
     Example:
         >>> from functools import partial
@@ -82,6 +83,8 @@ class WallocPatchEmbed(HybridEmbed):
             if codec is None:
                 raise ValueError("expected a codec, such as codec='rgb_16x', or a stem")
             stem = WallocStem(codec, embed_dim, stride=rows, input=input, bias=bias, device=device, dtype=dtype)
+        if len(stem.strides) != 2:
+            raise ValueError(f"a patch embedding reads images, codec {stem.codec.config.name!r} is for volumes")
         if in_chans not in (None, stem.in_channels, stem.codec.config.signal_channels):
             raise ValueError(
                 f"in_chans must be {stem.in_channels}, the channels of the {stem.input} that the stem reads, "
