@@ -150,3 +150,12 @@ def test_bad_video(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run("decode b.wlc -o b.mp4 --codec clips", code=1)
     assert "no frame rate is known" in capsys.readouterr().err
     assert not Path("b.mp4").exists()
+
+
+def test_data_sets_of_clips(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(3):
+        np.save(f"in/{i}.npy", moving(8, 24, seed=i).numpy())
+    run("encode-dataset in -o set --codec clips --window 2")
+    run("info set")
+    assert "12 channels, stride (2, 4, 4)" in capsys.readouterr().out
+    assert [tuple(latents.shape) for latents, _ in wt.LatentDataset("set")] == [(12, 2, 6, 6)] * 6

@@ -41,10 +41,10 @@ def encode_data(
             without; or hf:NAME or hf:NAME:SPLIT of the Hugging Face hub.
         output: Folder of the data set, or a URL of fsspec, such as s3://bucket/latents.
         codec: A name, a folder, a .pth file or a hub repository.
-        resize: Pixels of the shorter side of images.
-        crop: Pixels, S or H W, cut from the middle of images; with --views, the size of random crops.
+        resize: Pixels of the shorter side of images and frames.
+        crop: Pixels, S or H W, cut from the middle of images and frames; with --views, the size of random crops.
         views: Random crops of each image, flipped at random.
-        window: Frames of a record of sound.
+        window: Frames of latents of a record of sound or video.
         shard_size: Samples per file.
         workers: Processes that encode.
         shard: i/n, to do part i of n, from 0 on; other runs, also on other machines, do the others.
@@ -112,7 +112,7 @@ def describe_dataset(folder: Path) -> dict[str, Any]:
         }
     c = plan.codec
     fields = {
-        "codec": f"{c.name}, {c.channels} channels, stride {c.stride}",
+        "codec": f"{c.name}, {c.channels} channels, stride {c.shown_stride}",
         "fingerprint": plan.fingerprint,
         "samples": f"{plan.samples:,}",
         "classes": f"{len(plan.classes):,}" + (f": {_first(plan.classes)}" if plan.classes else ""),
