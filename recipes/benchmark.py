@@ -38,6 +38,7 @@ from recipes.bench.reference import (
     reference_encoder,
 )
 from recipes.bench.report import INPUTS, draw, report
+from recipes.bench.volumes import VolumeSettings, check_volume, volume_part
 from recipes.common.checks import check_above_zero, check_at_least
 from recipes.common.command import run_command
 from recipes.common.outputs import claim
@@ -50,7 +51,7 @@ BATCH = 32  # of the loader
 CROP = 256  # pixels per side, of the loader
 DECODED = (512, 768)  # pixels, of the decoders
 
-Part = Literal["image", "decoders", "audio", "loader", "memory", "augmentation", "data"]
+Part = Literal["image", "decoders", "audio", "loader", "memory", "augmentation", "data", "volume"]
 Timed = dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]  # by name: what is called, and on what
 
 
@@ -73,6 +74,7 @@ class Config:
     loader_samples: int = 256
     """JPEG files per pass of the loader, a multiple of 32."""
     data: DataSettings = field(default_factory=DataSettings)
+    volume: VolumeSettings = field(default_factory=VolumeSettings)
     megapixels: float = 25
     """Size of the image whose encoding and decoding memory is measured; for audio, millions of samples per channel."""
     repeats: int = 11
@@ -100,6 +102,7 @@ def main(config: Config) -> str:
     check_at_least(config, 1, ("threads",))
     check_at_least(config, 0, ("workers",))
     check_data(config.data)
+    check_volume(config.volume)
     check_above_zero(config, ("megapixels", "row_seconds"))
     with claim("benchmark", config, Ranks.start(), ("results.json", "benchmark.png")) as begin:
         begin()
@@ -118,6 +121,7 @@ def measure_parts(config: Config) -> str:
         "memory": memory_part,
         "augmentation": lambda config: augmentation_part(config.codecs, AUDIO[:1], config.augmentation),
         "data": lambda config: data_part(config.codecs, config.data, config.repeats, config.row_seconds),
+        "volume": lambda config: volume_part(config.volume, max(config.threads), config.repeats, config.row_seconds),
     }
     threads = torch.get_num_threads()
     try:

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from recipes.bench.augmentation import augmentation_report
 from recipes.bench.data_report import data_report
+from recipes.bench.volumes import volume_report
 from recipes.common.tables import Record, markdown_table, number
 
 INPUTS = ("uint8, channels last", "uint8, contiguous", "float32, channels last", "float32, contiguous")
@@ -26,6 +27,7 @@ def report(results: dict[str, Any]) -> str:
         "memory": _memory,
         "augmentation": augmentation_report,
         "data": data_report,
+        "volume": volume_report,
     }
     return "\n\n".join(write[part](results[part]) for part in write if results.get(part))
 
