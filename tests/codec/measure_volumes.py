@@ -37,7 +37,7 @@ from walloc_transforms.safe import write_atomically
 RATIOS = {1: (8, 16, 32, 64, 128, 512), 3: (16, 32, 64, 128, 256)}  # by the colors of a clip
 VOLUMES = ((1, 3, 3), (2, 2, 2), (2, 3, 3), (3, 3, 3))
 IMAGES = ((3, 3), (4, 4))
-LABELS = {"volume": "latents of volumes", "image": "latents of frames", "resize": "resized", "DCT": "block DCT, 4x8x8"}
+LABELS = {"volume": "latents of volumes", "image": "latents of frames", "resize": "resized", "DCT": "block DCT"}
 
 
 def quality(clip: Tensor, decoded: Tensor) -> float:

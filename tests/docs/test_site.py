@@ -44,7 +44,7 @@ def test_every_public_name_is_described_once_and_listed() -> None:
 @pytest.mark.parametrize(
     "page",
     [
-        *("start.md", "dataloader.md", "latents.md", "own_codec.md", "sound.md"),
+        *("start.md", "dataloader.md", "latents.md", "own_codec.md", "sound.md", "volumes.md"),
         pytest.param("stems.md", marks=pytest.mark.slow),
     ],
 )
