@@ -21,7 +21,7 @@ __all__ = ["decode_volume", "encode_volume", "frames_of", "latents_of", "read_vo
 
 Window = tuple[float, float]
 
-_PIXELS = 2**25  # that are encoded at a time
+_PIXELS = 2**24  # that are encoded at a time
 _CELLS = 8  # along time that are encoded or decoded at a time, at least
 
 
