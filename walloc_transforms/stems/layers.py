@@ -244,9 +244,9 @@ def unpack(x: Tensor, factors: Sequence[int]) -> Tensor:
     n = len(factors)
     sides = [side * factor for side, factor in zip(x.shape[2:], factors, strict=True)]
     order = [axis for i in range(n) for axis in (2 + n + i, 2 + i)]
-    channels = x.shape[1] // math.prod(factors)
-    x = x.reshape(len(x), channels, *factors, *x.shape[2:])
-    return x.permute(0, 1, *order).reshape(len(x), channels, *sides)
+    channels = x.shape[1] // math.prod(factors)  # of the batch below, len() would fix the size in exported programs
+    x = x.reshape(x.shape[0], channels, *factors, *x.shape[2:])
+    return x.permute(0, 1, *order).reshape(x.shape[0], channels, *sides)
 
 
 def pack(x: Tensor, factors: Sequence[int]) -> Tensor:
