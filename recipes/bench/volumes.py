@@ -26,7 +26,7 @@ CUBE_LEVELS, CUBE_SMALLER = (3, 3, 3), (4, 4, 4)  # resizing to as many values: 
 VIDEO_LEVELS, VIDEO_SMALLER = (2, 3, 3), (2, 4, 4)  # a 32nd
 CHUNK = 64  # frames
 HEIGHT, WIDTH = 1080, 1920
-MEMORY_FRAMES = 4 * CHUNK  # whose memory is measured: more of them take no more
+MEMORY_FRAMES = 2 * CHUNK  # whose memory is measured: more of them take no more
 
 
 @dataclass(frozen=True)
