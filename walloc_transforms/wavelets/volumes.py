@@ -11,7 +11,7 @@ the images of these cells take memory.
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 
 import torch
 import torch.nn.functional as F
@@ -188,38 +188,49 @@ class FoldedVolumeSynthesis(nn.Module):
             made = self.images(part.flatten(0, 1), scale, prepare=prepare)
             return made.unflatten(0, part.shape[:2]).unflatten(2, (-1, self.bands))
 
-        seen = images(-left, right)
-        channels, (down, along) = seen.shape[2], self.images.offset.shape[1:]
+        seen = [images(-left, right)]  # parts that are not joined: copying a window again for each cell takes long
+        channels, (down, along) = seen[0].shape[2], self.images.offset.shape[1:]
         size = len(z), channels, z.shape[2] * self.stride, z.shape[3] * down, z.shape[4] * along
         signal = torch.empty(size, dtype=torch.float32, device=z.device)  # joining parts would take it twice
         for start, stop in pairwise(_steps(z.shape[2], cell, self.chunk)):
-            seen = torch.cat([seen, images(start + right, stop + right)], 1)
-            part = self._merge(seen, stop - start) + shift
-            part = part if limits == (-math.inf, math.inf) else part.clamp(*limits)
+            seen.append(images(start + right, stop + right))
+            part = self._merge(seen, stop - start).add_(shift)
+            part = part if limits == (-math.inf, math.inf) else part.clamp_(*limits)
             signal[:, :, start * self.stride : stop * self.stride] = part
-            seen = seen[:, stop - start :]
+            seen = _without(seen, stop - start)
         return signal
 
-    def _merge(self, images: Tensor, cells: int) -> Tensor:
-        """Synthesize along time: ``(N, cells + reach, C, bands, H, W)`` to ``(N, C, cells * 2**J, H, W)``."""
-        n, _, channels, bands, *size = images.shape
-        window, rows = 1 + sum(self.reach), images.flatten(4)
-        if obstacle(images):
+    def _merge(self, parts: Sequence[Tensor], cells: int) -> Tensor:
+        """Synthesize along time: parts of ``(N, cells + reach, C, bands, H, W)`` to ``(N, C, cells * 2**J, H, W)``."""
+        n, _, channels, bands, *size = parts[0].shape
+        window, rows = 1 + sum(self.reach), [part.flatten(4) for part in parts]
+        if obstacle(parts[0]):
             kernel = self.phases.view(self.stride, window, bands).transpose(1, 2)[..., None]
-            signal = F.conv2d(rows.permute(0, 2, 3, 1, 4).flatten(0, 1), kernel).transpose(1, 2)
+            signal = F.conv2d(torch.cat(rows, 1).permute(0, 2, 3, 1, 4).flatten(0, 1), kernel).transpose(1, 2)
         else:
-            signal = rows.new_empty(n * channels, cells, self.stride, rows.shape[4])
-            for seen, out in zip(rows.transpose(1, 2).flatten(0, 1), signal, strict=True):
-                for place in _pieces(rows.shape[4], bands * seen.shape[0]):
-                    piece = seen[:, :, place].flatten(0, 1)  # (cells + reach) * bands
+            signal = rows[0].new_empty(n, channels, cells, self.stride, math.prod(size))
+            for i, channel in product(range(n), range(channels)):
+                for place in _pieces(math.prod(size), bands * (cells + window - 1)):
+                    piece = torch.cat([part[i, :, channel, :, place] for part in rows]).flatten(0, 1)
                     for cell in range(cells):
-                        out[cell, :, place] = self.phases @ piece[cell * bands :][: window * bands]
+                        seen = piece[cell * bands :][: window * bands]
+                        signal[i, channel, cell, :, place] = self.phases @ seen
         return signal.reshape(n, channels, cells * self.stride, *size)
 
 
 def _steps(cells: int, values: int, most: int) -> list[int]:
     """Cut cells of time, each of ``values`` values, into steps of at most ``most`` values, but of a cell at least."""
     return [*range(0, cells, max(1, most // max(1, values))), cells]
+
+
+def _without(parts: Sequence[Tensor], cells: int) -> list[Tensor]:
+    """Leave out the first cells of time of parts ``(N, cells, ...)``."""
+    kept: list[Tensor] = []
+    for part in parts:
+        if cells < part.shape[1]:
+            kept.append(part[:, cells:])
+        cells = max(0, cells - part.shape[1])
+    return kept
 
 
 def _pieces(columns: int, rows: int) -> Iterator[slice]:
