@@ -3,6 +3,7 @@
 Under ``torchrun`` every process trains on its share of the data (NCCL on GPUs, gloo on CPUs); only rank 0 writes.
 """
 
+import atexit
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ class Ranks:
             torch.cuda.set_device(device)
         if world > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if gpu else "gloo")
+            atexit.register(dist.destroy_process_group)  # its threads may abort a process that exits beside them
         return cls(rank, world, device)
 
     @property
