@@ -23,6 +23,7 @@ from torch.utils.data import TensorDataset
 from tqdm import tqdm
 
 from recipes.classify.training import Schedule, train_classifier
+from recipes.classify.trunk import Classifier
 from recipes.common.checks import check_above_zero, check_at_least
 from recipes.common.command import run_command
 from recipes.common.comparison import check_comparison, compare, files_of_arms
@@ -36,7 +37,6 @@ from recipes.scaling.rows import mean_of_runs
 from recipes.video.arms import ARMS, CELL, FITTED, Arm, make_arm, values_of
 from recipes.video.clips import Clips, make_clips, open_source
 from recipes.video.report import by_class, draw, draw_sheet
-from recipes.video.trunk import VideoClassifier
 from walloc_transforms.safe import write_atomically
 
 WRITTEN = ("table.md", "table.csv", "figure.png", "sheet.png", *files_of_arms(ARMS, FILES))
@@ -152,7 +152,7 @@ def train_arm(config: Config, arm: str, seed: int, train: Clips, held_out: Clips
     scored = encoded(encode, held_out.pixels, f"{run.name}: validation clips", show=ranks.first)
 
     torch.manual_seed(seed)
-    model = VideoClassifier(values_of(arm), classes, config.width, config.stages)
+    model = Classifier(values_of(arm), classes, config.width, config.stages, dims=3)
     schedule = Schedule(config.epochs, config.batch_size, config.lr, config.weight_decay, 0, seed)
     validation = TensorDataset(scored, held_out.labels)
     record = train_classifier(model, TensorDataset(seen, train.labels), validation, schedule, run)

@@ -1,1 +1,1 @@
-"""What recipes of classification share: the training; and the trunk of recipes/classification.py."""
+"""What recipes of classification share: the training, and a trunk to be trained from scratch."""

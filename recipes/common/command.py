@@ -36,13 +36,13 @@ def run_command(settings: type[C], main: Callable[[C], R], description: str | No
         _stop(f"interrupted{f': --output-dir {begun_in()} --resume goes on' if resumable else ''}", 130)
     except UnusableCheckpoint as error:
         _stop(str(error), 1)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:  # ImportError: of an extra that is not installed
         if begun_in() is not None or not (isinstance(error, OSError) or _is_ours(error)):
             raise
         _stop(str(error), 1)
 
 
-def _is_ours(error: ValueError) -> bool:
+def _is_ours(error: Exception) -> bool:
     """Whether an error was raised here, on purpose, and not by a library."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

@@ -126,7 +126,7 @@ def test_hugging_face(codec: wt.Codec, tmp_path: Path) -> None:
 
 
 def test_video_files(codec: wt.Codec, tmp_path: Path) -> None:
-    pytest.importorskip("av")
+    pytest.importorskip("av", reason="video files need PyAV")
     (tmp_path / "clips").mkdir()
     for seed in range(2):
         write_volume(tmp_path / "clips" / f"{seed}.mp4", [moving(12, seed=seed) / 255], (12, 40, 40), 3, Fraction(25))

@@ -332,7 +332,7 @@ def test_format_of_ans_is_stable(dtype: type) -> None:
 
 def test_ans_sees_what_lies_between_empty_borders() -> None:
     """Cells at equal distances from each other would all lie in the border, and the weights would fit nothing else."""
-    pytest.importorskip("constriction")
+    pytest.importorskip("constriction", reason="ans codes with it: extra coders")
     rng = np.random.default_rng(0)
     codes = np.zeros((1, 960, 25), np.int8)
     codes[:, :, 8:17] = rng.laplace(0, 4, (1, 960, 9)).round().clip(-128, 127)

@@ -136,7 +136,7 @@ def test_a_folder_of_clips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 
 def test_videos_are_read(tmp_path: Path) -> None:
-    pytest.importorskip("av")
+    pytest.importorskip("av", reason="video files need PyAV")
     drifting = torch.linspace(0, 255, 48).to(torch.uint8).expand(3, 6, 32, 48)
     frames = (drifting / 255).split(1, 1)
     write_volume(tmp_path / "clip.mp4", frames, (6, 32, 48), 3, Fraction(25))

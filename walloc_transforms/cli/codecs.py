@@ -147,7 +147,8 @@ def inspect(
     check_new(output, force)
     loaded, report = load_codec(codec), Report()
     c = loaded.config
-    c.refuse_volumes("pictures")
+    if c.modality == "volume":
+        raise ValueError(f"codec {c.name!r} is for volumes, which are not drawn")
     if data:
         files = [file for file, _ in find_or_fail(data, SUFFIXES[c.modality], report)]
         check_new(output, force, files)

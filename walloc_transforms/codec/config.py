@@ -225,11 +225,6 @@ class CodecConfig:
             raise ValueError(f"size must be {form} for codec {self.name!r}, got {size!r}")
         return sides
 
-    def refuse_volumes(self, what: str) -> None:
-        """Raise a ValueError if the codec is for volumes, which ``what`` does not hold."""
-        if self.modality == "volume":
-            raise ValueError(f"codec {self.name!r} is for volumes, which {what} do not hold")
-
     def check_tile(self, tile: int | None, decoder: str | None) -> None:
         """Refuse a tile that does not fit the codec or its decoder.
 

@@ -139,6 +139,7 @@ def write_video(opened: BinaryIO, suffix: str, pieces: Iterable[Tensor], rate: F
 
     Raises:
         ValueError: The suffix is that of no format that can be written, or there are neither 1 nor 3 channels.
+        TypeError: A piece is not float.
         ImportError: PyAV is not installed.
     """
     av = load_av()
@@ -149,6 +150,8 @@ def write_video(opened: BinaryIO, suffix: str, pieces: Iterable[Tensor], rate: F
             stream: Any = None
             for piece in pieces:
                 channels, _, height, width = piece.shape
+                if not piece.is_floating_point():
+                    raise TypeError(f"expected floats in [0, 1] to write, got {piece.dtype}")
                 if channels not in _FORMATS:
                     raise ValueError(f"a video file holds 1 or 3 colors, got {channels} channels: name an .npy file")
                 if stream is None:

@@ -75,9 +75,9 @@ def fit_stem(
 
     The target is what the old stem gives, in evaluation mode, for the same picture at the size the model was made for;
     ``match="grid"`` may read a larger picture than that, which is reduced for the old stem (of a clip of more frames,
-    some are averaged to one). Of a stem of several layers
-    it is what the first convolution gives, as the others stay. With ``match="entry"`` it is the output of the last
-    stage dropped, which a linear stem comes less near: fitting gives a start for training there.
+    some are averaged to one). Of a stem of several layers it is what the first convolution gives, as the others stay.
+    With ``match="entry"`` it is the output of the last stage dropped, which a linear stem comes less near: fitting
+    gives a start for training there.
 
     The new stem undoes the companding (``WallocStem(expand=True)``) and has a bias in any case. Where the old one is
     not linear, least squares shrink what it gives: measure the statistics of batch norms anew then, with

@@ -145,8 +145,8 @@ class LatentRandomWindow(RecordTransform):
     """Cut a window of given length out of every record of sound or video, each at a place of its own.
 
     It is cut along time, which is the first axis of all volumes. A last frame that encoding has filled up is never
-    taken. Codecs that add frames at either end, as the published ones
-    do, take a window's outermost frames for those when they decode.
+    taken. Codecs that add frames at either end, as the published ones do, take a window's outermost frames for those
+    when they decode.
 
     Args:
         frames: Length of the window in frames of latents.
