@@ -1,5 +1,6 @@
 """The commands on volumes: arrays and video there and back, piece by piece, and what is refused."""
 
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -152,10 +153,12 @@ def test_bad_video(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not Path("b.mp4").exists()
 
 
-def test_data_sets_of_clips(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_info_of_a_codec_and_a_data_set(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for i in range(3):
         np.save(f"in/{i}.npy", moving(8, 24, seed=i).numpy())
     run("encode-dataset in -o set --codec clips --window 2")
     run("info set")
     assert "12 channels, stride (2, 4, 4)" in capsys.readouterr().out
+    run("info clips")
+    assert re.search(r"^stride: +\(2, 4, 4\)$", capsys.readouterr().out, re.MULTILINE)
     assert [tuple(latents.shape) for latents, _ in wt.LatentDataset("set")] == [(12, 2, 6, 6)] * 6

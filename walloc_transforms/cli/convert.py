@@ -70,7 +70,7 @@ def info(target: tyro.conf.Positional[str]) -> None:
         c = codec.config
         fields = {
             **dataclasses.asdict(c),
-            "stride": c.stride,
+            "stride": c.shown_stride,
             "dimensionality_reduction": c.dimensionality_reduction,
             "fingerprint": codec.fingerprint(),
         }
