@@ -7,6 +7,7 @@ half their size; training clips come from the left 70 % of each, validation clip
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -26,7 +27,9 @@ _TURNS = {"clockwise": 1, "counterclockwise": -1}
 _GROWTH = {"growing": 1, "shrinking": -1}
 
 
-def moving_objects(count: int, size: tuple[int, int, int], *, training: bool, seed: int) -> tuple[Tensor, Tensor]:
+def moving_objects(
+    count: int, size: tuple[int, int, int], *, training: bool, seed: int, motions: Sequence[str] = MOTIONS
+) -> tuple[Tensor, Tensor]:
     """Make clips ``(count, 3, T, H, W)``, uint8, and the index of the motion in each.
 
     Args:
@@ -34,6 +37,7 @@ def moving_objects(count: int, size: tuple[int, int, int], *, training: bool, se
         size: ``(T, H, W)``.
         training: Training or validation part of the photographs.
         seed: Another seed, other clips.
+        motions: Which there are, one after the other.
     """
     parts = []
     for photograph in demo_photographs():
@@ -41,10 +45,10 @@ def moving_objects(count: int, size: tuple[int, int, int], *, training: bool, se
         border = round(pixels.shape[2] * _TRAINING_PART)
         parts.append(pixels[..., :border] if training else pixels[..., border:])
     clips = torch.empty(count, 3, *size, dtype=torch.uint8)
-    labels = torch.arange(count) % len(MOTIONS)
+    labels = torch.arange(count) % len(motions)
     for index, label in enumerate(labels.tolist()):
         random = np.random.default_rng((seed, int(training), index))
-        clips[index] = _clip(parts, size, MOTIONS[label], random)
+        clips[index] = _clip(parts, size, motions[label], random)
     return clips, labels
 
 

@@ -48,6 +48,13 @@ def test_fit_encode_decode(codec: wt.Codec) -> None:
     assert_close(codec.decode(codec.normalize(latents), normalized=True)[:, :25, :45, :45], decoded)
 
 
+def test_decoding_stays_in_range(codec: wt.Codec) -> None:
+    latents = 3 * codec.encode(moving())
+    decoded, free = codec.decode(latents), codec.decode(latents, clamp=False)
+    assert free.min() < -0.1 and free.max() > 1.1
+    assert torch.equal(decoded, free.clamp(0, 1))
+
+
 def test_batches_dtypes_and_prefix(codec: wt.Codec) -> None:
     clip = moving()
     latents = codec.encode(clip)

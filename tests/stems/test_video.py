@@ -183,6 +183,15 @@ def test_grid_averages_frames(codec: Codec) -> None:
     assert model.walloc_fit.residual < 0.2  # bicubic reducing reads a little beyond a cell
 
 
+def test_the_frames_in_the_middle_are_taken(codec: Codec) -> None:
+    long = clips(6, (13, 32, 32))
+    fitted = [
+        wt.fit_stem(make("swin"), codec, given, match="resolution", neighbors=0, progress=False)
+        for given in (long, [clip[:, 2:10] for clip in long])
+    ]
+    assert torch.equal(*(find_stem(model).proj.weight for model in fitted))
+
+
 LONG = (8, 40, 40)
 
 
