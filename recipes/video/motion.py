@@ -46,9 +46,9 @@ def moving_objects(
         parts.append(pixels[..., :border] if training else pixels[..., border:])
     clips = torch.empty(count, 3, *size, dtype=torch.uint8)
     labels = torch.arange(count) % len(motions)
-    for index, label in enumerate(labels.tolist()):
+    for index in range(count):
         random = np.random.default_rng((seed, int(training), index))
-        clips[index] = _clip(parts, size, motions[label], random)
+        clips[index] = _clip(parts, size, motions[index % len(motions)], random)
     return clips, labels
 
 
