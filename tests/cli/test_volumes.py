@@ -143,7 +143,7 @@ def test_bad_video(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = write(folder / "in/a.mp4", moving(frames=8, side=32)).read_bytes()
     Path("in/a.mp4").write_bytes(content[:-100])
     run("encode in -o out --codec clips", code=1)
-    assert "a.mp4 is cut off" in capsys.readouterr().err
+    assert "walloc: in/a.mp4 is cut off: a part of it" in capsys.readouterr().err
     run("encode in/a.mp4 -o a.wlc", code=1)
     assert "codec 'rgb_16x' is for modality 'image': name a codec of volumes, --codec FOLDER" in capsys.readouterr().err
     np.save("in/b.npy", moving(frames=8, side=32))

@@ -155,6 +155,9 @@ def test_what_is_no_video(suffix: str, tmp_path: Path) -> None:
         file.write_bytes(content)
         with pytest.raises(ValueError, match=rf"a\{suffix} (cannot be read|is cut off)"):
             whole(file)
+    Image.new("RGB", (32, 32)).save(file, "PNG")
+    with pytest.raises(ValueError, match=rf"a\{suffix} cannot be read: it is damaged, or none of \.mp4, \.mkv"):
+        whole(file)
 
 
 @needs_av

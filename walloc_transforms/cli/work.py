@@ -69,7 +69,9 @@ class Report:
             yield
         except Exception as error:
             self.failed.append(file)
-            say(f"{file}: {error or type(error).__name__}")
+            reason = str(error) or type(error).__name__
+            named = reason.startswith(f"{file.name} ")  # "a.mp4 is cut off"
+            say(f"{file}{reason.removeprefix(file.name)}" if named else f"{file}: {reason}")
             if DEBUG.get() or not isinstance(error, READ_ERRORS):
                 tqdm.write(traceback.format_exc(), file=sys.stderr)
 

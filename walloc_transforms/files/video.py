@@ -78,6 +78,9 @@ def read_video(file: Path, channels: int, notices: Counter[str] | None = None) -
                     notices[SOUND] += 1
                 frames = _decode(file, container, stream, channels, notices)
                 yield Frames(frames, stream.frames or None, stream.average_rate)
+        except av.error.ArgumentError as error:  # what it says of a format that is not allowed
+            formats = ", ".join(VIDEO_SUFFIXES)
+            raise ValueError(f"{file.name} cannot be read: it is damaged, or none of {formats}") from error
         except (av.error.FFmpegError, OSError) as error:  # OSError: it sends FFmpeg to places that do not exist
             raise ValueError(f"{file.name} cannot be read: {error.strerror or error}") from error
 
