@@ -79,6 +79,8 @@ def test_a_model_in_training_is_not_saved(tmp_path: Path) -> None:
         model.get_parameter("analysis.0.conv.bias")[0] = math.nan
     with pytest.raises(ValueError, match=r"NaN or infinite values in \['analysis.0.conv.bias'\]"):
         save(model, tmp_path / "model")
+    with pytest.raises(ValueError, match=r"call float\(\) first: got torch.float16 in \['analysis"):
+        save(tiny().half(), tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 

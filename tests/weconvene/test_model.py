@@ -205,6 +205,17 @@ def test_follows_its_weights(model: WeConvene) -> None:
     other = make_model()
     model.load_state_dict(other.state_dict(), strict=False)
     assert model.compress(x) == other.compress(x) != before
+    for values in model.hyper_scales.parameters():
+        values.data.mul_(0.5)  # behind torch's back: no version counts it
+    again = make_model()
+    again.load_state_dict(model.state_dict(), strict=False)
+    assert model.compress(x) == again.compress(x) != other.compress(x)
+
+
+def test_double_precision(model: WeConvene) -> None:
+    x = torch.rand(1, 3, 64, 64)
+    assert model.compress(x.double()) == model.compress(x)
+    assert model(x.double())["x_hat"].dtype == torch.float64
 
 
 @pytest.mark.parametrize(

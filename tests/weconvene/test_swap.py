@@ -57,6 +57,7 @@ def test_bottlenecks_of_stride_1_are_swapped_with_their_groups() -> None:
     assert swapped(model) == ["layer1.0.conv2", "layer2.1.conv2"]  # conv2 of layer2.0 has a stride
     layer = model.get_submodule("layer2.1.conv2")
     assert isinstance(layer, WeConv2d) and layer.groups == 4
+    assert swapped(swap_conv(small_resnet().get_submodule("layer1.0"))) == ["conv2"]  # a block by itself
 
 
 def test_a_predicate_chooses() -> None:

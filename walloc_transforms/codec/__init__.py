@@ -7,7 +7,6 @@ from .derived import check_linear
 from .fitting import fit_codec, fit_statistics
 from .flipping import check_flips, flip
 from .folder import CONFIG_FILE, WEIGHTS_FILE, TensorFile, read_codec, read_config
-from .folding import stamp_of
 from .mixing import mean_signal, mix, packet_noise
 from .networks import network_shapes, post_shapes
 from .origin import as_plain, check_latents, statistics_fingerprint
@@ -45,6 +44,5 @@ __all__ = [
     "read_codec",
     "read_config",
     "slope",
-    "stamp_of",
     "statistics_fingerprint",
 ]

@@ -7,7 +7,6 @@ A file is a checkpoint of the reference: ``.pth``, whose pickle is not run, or i
 ``translation.py`` knows the names in it.
 """
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -22,7 +21,7 @@ from torch import Tensor
 from .. import sealed
 from ..safe import check_tensors, escaped, listed, shown
 from ..zoo import LazyTensor, read_checkpoint
-from .model import WeConvene
+from .model import WeConvene, hash_tensors
 from .translation import TABLES, find_arguments, translate
 
 __all__ = ["fingerprint", "load_checkpoint", "save"]
@@ -43,7 +42,7 @@ def save(model: WeConvene, folder: str | os.PathLike[str]) -> None:
         folder: The folder; it is made if it does not exist.
 
     Raises:
-        ValueError: The model is in training mode, or holds values that are not finite.
+        ValueError: The model is in training mode, not in float32, or holds values that are not finite.
 
     Example:
         >>> import os, tempfile, walloc_transforms as wt
@@ -55,6 +54,10 @@ def save(model: WeConvene, folder: str | os.PathLike[str]) -> None:
         (['config.json', 'model.safetensors'], True)
     """
     state = _finished_state(model)
+    if halves := [name for name, value in state.items() if value.is_floating_point() and value.dtype != torch.float32]:
+        raise ValueError(
+            f"a model in float32 is saved, call float() first: got {state[halves[0]].dtype} in {listed(halves)}"
+        )
     wrong = [name for name, value in state.items() if value.is_floating_point() and not torch.isfinite(value).all()]
     if wrong:
         raise ValueError(f"a model of finite weights is saved, got NaN or infinite values in {listed(wrong)}")
@@ -81,12 +84,7 @@ def fingerprint(model: WeConvene) -> str:
         >>> len(wt.weconvene.fingerprint(wt.weconvene.WeConvene(n=4, m=4, slices=1, blocks=0).eval()))
         64
     """
-    found = hashlib.sha256(json.dumps(model.config, sort_keys=True).encode())
-    for name, value in sorted(_finished_state(model).items()):
-        value = value.detach().cpu().contiguous()
-        found.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(value.view(-1).view(torch.uint8).numpy().data)
-    return found.hexdigest()
+    return hash_tensors(_finished_state(model), json.dumps(model.config, sort_keys=True))
 
 
 def _finished_state(model: WeConvene) -> dict[str, Tensor]:

@@ -7,7 +7,8 @@ Training runs in floats and adds noise where likelihoods are computed. Streams a
 networks that decide how symbols are coded (:mod:`walloc_transforms.weconvene.streams`).
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..codec import stamp_of
 from ..wavelets import Wavelet, check_wavelet, join_bands, split_bands
 from .blocks import Downsample, ResidualBlock, Upsample, subpixel
 from .charm import WeChARM
@@ -143,7 +143,7 @@ class WeConvene(nn.Module):
         self.hyper_scales = nn.Sequential(*last, *residuals(), subpixel(n, m, 2))
         self.prior = FactorizedPrior(hyper)
         self.gaussian = GaussianConditional()
-        self._exact: tuple[object, EntropyCoder] | None = None
+        self._exact: tuple[str, EntropyCoder] | None = None
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> "WeConvene":
@@ -199,7 +199,7 @@ class WeConvene(nn.Module):
             medians = self.prior.medians.detach().view(-1, 1, 1)
             z_hat = _round(z - medians) + medians
             decoded = self.charm(self.hyper_means(z_hat), self.hyper_scales(z_hat), decode)
-        x_hat = self._image(decoded, (x.shape[-2], x.shape[-1]))
+        x_hat = self._image(decoded, (x.shape[-2], x.shape[-1])).to(x.dtype)
         return {"x_hat": x_hat, "likelihoods": {name: torch.cat(values, 1) for name, values in likelihoods.items()}}
 
     def auxiliary_loss(self) -> Tensor:
@@ -262,6 +262,7 @@ class WeConvene(nn.Module):
         """Compute the groups of WeChARM and the hyper latents, not rounded."""
         _check_images(x)
         bottom, right = (-side % _MULTIPLE for side in x.shape[-2:])
+        x = x.to(self.prior.quantiles.dtype)
         y = self.analysis(F.pad(x, (0, right, 0, bottom), mode="replicate"))
         if self.config["wecharm"]:
             y = split_bands(y, self.wavelet)
@@ -281,10 +282,21 @@ class WeConvene(nn.Module):
         """Return a coder of the weights as they are now."""
         if not len(self.prior.lengths):
             self.prior.update()
-        stamp = stamp_of([*self.parameters(), *self.buffers()])
-        if self._exact is None or self._exact[0] != stamp:
-            self._exact = stamp, EntropyCoder(self.hyper_means, self.hyper_scales, self.charm, self.prior)
+        parts = nn.ModuleList([self.hyper_means, self.hyper_scales, self.charm, self.prior])
+        digest = hash_tensors(parts.state_dict())  # torch does not notice all that writes to a tensor
+        if self._exact is None or self._exact[0] != digest:
+            self._exact = digest, EntropyCoder(self.hyper_means, self.hyper_scales, self.charm, self.prior)
         return self._exact[1]
+
+
+def hash_tensors(state: Mapping[str, Tensor], before: str = "") -> str:
+    """Hash a text, and names, dtypes, shapes and values of tensors: SHA-256, in hexadecimal."""
+    found = hashlib.sha256(before.encode())
+    for name, value in sorted(state.items()):
+        value = value.detach().cpu().contiguous()
+        found.update(f"\n{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.view(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def _check_images(x: Tensor) -> None:

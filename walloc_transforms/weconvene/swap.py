@@ -113,7 +113,12 @@ def swap_conv(
 
 
 def _is_second_of_block(name: str, conv: nn.Conv2d) -> bool:
-    return name.endswith(".conv2") and conv.kernel_size == (3, 3) and conv.stride == (1, 1) and conv.dilation == (1, 1)
+    return (
+        name.rpartition(".")[2] == "conv2"
+        and conv.kernel_size == (3, 3)
+        and conv.stride == (1, 1)
+        and conv.dilation == (1, 1)
+    )
 
 
 def _check(name: str, conv: nn.Conv2d) -> None:
