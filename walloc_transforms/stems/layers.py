@@ -2,6 +2,7 @@
 
 import copy
 import math
+import operator
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -67,8 +68,9 @@ class WallocStem(nn.Module):
         strides: Pixels per output cell along each axis.
 
     Raises:
-        ValueError: Unknown or audio codec, a stride, input or format other than above, or an adapter for volumes. On
-            call: an input of another shape or out of range, or whose latents do not fill the last cell.
+        ValueError: Unknown or audio codec, a stride, input or format other than above, no channels, negative neighbors,
+            or an adapter for volumes. On call: an input of another shape or out of range, or whose latents do not fill
+            the last cell.
         TypeError: On call: an input of another dtype.
 
     Example:
@@ -100,7 +102,11 @@ class WallocStem(nn.Module):
         check_choice("input", input, get_args(Input))
         check_choice("output_fmt", output_fmt, get_args(OutputFormat))
         c = codec.config
-        strides = (stride,) * c.dims if isinstance(stride, int) else tuple(stride)
+        if out_channels < 1 or neighbors < 0:
+            raise ValueError(
+                f"expected out_channels of at least 1 and neighbors of at least 0, got {out_channels} and {neighbors}"
+            )
+        strides = tuple(stride) if isinstance(stride, Sequence) else (operator.index(stride),) * c.dims
         if len(strides) != c.dims or any(
             own < 1 or (own % step and step % own) for own, step in zip(strides, c.strides, strict=True)
         ):

@@ -22,9 +22,10 @@ class WallocPatchEmbed(HybridEmbed):
 
     Args:
         img_size: Height and width in pixels.
-        patch_size: Pixels per token along each side: a multiple or a divisor of the codec's stride.
+        patch_size: Pixels per token along each side: a multiple or a divisor of the codec's stride. Default: 16, or
+            those of ``stem``.
         in_chans: Channels of the input, or of the image. Default: those of the input.
-        embed_dim: Channels of a token.
+        embed_dim: Channels of a token. Default: 768, or those of ``stem``.
         norm_layer: Makes the norm that follows: ``norm_layer(embed_dim, device=device, dtype=dtype)``.
         flatten: Give tokens ``(N, L, C)`` rather than ``(N, C, h, w)``.
         output_fmt: ``"NCHW"``, ``"NHWC"``, ``"NLC"`` or ``"NCL"`` instead of what ``flatten`` says.
@@ -58,9 +59,9 @@ class WallocPatchEmbed(HybridEmbed):
     def __init__(
         self,
         img_size: int | tuple[int, int] = 224,
-        patch_size: int | tuple[int, int] = 16,
+        patch_size: int | tuple[int, int] | None = None,
         in_chans: int | None = None,
-        embed_dim: int = 768,
+        embed_dim: int | None = None,
         norm_layer: Callable[..., nn.Module] | None = None,
         flatten: bool = True,
         output_fmt: str | None = None,
@@ -74,17 +75,23 @@ class WallocPatchEmbed(HybridEmbed):
         input: Input = "pixels",
         stem: WallocStem | None = None,
     ) -> None:
-        rows, columns = patch_size if isinstance(patch_size, tuple) else (patch_size, patch_size)
-        if rows != columns:
+        side = patch_size[0] if isinstance(patch_size, tuple) else patch_size
+        if patch_size not in (side, (side, side)):
             raise ValueError(f"a WaLLoC stem has square patches, got patch_size={patch_size}")
         if dynamic_img_pad:
             raise ValueError("a WaLLoC stem does not pad images: dynamic_img_pad must be False")
         if stem is None:
             if codec is None:
                 raise ValueError("expected a codec, such as codec='rgb_16x', or a stem")
-            stem = WallocStem(codec, embed_dim, stride=rows, input=input, bias=bias, device=device, dtype=dtype)
+            channels, stride = 768 if embed_dim is None else embed_dim, 16 if side is None else side
+            stem = WallocStem(codec, channels, stride=stride, input=input, bias=bias, device=device, dtype=dtype)
         if len(stem.strides) != 2:
             raise ValueError(f"a patch embedding reads images, codec {stem.codec.config.name!r} is for volumes")
+        if side not in (None, stem.stride) or embed_dim not in (None, stem.out_channels):
+            raise ValueError(
+                f"the stem has patches of {stem.stride} pixels and {stem.out_channels} channels, got "
+                f"patch_size={patch_size} and embed_dim={embed_dim}"
+            )
         if in_chans not in (None, stem.in_channels, stem.codec.config.signal_channels):
             raise ValueError(
                 f"in_chans must be {stem.in_channels}, the channels of the {stem.input} that the stem reads, "
@@ -100,7 +107,7 @@ class WallocPatchEmbed(HybridEmbed):
             output_fmt=output_fmt,
             strict_img_size=strict_img_size,
         )
-        self.norm = nn.Identity() if norm_layer is None else norm_layer(embed_dim, device=device, dtype=dtype)
+        self.norm = nn.Identity() if norm_layer is None else norm_layer(stem.out_channels, device=device, dtype=dtype)
         self.resizable = True
         """Whether ``set_input_size`` may be called."""
 

@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 from torchvision.transforms import v2
 
 from ..files import IMAGE_SUFFIXES, find_files, read_signal
 from ..signals import as_tensor, check_several, to_float
-from .fit import prepare_image
+from .fit import check_values, prepare_image
 
 __all__ = ["Crops", "Pictures"]
 
@@ -120,10 +120,11 @@ class Crops(Dataset[Tensor]):
         """Return crop ``index``, ``(C, *size)``, float in [0, 1].
 
         Raises:
-            ValueError: Its picture is too small.
+            ValueError: Its picture is too small, or its values are not in range.
         """
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed * 0x9E3779B1 + index)
+            # Those of other devices are left alone.
+            torch.default_generator.manual_seed((self.seed * 0x9E3779B1 + index) % 2**64)
             drawn = self.indices[int(torch.randint(len(self.indices), ()))]
             picture = self.pictures[drawn]
             least = min(self.size) // 2
@@ -132,9 +133,12 @@ class Crops(Dataset[Tensor]):
                     f"image {drawn} has {picture.shape[1]}x{picture.shape[2]} pixels, too few for crops of "
                     f"{self.size[0]}x{self.size[1]}: expected sides of at least {least}"
                 )
-            picture = picture if picture.dtype == torch.uint8 else to_float(picture, "image")  # uint8 resizes quicker
+            if picture.dtype != torch.uint8:  # which resizes quicker
+                picture = to_float(picture, "image")
+                check_values(picture, "image", drawn)
             return to_float(self._cut(picture), "image").clamp(0, 1)  # which resizing overshoots
 
 
 def _takes_indices(images: Any) -> bool:
-    return hasattr(images, "__getitem__") and hasattr(images, "__len__")
+    # Every data set of torch has a __getitem__, which those that are iterated do not implement.
+    return hasattr(images, "__getitem__") and hasattr(images, "__len__") and not isinstance(images, IterableDataset)

@@ -42,7 +42,8 @@ class StemInfo:
         pixels_shape: The same in pixels.
         latents_shape: The same in latents.
         macs: Multiply-adds of the model for one input, without encoding.
-        macs_before: Multiply-adds of the model before, for an image of its own size.
+        pixels_before: ``(C, H, W)``, or ``(C, T, H, W)``, of what the model read before, in pixels.
+        macs_before: Multiply-adds of the model before, for an image of that size.
         cut: Path of the last module whose work the stem does.
         agreement: Of ``distill_stem``: share of held-back images of which the model says what it said before.
 
@@ -60,6 +61,7 @@ class StemInfo:
     pixels_shape: tuple[int, ...]
     latents_shape: tuple[int, ...]
     macs: int
+    pixels_before: tuple[int, ...]
     macs_before: int
     cut: str
     agreement: float | None = None
@@ -193,7 +195,8 @@ def put_stem(model: Model, plan: Plan, stem: WallocStem) -> Model:
         trace = Trace(model, latents)
     _update_metadata(model, plan, stem, trace.shapes)
     shape = pixels if stem.input == "pixels" else latents
-    info = StemInfo(c.name, stem.input, plan.match, shape, pixels, latents, trace.macs, plan.look.macs, plan.cut)
+    before, macs_before = tuple(plan.look.reads.shape), plan.look.macs
+    info = StemInfo(c.name, stem.input, plan.match, shape, pixels, latents, trace.macs, before, macs_before, plan.cut)
     setattr(model, "walloc", info)  # noqa: B010 (type checkers allow no plain values on a module)
     return model
 

@@ -32,11 +32,17 @@ from .replace import plan_replacement, put_stem
 
 __all__ = ["load_model", "save_model"]
 
-FORMAT, VERSION = "walloc_transforms.model", 4
+FORMAT, VERSION = "walloc_transforms.model", 5
 CONFIG_FILE, MODEL_FILE = "config.json", "model.safetensors"
 MAX_ARGUMENTS = 1 << 22
 """What the numbers in ``model_args`` may add up to, sizes of windows with their fourth power: timm makes lists of as
 many blocks, and of all pairs of cells in a window."""
+_PREPARATION: dict[str, type | tuple[type, ...]] = {
+    **dict.fromkeys(("input_size", "test_input_size"), list),
+    **dict.fromkeys(("crop_pct", "test_crop_pct"), (int, float)),
+    **dict.fromkeys(("crop_mode", "interpolation"), str),
+}
+"""What timm's pipelines take from ``pretrained_cfg``, and as what JSON holds it."""
 _SLACK = 64 << 20  # bytes that a model may take besides those of its weights
 
 
@@ -88,6 +94,8 @@ def save_model(
         "match": info.match,
         "cut": info.cut if info.match == "entry" else None,
         "agreement": info.agreement,
+        "pixels_before": info.pixels_before,
+        "pretrained_cfg": {key: value for key, value in model.pretrained_cfg.items() if key in _PREPARATION},
         "stem": options,
     }
     try:
@@ -101,7 +109,10 @@ def save_model(
     }
     what = f"timm.create_model({name!r}) with model_args={dict(model_args or {})}"
     _check_arguments(fields["model_args"], what)
-    _compare(_build(fields, state, what).state_dict(), state, what)
+    made = _build(fields, state, what)
+    _compare(made.state_dict(), state, what)
+    if made.walloc != info:
+        raise ValueError(f"{what} makes another model: {made.walloc}, not {info}")
     folder = Path(folder)
     with sealed.writing(folder):
         header = {"format": FORMAT, "version": VERSION, "sha256": sealed.write_tensors(folder / MODEL_FILE, state)}
@@ -168,9 +179,12 @@ def _build(fields: Mapping[str, Any], state: Mapping[str, Tensor], what: str) ->
     codec = Codec.from_tensors(
         CodecConfig(**fields["codec"]), own, dict.fromkeys(("decoder", "refiner"), _absent), what
     )
+    arguments = dict(fields["model_args"])
+    if fields["pixels_before"]:  # else the size is that of the architecture's default tag
+        arguments["pretrained_cfg_overlay"] = {"input_size": tuple(fields["pixels_before"])}
     with torch.random.fork_rng(devices=[]), _few_modules(state):
         with torch.device("meta"):
-            model: Any = timm.create_model(fields["architecture"], **fields["model_args"])
+            model: Any = timm.create_model(fields["architecture"], **arguments)
             plan = plan_replacement(model, codec, fields["match"], cut=fields["cut"])
         options = {"stride": plan.strides, "output_fmt": plan.family.output_fmt, "input": fields["input"]}
         options |= fields["stem"]
@@ -181,8 +195,9 @@ def _build(fields: Mapping[str, Any], state: Mapping[str, Tensor], what: str) ->
         needed, given = (sum(t.numel() * t.element_size() for t in ts) for ts in (tensors, state.values()))
         if needed > 4 * given + _SLACK:  # weights may be of half precision, and lack what the stem replaced
             raise ValueError(f"the model takes {needed / 1e6:,.0f} MB, its weights {given / 1e6:,.0f} MB")
-        model = timm.create_model(fields["architecture"], **fields["model_args"])
+        model = timm.create_model(fields["architecture"], **arguments)
         put_stem(model, plan, WallocStem(codec, plan.channels, **options))
+        model.pretrained_cfg.update(fields["pretrained_cfg"])
         model.walloc = dataclasses.replace(model.walloc, agreement=fields["agreement"])
         return model
 
@@ -214,8 +229,11 @@ def _few_modules(state: Mapping[str, Tensor]) -> Iterator[None]:
 
 
 def _read_config(file: Path) -> dict[str, Any]:
-    fields = sealed.read_config(file, "a model with a WaLLoC stem", FORMAT, (1, 2, 3, VERSION))
-    if fields.pop("version") < VERSION and isinstance(fields.get("stem"), dict):  # there were no adapters
+    fields = sealed.read_config(file, "a model with a WaLLoC stem", FORMAT, tuple(range(1, VERSION + 1)))
+    version = fields.pop("version")
+    if version < 5:  # there was no size
+        fields = {"pixels_before": [], "pretrained_cfg": {}, **fields}
+    if version < 4 and isinstance(fields.get("stem"), dict):  # there were no adapters
         fields = {"cut": None, "agreement": None, **fields}
         fields["stem"].setdefault("adapter", None)
         if "neighbours" in fields["stem"]:
@@ -231,6 +249,8 @@ def _read_config(file: Path) -> dict[str, Any]:
         "match": str,
         "cut": str | None,
         "agreement": float | None,
+        "pixels_before": list,
+        "pretrained_cfg": dict,
         "stem": dict,
     }
     if fields.keys() != kinds.keys():
@@ -242,7 +262,16 @@ def _read_config(file: Path) -> dict[str, Any]:
     # So that it cannot name a download.
     if not re.fullmatch(r"\w+", fields["architecture"]) or not timm.is_model(fields["architecture"]):
         raise ValueError(f"{file}: timm has no model {shown(fields['architecture'])}")
-    _check_arguments(fields["model_args"], str(file))
+    sizes = [fields["pixels_before"]] if fields["pixels_before"] else []
+    sizes += [size for key, size in fields["pretrained_cfg"].items() if key.endswith("_size")]
+    for size in sizes:
+        if not (isinstance(size, list) and len(size) == 3 and all(type(side) is int and side > 0 for side in size)):
+            raise ValueError(f"{file}: sizes of images must be [C, H, W], got {escaped(str(size)[:200])}")
+    _check_arguments({**fields["model_args"], "pixels_before": fields["pixels_before"]}, str(file))
+    for key, value in fields["pretrained_cfg"].items():
+        if key not in _PREPARATION or not isinstance(value, _PREPARATION[key]):
+            raise ValueError(f"{file}: unknown entry of pretrained_cfg: {shown(key)} = {shown(value)}")
+        fields["pretrained_cfg"][key] = tuple(value) if isinstance(value, list) else value
     if fields["agreement"] is not None and not 0 <= fields["agreement"] <= 1:
         raise ValueError(f"{file}: agreement must be from 0 to 1, got {shown(fields['agreement'])}")
     options = {"bias": bool, "trainable_codec": bool, "neighbors": int, "expand": bool}

@@ -137,6 +137,8 @@ def load_codec(
         raise TypeError(f"expected a codec, or the name of one or of a folder, got {type(codec).__name__}")
     else:
         repo, at = (None, None) if isinstance(codec, os.PathLike) else _split(codec)
+        if at is not None and variant not in (None, at):
+            raise ValueError(f"{codec!r} names the variant {at!r}, got variant={variant!r} too")
         variant = variant or at
         found = _find(codec) if repo is None else _download(repo, variant, revision)
     if repo is None and (variant or revision):
@@ -190,8 +192,8 @@ def _suggest(name: str) -> str:
 
 def _download(repo: str, variant: str | None, revision: str | None) -> Codec:
     if variant is None:
-        folder = fetch(repo, CONFIG_FILE, revision).parent
-        fetch(repo, WEIGHTS_FILE, revision)
+        folder = _fetch_of_codec(repo, CONFIG_FILE, revision).parent
+        _fetch_of_codec(repo, WEIGHTS_FILE, revision)
         codec = Codec.from_pretrained(folder)
         for part, file in codec.sources.items():
             if isinstance(file, TensorFile):
@@ -200,7 +202,7 @@ def _download(repo: str, variant: str | None, revision: str | None) -> Codec:
         return codec
     from .published import read_published
 
-    checkpoint = fetch(repo, f"{variant}.pth", revision)
+    checkpoint = _fetch_of_codec(repo, f"{variant}.pth", revision)
     try:
         settings = fetch(repo, f"{variant}.json", revision)
     except ConnectionError as error:
@@ -241,13 +243,17 @@ def fetch(repo: str, file: str, revision: str | None) -> Path:
     try:
         return Path(huggingface_hub.hf_hub_download(repo, file, revision=revision))
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        hint = ""
-        if file == CONFIG_FILE and _is_absent(error):
-            hint = " A repository of .pth checkpoints needs variant='NAME'."
-        raise ConnectionError(
-            f"the hub did not give {file} of {repo!r} ({type(error).__name__}: {error}).{hint} "
-            f"Without a download there are {', '.join(EMBEDDED)}"
-        ) from error
+        raise ConnectionError(f"the hub did not give {file} of {repo!r} ({type(error).__name__}: {error})") from error
+
+
+def _fetch_of_codec(repo: str, file: str, revision: str | None) -> Path:
+    """Fetch a file that a codec is not complete without, and say what else there is where it cannot be had."""
+    try:
+        return fetch(repo, file, revision)
+    except ConnectionError as error:
+        absent = file == CONFIG_FILE and _is_absent(error.__cause__)
+        hint = " A repository of .pth checkpoints needs variant='NAME'." if absent else ""
+        raise ConnectionError(f"{error}.{hint} Without a download there are {', '.join(EMBEDDED)}") from error.__cause__
 
 
 @dataclass(frozen=True)
