@@ -228,14 +228,17 @@ def test_patch_embedding_of_a_stem(codec: Codec) -> None:
     stem = WallocStem(codec, 48, stride=16)
     embed = WallocPatchEmbed(64, stem=stem, norm_layer=nn.LayerNorm)
     assert embed(pixels(64)).shape == (2, 16, 48)
-    for options in ({"patch_size": 32}, {"embed_dim": 96}):
+    cases: list[dict[str, Any]] = [{"patch_size": 32}, {"embed_dim": 96}]
+    for options in cases:
         with pytest.raises(ValueError, match="the stem has patches of 16 pixels and 48 channels, got patch_size="):
             WallocPatchEmbed(64, stem=stem, **options)
 
 
 def test_sizes_of_a_stem(codec: Codec) -> None:
-    assert WallocStem(codec, 5, stride=np.int64(16)).strides == (16, 16)
-    for options in ({"out_channels": 0}, {"out_channels": 5, "neighbors": -1}):
+    sides: Any = np.int64(16)
+    assert WallocStem(codec, 5, stride=sides).strides == (16, 16)
+    cases: list[dict[str, Any]] = [{"out_channels": 0}, {"out_channels": 5, "neighbors": -1}]
+    for options in cases:
         with pytest.raises(ValueError, match="out_channels of at least 1 and neighbors of at least 0, got"):
             WallocStem(codec, stride=16, **options)
 

@@ -85,12 +85,15 @@ def test_folders_of_older_versions(version: int, folder: Path) -> None:
 
 
 def test_size_of_a_tag_and_of_an_overlay(tmp_path: Path) -> None:
-    for name, options, side in (
+    cases: list[tuple[str, dict[str, Any], int]] = [
         ("mobilenetv4_conv_small.e3600_r256_in1k", {}, 256),  # others of this architecture were made for 224
         ("resnet18", {"pretrained_cfg_overlay": {"input_size": (3, 96, 96), "crop_pct": 0.9}}, 96),
         ("vit_tiny_patch16_224", {"img_size": 128, "depth": 1}, 128),
-    ):
-        model = wt.replace_stem(timm.create_model(name, num_classes=7, **options), stem_codec(), match="resolution")
+    ]
+    for name, options, side in cases:
+        model: Any = wt.replace_stem(
+            timm.create_model(name, num_classes=7, **options), stem_codec(), match="resolution"
+        )
         arguments = {} if "pretrained_cfg_overlay" in options else options
         wt.save_model(model, tmp_path / name, model_args=arguments)
         again: Any = wt.load_model(tmp_path / name)

@@ -70,7 +70,8 @@ def save_model(
         (['config.json', 'model.safetensors'], True)
     """
     stem = find_stem(model)
-    info, name = getattr(model, "walloc", None), (getattr(model, "pretrained_cfg", None) or {}).get("architecture")
+    info, config = getattr(model, "walloc", None), getattr(model, "pretrained_cfg", None) or {}
+    name = config.get("architecture")
     if info is not None and len(info.pixels_shape) == 4:
         raise ValueError(
             f"only models of timm can be saved so, this {type(model).__name__} is a video model: save its state_dict, "
@@ -95,7 +96,7 @@ def save_model(
         "cut": info.cut if info.match == "entry" else None,
         "agreement": info.agreement,
         "pixels_before": info.pixels_before,
-        "pretrained_cfg": {key: value for key, value in model.pretrained_cfg.items() if key in _PREPARATION},
+        "pretrained_cfg": {key: value for key, value in config.items() if key in _PREPARATION},
         "stem": options,
     }
     try:
