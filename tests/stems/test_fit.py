@@ -19,7 +19,8 @@ from tests.helpers import PRODUCTS, assert_close_float32, make_codec, stem_codec
 from walloc_transforms.codec import Codec
 from walloc_transforms.codec.companding import slope
 from walloc_transforms.stems import WallocStem, plan_replacement, replace_stem
-from walloc_transforms.stems.fit import Equations, StemFit, Teacher, fit_stem, prepare_image
+from walloc_transforms.stems.fit import Equations, StemFit, Teacher, fit_stem
+from walloc_transforms.stems.preparation import prepare_image
 from walloc_transforms.stems.saved import load_model, save_model
 from walloc_transforms.stems.table import find_family
 

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from ..files import IMAGE_SUFFIXES, find_files, read_signal
 from ..signals import as_tensor, check_several, to_float
-from .fit import check_values, prepare_image
+from .preparation import check_values, prepare_image
 
 __all__ = ["Crops", "Pictures"]
 
