@@ -507,6 +507,29 @@ def test_codecs_that_are_gone_or_changed() -> None:
         F.horizontal_flip(latents)
 
 
+def test_transforms_of_normalized_latents_take_the_statistics_that_normalized_them() -> None:
+    first = wt.load_codec("rgb_16x")
+    second = wt.fit_statistics(first, [photograph(64, 64) // 5], progress=False)
+    latents = wt.functional.encode_image(photograph(64, 96), first, normalize=True)
+    others = wt.functional.encode_image(photograph(64, 96), second, normalize=True)
+    raw = F.horizontal_flip(wt.functional.encode_image(photograph(64, 96), second))[...]
+    torch.testing.assert_close(F.horizontal_flip(latents)[...], first.normalize(raw), atol=1e-4, rtol=0)
+    torch.testing.assert_close(F.horizontal_flip(others)[...], second.normalize(raw), atol=1e-4, rtol=0)
+    del second
+    gc.collect()
+    with pytest.raises(ValueError, match="were normalized by statistics that no codec has"):
+        F.horizontal_flip(others)
+    unknown = wt.Latents(
+        latents[...], codec="rgb_16x", fingerprint=latents.fingerprint, signal_size=(64, 96), normalized=True
+    )
+    assert torch.equal(F.horizontal_flip(unknown), F.horizontal_flip(latents))
+
+
+def test_normalized_latents_on_another_device_than_the_codec() -> None:
+    latents = wt.functional.encode_image(photograph(64, 64), "rgb_16x", normalize=True).to("meta")
+    assert F.horizontal_flip(latents).device.type == "meta"
+
+
 def test_images_beside_latents_are_flipped_too() -> None:
     image = Image.fromarray(data.astronaut()[:64, :64])
     boxes = tv_tensors.BoundingBoxes([[8, 8, 16, 16]], format="XYXY", canvas_size=(64, 64))  # type: ignore[call-overload]  # its stubs want a tensor

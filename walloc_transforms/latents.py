@@ -14,13 +14,14 @@ from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms.v2 import functional as F
 
-from .codec import Codec, check_flips, flip, statistics_fingerprint
+from .codec import Codec, check_flips, check_latents, flip, statistics_fingerprint
 from .zoo import find_embedded
 
 __all__ = ["Latents", "apply_raw", "codec_of", "remember_codec", "whole_cells", "wrap_latents"]
 
 _FORMS = {1: "(..., D, t)", 2: "(..., D, h, w)", 3: "(..., D, t, h, w)"}  # by the sides of the signal
-_CODECS: "weakref.WeakValueDictionary[str, Codec]" = weakref.WeakValueDictionary()  # of this process, by fingerprint
+# Codecs of this process by fingerprint and hash of statistics; the hash is empty where no statistics are needed.
+_CODECS: "weakref.WeakValueDictionary[tuple[str, str], Codec]" = weakref.WeakValueDictionary()
 
 
 class Latents(tv_tensors.TVTensor):
@@ -183,36 +184,60 @@ def wrap_latents(tensor: Tensor, codec: Codec, size: Sequence[int], *, normalize
     """
     if torch.compiler.is_compiling():
         return tensor  # pyright: ignore[reportReturnType]
-    fingerprint = remember_codec(codec)
     sides, statistics = tuple(size), statistics_fingerprint(codec) if normalized else ""
+    fingerprint = remember_codec(codec, statistics)
     return Latents._wrap(tensor, codec.config.name, fingerprint, sides, normalized, statistics, (False,) * len(sides))
 
 
-def remember_codec(codec: Codec) -> str:
-    """Let :func:`codec_of` find a codec in this process, as long as somebody holds it; returns its fingerprint."""
+def remember_codec(codec: Codec, statistics: str = "") -> str:
+    """Let :func:`codec_of` find a codec in this process, as long as somebody holds it.
+
+    Args:
+        codec: The codec.
+        statistics: Hash of its statistics, if it has normalized latents.
+
+    Returns:
+        Its fingerprint.
+    """
     fingerprint = codec.fingerprint()
-    _CODECS[fingerprint] = codec
+    _CODECS[fingerprint, ""] = codec
+    if statistics:
+        _CODECS[fingerprint, statistics] = codec
     return fingerprint
 
 
 def codec_of(latents: Latents) -> Codec:
     """Find the codec of latents: one that has encoded in this process, or an embedded one.
 
+    Of normalized latents it is one that has the statistics they were normalized by.
+
     Raises:
         ValueError: There is none.
     """
-    known = _CODECS.get(latents.fingerprint)
-    if known is not None and known.fingerprint() == latents.fingerprint:  # it may have been trained since
-        return known
+    fingerprint, statistics = latents.fingerprint, latents.statistics
+    found = [_CODECS.get((fingerprint, statistics)), _CODECS.get((fingerprint, "")), _KEPT.get(fingerprint)]
+    for known in found:
+        if known is not None and _is_codec_of(latents, known):  # it may have been trained since
+            return known
     channels = latents.shape[-len(latents.signal_size) - 1]
-    embedded = find_embedded(latents.fingerprint, channels, latents.codec)
+    embedded = find_embedded(fingerprint, channels, latents.codec)
     if embedded is not None:
-        _KEPT[latents.fingerprint] = _CODECS[latents.fingerprint] = embedded
-        return embedded
+        _KEPT[fingerprint] = embedded
+        if _is_codec_of(latents, embedded):
+            return embedded
+    if statistics and any(known is not None and known.fingerprint() == fingerprint for known in [*found, embedded]):
+        raise ValueError(
+            f"these latents of codec {latents.codec!r} were normalized by statistics that no codec has which has "
+            "encoded in this process and is still there: keep the WallocEncode that normalized them"
+        )
     raise ValueError(
         f"codec {latents.codec!r} (fingerprint {latents.fingerprint[:8]}) is not embedded, and has not encoded "
         "anything in this process that is still there: keep the WallocEncode, or flip before encoding"
     )
+
+
+def _is_codec_of(latents: Latents, codec: Codec) -> bool:
+    return codec.fingerprint() == latents.fingerprint and latents.statistics in ("", statistics_fingerprint(codec))
 
 
 def apply_raw(latents: Latents, codec: Codec, function: Callable[[Tensor], Tensor]) -> Latents:
@@ -225,11 +250,19 @@ def apply_raw(latents: Latents, codec: Codec, function: Callable[[Tensor], Tenso
 
     Returns:
         Latents in the dtype they came in, rounded if it is one of integers; normalized if they were.
+
+    Raises:
+        ValueError: The latents are another codec's, or were normalized by other statistics.
     """
-    plain = latents.as_subclass(Tensor)
+    plain = check_latents(latents, codec).tensor
     x = plain.to(torch.float32) if plain.is_floating_point() else plain
-    x = function(codec.denormalize(x) if latents.normalized else x)
-    x = codec.normalize(x) if latents.normalized else x
+    if latents.normalized:
+        codec.check_statistics()
+        own = codec.latent_mean, codec.latent_std  # which may lie on another device
+        mean, spread = (values.to(x.device).view(-1, *[1] * codec.config.dims) for values in own)
+        x = (function(x * spread + mean) - mean) / spread
+    else:
+        x = function(x)
     return Latents.wrap((x if plain.is_floating_point() else x.round()).to(plain.dtype), latents)
 
 
