@@ -1,5 +1,6 @@
 """Encoding a latent data set: what a record is, what is left out, and that the options alone decide the bytes."""
 
+import json
 import multiprocessing
 import os
 import random
@@ -18,7 +19,11 @@ from torchvision.transforms.v2 import functional as F
 
 import walloc_transforms as wt
 from tests.helpers import STARTS, make_codec
+from walloc_transforms.data.plan import read_plan
+from walloc_transforms.data.shards import Shard, pack_shard
 from walloc_transforms.data.storage import LOCK_FILE, Storage
+from walloc_transforms.data.work import Work
+from walloc_transforms.sealed import seal
 
 # Python warns of forks beside the threads of torch, which are asleep.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
@@ -302,6 +307,109 @@ def test_statistics_of_the_user_are_kept(images: Path, tmp_path: Path) -> None:
     codec = wt.fit_statistics(wt.load_codec("rgb_16x"), [torch.rand(3, 64, 64)], progress=False)
     dataset = encode(images, tmp_path / "out", codec)
     assert torch.equal(dataset.codec.latent_mean, codec.latent_mean)
+
+
+def test_codec_folder_of_the_user_is_kept_or_refused(tmp_path: Path) -> None:
+    mine, data = make_codec(), Drawn(2)
+    mine.save_pretrained(tmp_path / "codec")
+    (tmp_path / "codec" / "notes.txt").write_text("mine")
+    before = contents(tmp_path)
+    for overwrite in (False, True):
+        with pytest.raises(
+            ValueError, match="holds a folder codec that is not codec 'rgb_16x', and no latent data set"
+        ):
+            encode(data, tmp_path, overwrite=overwrite)
+    assert contents(tmp_path) == before
+    dataset = encode(data, tmp_path, mine)
+    assert before.items() <= contents(tmp_path).items()
+    assert dataset.codec.fingerprint() == mine.fingerprint()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_codec_is_read_from_the_folder_of_the_data_set(tmp_path: Path, own: bool) -> None:
+    """It has a refiner, which is read when it is saved; with its own statistics it does not come with the package."""
+    codec = wt.load_codec("rgb_16x", channels=6)
+    if own:
+        codec = wt.fit_statistics(codec, [torch.rand(3, 64, 64)], progress=False)
+    codec.save_pretrained(tmp_path / "codec")
+    before = contents(tmp_path / "codec")
+    for overwrite in (False, True):
+        dataset = encode(Drawn(2), tmp_path, tmp_path / "codec", seed=int(overwrite), overwrite=overwrite)
+        assert contents(tmp_path / "codec") == before
+        assert dataset.codec.load_refiner()
+
+
+def test_codec_that_cannot_be_saved_costs_no_data_set(tmp_path: Path) -> None:
+    encode(Drawn(2), tmp_path / "out", make_codec())
+    before = contents(tmp_path / "out")
+    wt.load_codec("rgb_16x", channels=6).save_pretrained(tmp_path / "codec")
+    codec = wt.fit_statistics(wt.load_codec(tmp_path / "codec"), [torch.rand(3, 64, 64)], progress=False)
+    (tmp_path / "codec" / "refiner.safetensors").unlink()
+    codec.refiner, codec.sources = None, wt.load_codec(tmp_path / "codec").sources
+    with pytest.raises(FileNotFoundError, match="refiner"):
+        encode(Drawn(2), tmp_path / "out", codec, overwrite=True)
+    assert contents(tmp_path / "out") == before
+
+
+def test_killed_while_the_codec_was_saved(tmp_path: Path) -> None:
+    codec = make_codec()
+    codec.save_pretrained(tmp_path / ".walloc-0123456789abcdef.partial")
+    encode(Drawn(2), tmp_path, codec)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "codec",
+        "dataset.json",
+        "plan.json",
+        "shard-00000.safetensors",
+    ]
+    place = Storage("memory://killed/data")
+    place.write("codec/weights.safetensors", b"killed")
+    assert wt.encode_dataset(Drawn(2), place.url, codec, progress=False) is None
+    assert place.read("codec/config.json") == (tmp_path / "codec" / "config.json").read_bytes()
+    place.remove("plan.json")
+    place.remove("dataset.json")
+    place.remove("shard-00000.safetensors")
+    with pytest.raises(ValueError, match="holds a folder codec that is not codec 'rgb_16x'"):
+        wt.encode_dataset(Drawn(2), place.url, "rgb_16x", progress=False)
+
+
+def test_index_follows_shards_that_are_made_again(tmp_path: Path) -> None:
+    class Ailing(Drawn):
+        ill = True
+
+        def __getitem__(self, index: Any) -> tuple[torch.Tensor, int]:
+            if self.ill and index == 1:
+                raise ValueError("not now")
+            return super().__getitem__(index)
+
+    data = Ailing(4)
+    assert len(encode(data, tmp_path, shard_size=2)) == 3
+    (tmp_path / "shard-00000.safetensors").unlink()
+    data.ill = False
+    dataset = encode(data, tmp_path, shard_size=2)
+    assert len(dataset) == 4
+    dataset.verify(progress=False)
+
+
+def test_plan_that_lacks_a_field_of_the_codec(tmp_path: Path) -> None:
+    """As an older release wrote it: the shards name the hash of what it wrote."""
+    data = Drawn(4)
+    encode(data, tmp_path / "out", shard_size=2)
+    (tmp_path / "out" / "dataset.json").unlink()
+    fields = json.loads((tmp_path / "out" / "plan.json").read_text())
+    assert fields["codec"].pop("pad") == 0
+    (tmp_path / "out" / "plan.json").write_text(json.dumps(seal(fields)))
+    (tmp_path / "out" / "shard-00001.safetensors").unlink()
+    plan = read_plan(tmp_path / "out")
+    records = [Shard(tmp_path / "out" / "shard-00000.safetensors", Work(data, "rgb_16x", shard_size=2).plan, 0)]
+    content = pack_shard([records[0].record(i) for i in range(2)], plan=plan, number=0)
+    (tmp_path / "out" / "shard-00000.safetensors").write_bytes(content)
+    seal_of_plan = seal({name: value for name, value in fields.items() if name not in ("format", "version")})
+    assert plan.hash == seal_of_plan["config_sha256"]
+    data.read = 0
+    dataset = encode(data, tmp_path / "out", shard_size=2)
+    assert (data.read, len(dataset)) == (2, 4)
+    assert "pad" not in json.loads((tmp_path / "out" / "dataset.json").read_text())["plan"]["codec"]
+    dataset.verify(progress=False)
 
 
 def test_classes_of_a_subset(tmp_path: Path) -> None:

@@ -63,6 +63,21 @@ def test_codecs_that_are_not_embedded_go_along(tmp_path: Path) -> None:
     assert contents(dataset.path) == contents(folder)
 
 
+def test_codecs_of_the_user_are_not_overwritten(stored: Path, exported: Path, tmp_path: Path) -> None:
+    wt.load_codec("rgb_16x").save_pretrained(exported / "codec")
+    works: list[Callable[[Path], Any]] = [
+        lambda out: to_parquet(stored, out, progress=False),
+        lambda out: from_parquet(exported, out, progress=False),
+    ]
+    for number, work in enumerate(works):
+        out = tmp_path / str(number)
+        wt.load_codec("rgb_16x", channels=6).save_pretrained(out / "codec")
+        before = contents(out)
+        with pytest.raises(ValueError, match="codec is another codec, or something else"):
+            work(out)
+        assert contents(out) == before
+
+
 def test_a_prefix_is_some_of_the_columns(stored: Path, tmp_path: Path) -> None:
     files = to_parquet(stored, tmp_path / "out", prefixes=[1, 5, 12], row_group=3, progress=False)
     assert pq.ParquetFile(files[0]).num_row_groups == 2

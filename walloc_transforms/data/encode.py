@@ -18,6 +18,7 @@ from ..codec import statistics_fingerprint
 from ..safe import escaped
 from ..sealed import writing
 from ..zoo import CodecLike, find_embedded
+from .codec_folder import holds_codec
 from .dataset import LatentDataset
 from .index import CODEC_FOLDER, INDEX_FILE, merge_dataset, missing_shards
 from .plan import PLAN_FILE, Plan, read_plan, write_plan
@@ -129,6 +130,8 @@ def encode_dataset(
         _begin(work, storage, overwrite)
         own = range(number, work.plan.shards, parts)
         missing, unreadable = _missing(work.plan, storage, own)
+        if missing:  # an index that is there lists other shards than those this run will make
+            storage.remove(INDEX_FILE)
         total, todo = (sum(len(work.plan.range(shard)) for shard in shards) for shards in (own, missing))
         with Progress(work.plan, total, total - todo, unreadable, progress) as shown:
             if engine == "ray":
@@ -137,7 +140,7 @@ def encode_dataset(
                 encode_on_ray(work, storage, missing, workers, shown)
             else:
                 _encode_here(work, storage, missing, workers, shown)
-        return _finish(work.plan, storage, progress)
+        return _finish(work.plan, storage, bool(missing), progress)
 
 
 def _check_part(part: tuple[int, int]) -> tuple[int, int]:
@@ -156,29 +159,42 @@ def _check_apart(source: Path, out: Path) -> None:
 def _begin(work: Work, storage: Storage, overwrite: bool) -> None:
     """Compare the plan with the one that is there, or write it, and the codec before it."""
     with writing(storage.folder) if storage.folder is not None else contextlib.nullcontext():  # parts may begin at once
+        storage.remove_staged()
         names = storage.names()
         foreign = sorted(name for name in names if not _is_ours(name))
         if PLAN_FILE not in names and foreign:
             raise ValueError(f"{storage} holds {escaped(foreign[0])}, and no latent data set: expected a new folder")
         if PLAN_FILE in names and not overwrite:
             with storage.local(PLAN_FILE) as file:
-                differences = read_plan(file.parent).differences(work.plan)
-            if differences:
+                plan = read_plan(file.parent)
+            if differences := plan.differences(work.plan):
                 raise ValueError(
                     f"{storage} holds a latent data set that was made otherwise ({'; '.join(differences)}): "
                     "overwrite=True, or --force, replaces it"
                 )
+            work.plan = plan  # the shards that are there name it as it was written
             return
-        if not overwrite and any(name == INDEX_FILE or shard_number(name) is not None for name in names):
+        holds_data = any(name in (PLAN_FILE, INDEX_FILE) or shard_number(name) is not None for name in names)
+        if holds_data and not overwrite:
             raise ValueError(
                 f"{storage} holds shards, but no {PLAN_FILE}: restore it, or replace all by overwrite=True"
             )
+        held, embedded = holds_codec(storage, work.codec), _is_embedded(work)
+        if held is False and not holds_data:
+            raise ValueError(
+                f"{storage} holds a folder {CODEC_FOLDER} that is not codec {work.codec.config.name!r}, and no latent "
+                "data set: expected a new folder"
+            )
+        # The codec first, as it may be read from the very folder that is replaced. What is there of a data set has other
+        # statistics or another decoder, if not another encoder.
+        if not embedded and not (held and not holds_data):
+            storage.save(CODEC_FOLDER, work.codec.save_pretrained)
         # The index first and the plan last: a run that is killed on the way leaves what no other run takes for whole.
-        ours = [name for name in names if _is_ours(name) and name != LOCK_FILE]
+        ours = {name for name in names if _is_ours(name)} - {LOCK_FILE, CODEC_FOLDER}
+        if embedded and held is False:
+            ours.add(CODEC_FOLDER)
         for name in sorted(ours, key=lambda name: (name == PLAN_FILE, name != INDEX_FILE)):
             storage.remove(name)
-        if not _is_embedded(work):
-            storage.save(CODEC_FOLDER, work.codec.save_pretrained)
         storage.save("", lambda folder: write_plan(folder, work.plan))
 
 
@@ -248,10 +264,10 @@ def _encode_here(work: Work, storage: Storage, shards: Sequence[int], workers: i
         torch.set_num_threads(threads)
 
 
-def _finish(plan: Plan, storage: Storage, progress: bool) -> LatentDataset | None:
-    """Write the index if all shards are there."""
+def _finish(plan: Plan, storage: Storage, made: bool, progress: bool) -> LatentDataset | None:
+    """Write the index if all shards are there, and it is not or this run has made shards."""
     if missing_shards(storage.names(), plan):
         return None
-    if INDEX_FILE not in storage.names():
+    if made or INDEX_FILE not in storage.names():
         merge_dataset(storage.url, progress=progress)
     return None if storage.folder is None else LatentDataset(storage.folder)

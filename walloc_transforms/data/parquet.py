@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ..safe import listed, remove_leftovers, write_atomically
 from ..zoo import load_codec
+from .codec_folder import save_codec
 from .dataset import LatentDataset
 from .index import CODEC_FOLDER, INDEX_FILE, merge_dataset
 from .parquet_file import Header, check_prefixes, is_written, read_header, read_records, write_file
@@ -71,8 +72,8 @@ def to_parquet(
         raise ValueError(f"row_group must be positive, got {row_group}")
     out.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
-    if (dataset.path / CODEC_FOLDER).is_dir():
-        dataset.codec.save_pretrained(out / CODEC_FOLDER)
+    if (dataset.path / CODEC_FOLDER).is_dir() or (out / CODEC_FOLDER).exists():
+        save_codec(out, dataset.codec)
     files = []
     for number, entry in enumerate(tqdm(dataset.index.shards, "to Parquet", unit="shard", disable=not progress)):
         shard = Shard(dataset.path / shard_name(number), plan, number)
@@ -161,5 +162,5 @@ def _begin(out: Path, plan: Plan, codec: Path) -> None:
             raise ValueError(f"{out} holds a part of another data set: {'; '.join(differences)}")
         return
     if codec.is_dir():
-        load_codec(codec).save_pretrained(out / CODEC_FOLDER)
+        save_codec(out, load_codec(codec))
     write_plan(out, plan)

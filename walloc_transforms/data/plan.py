@@ -44,6 +44,7 @@ class Plan:
     shard_size: int
     classes: tuple[str, ...] = ()
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    _read: Mapping[str, Any] | None = dataclasses.field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for name in ("samples", "shard_size"):
@@ -63,8 +64,15 @@ class Plan:
             raise ValueError(f"settings must be a mapping, got {shown(self.settings)}")
 
     def fields(self) -> dict[str, Any]:
-        """Return the plan as JSON holds it."""
-        return {**dataclasses.asdict(self), "classes": list(self.classes)}
+        """Return the plan as JSON holds it; one that was read as it was read, so that its hash stays what it was.
+
+        An older release may have written fewer fields of the codec.
+        """
+        return self._fields() if self._read is None else dict(self._read)
+
+    def _fields(self) -> dict[str, Any]:
+        own = {name: getattr(self, name) for name in _FIELDS}
+        return {**own, "codec": dataclasses.asdict(self.codec), "classes": list(self.classes)}
 
     @property
     def hash(self) -> str:
@@ -84,13 +92,16 @@ class Plan:
 
     def differences(self, other: "Plan") -> list[str]:
         """Say in what another plan differs, a line for each setting."""
-        own, others = ({**plan.fields(), **plan.fields()["settings"]} for plan in (self, other))
+        own, others = ({**plan._fields(), **plan.settings} for plan in (self, other))
         names = sorted((own.keys() | others.keys()) - {"settings"})
         return [
             f"{name}: {_short(own.get(name))}, not {_short(others.get(name))}"
             for name in names
             if own.get(name) != others.get(name)
         ]
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Plan) if field.init)
 
 
 def write_plan(folder: Path, plan: Plan) -> None:
@@ -116,18 +127,19 @@ def plan_of(fields: Mapping[str, Any], file: str) -> Plan:
         ValueError: A field is missing, unknown, or out of range.
     """
     fields = {name: value for name, value in fields.items() if name != "version"}
-    expected = {field.name for field in dataclasses.fields(Plan)}
-    if fields.keys() != expected:
-        raise ValueError(f"{file} must have the fields {', '.join(sorted(expected))}, and no other")
+    if fields.keys() != set(_FIELDS):
+        raise ValueError(f"{file} must have the fields {', '.join(sorted(_FIELDS))}, and no other")
     if not isinstance(fields["codec"], dict) or not isinstance(fields["classes"], list):
         raise ValueError(f"{file}: codec must be a mapping, and classes a list")
     if unknown := fields["codec"].keys() - {field.name for field in dataclasses.fields(CodecConfig)}:
         raise ValueError(f"{file}: a codec has no {listed(unknown)}")
     try:
         codec = CodecConfig(**fields["codec"])
-        return Plan(**{**fields, "codec": codec, "classes": tuple(fields["classes"])})
+        plan = Plan(**{**fields, "codec": codec, "classes": tuple(fields["classes"])})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{file}: {error}") from error
+    object.__setattr__(plan, "_read", fields)
+    return plan
 
 
 def _short(value: Any) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ..codec import CONFIG_FILE
 from ..safe import lock_file, remove_leftovers, write_atomically
 
 try:
@@ -66,7 +67,7 @@ class Storage:
 
     @contextlib.contextmanager
     def local(self, name: str) -> Iterator[Path]:
-        """Give the path of a file, or of a copy that is there as long as the block lasts.
+        """Give the path of a file or folder, or of a copy that is there as long as the block lasts.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -74,8 +75,12 @@ class Storage:
         if self.folder is not None:
             yield self.folder / name
             return
+        system, root = self._remote()
         with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / name).write_bytes(self.read(name))
+            if system.isdir(f"{root}/{name}"):
+                system.get(f"{root}/{name}/", f"{folder}/{name}", recursive=True)
+            else:
+                (Path(folder) / name).write_bytes(self.read(name))
             yield Path(folder) / name
 
     def write(self, name: str, content: bytes) -> None:
@@ -103,17 +108,36 @@ class Storage:
     def save(self, name: str, write: Callable[[Path], object]) -> None:
         """Let a function write files to a folder here, or to a temporary one from which they are copied.
 
+        A new folder gets its name when it is whole. If a process is killed before, :meth:`remove_staged` removes it. At a
+        URL, the config of a codec is written last.
+
         Args:
             name: Of the folder; empty if the storage itself is meant.
-            write: Called with the path.
+            write: Called with the path. It writes each file atomically, for a folder that is there keeps what it has.
         """
         if self.folder is not None:
-            write(self.folder / name)
+            if not name or (self.folder / name).exists():
+                write(self.folder / name)
+                return
+            staged = self.folder / f".walloc-{secrets.token_hex(8)}.partial"
+            try:
+                write(staged)
+                staged.rename(self.folder / name)
+            except BaseException:  # also an interruption leaves nothing behind; it is raised again
+                shutil.rmtree(staged, ignore_errors=True)
+                raise
             return
         with tempfile.TemporaryDirectory() as folder:
             write(Path(folder))
-            for file in sorted(Path(folder).iterdir()):
+            for file in sorted(Path(folder).iterdir(), key=lambda file: (file.name == CONFIG_FILE, file.name)):
                 self.write(f"{name}/{file.name}" if name else file.name, file.read_bytes())
+
+    def remove_staged(self) -> None:
+        """Remove the folders that killed processes have not finished; nobody else may be saving one."""
+        if self.folder is not None:
+            for staged in self.folder.glob(".walloc-*.partial"):
+                if staged.is_dir():
+                    shutil.rmtree(staged, ignore_errors=True)
 
     def remove(self, name: str) -> None:
         """Remove a file, or a folder with what is in it; nothing if it is not there."""
