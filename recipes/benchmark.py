@@ -26,7 +26,7 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 import walloc_transforms as wt
-from recipes.bench.augmentation import AugmentationSettings, augmentation_part
+from recipes.bench.augmentation import AugmentationSettings, augmentation_part, check_augmentation
 from recipes.bench.data import DataSettings, check_data, data_part
 from recipes.bench.loading import JPEGs, one_pass, write_jpegs
 from recipes.bench.reference import (
@@ -103,6 +103,7 @@ def main(config: Config) -> str:
     check_at_least(config, 0, ("workers",))
     check_data(config.data)
     check_volume(config.volume)
+    check_augmentation(config.augmentation, AUDIO[0])
     check_above_zero(config, ("megapixels", "row_seconds"))
     with claim("benchmark", config, Ranks.start(), ("results.json", "benchmark.png")) as begin:
         begin()

@@ -32,7 +32,7 @@ from recipes.color.network import Colorizer, color, loss_of, macs_per_image
 from recipes.color.scores import SCORES, ColorOfBrightness, markdown, score
 from recipes.color.sheet import draw_sheet
 from recipes.common.arms import STRIDE
-from recipes.common.checks import check_above_zero, check_at_least
+from recipes.common.checks import check_above_zero, check_at_least, check_batch
 from recipes.common.command import run_command
 from recipes.common.comparison import check_comparison, compare, files_of_arms, first_runs
 from recipes.common.crops import DEMO_PART, Crops, Photograph, load_photographs
@@ -134,8 +134,7 @@ def main(config: Config) -> list[Record]:
     """
     check(config)
     ranks = Ranks.start()
-    if config.batch_size % ranks.world:
-        raise ValueError(f"batch_size {config.batch_size} must be a multiple of the {ranks.world} processes")
+    check_batch(config.batch_size, ranks)
     with claim("colorization", config, ranks, WRITTEN) as begin:
         photographs, test = load_photographs(
             config.data,
@@ -144,6 +143,7 @@ def main(config: Config) -> list[Record]:
             memory=config.memory_gb * 1e9,
             show=ranks.first,
         )
+        Crops(photographs, config.crop, 0)[0]  # refuses photographs that are all too small
         begin()
         return train_and_score_all(config, photographs, test, ranks)
 
@@ -185,7 +185,7 @@ def headline(result: Record) -> str:
 
 
 def build(config: Config, arm: str, seed: int) -> Colorizer:
-    """Make an arm's network; its trunk starts the same for the same seed, as far as shapes agree."""
+    """Make an arm's network; the same seed gives the same one."""
     torch.manual_seed(seed)
     return Colorizer(make_color_arm(arm), config.trunk, config.crop // STRIDE, config.options)
 

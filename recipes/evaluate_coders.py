@@ -30,7 +30,7 @@ import walloc_transforms as wt
 from recipes.common.checks import check_at_least
 from recipes.common.command import run_command
 from recipes.common.outputs import claim
-from recipes.common.photographs import ImageFiles, demo_photographs, image_files
+from recipes.common.photographs import ImageFiles, check_apart, demo_photographs, image_files
 from recipes.common.ranks import Ranks
 from recipes.common.tables import Record, group, markdown_table, number
 from recipes.common.timing import machine, median_seconds
@@ -70,8 +70,6 @@ def main(config: Config) -> dict[str, Any]:
     """Measure and write both files; returns what results.json holds."""
     check_at_least(config, 1, ("repeats", "learn_crops"))
     check_at_least(config, 0, ("crop",))
-    if config.learn is not None and config.learn == config.data:
-        raise ValueError(f"--learn must be other images than --data, got {config.learn!r} for both")
     for name in config.coders:
         get_coder(name)
     for name in config.codecs:
@@ -79,6 +77,8 @@ def main(config: Config) -> dict[str, Any]:
     with claim("evaluate_coders", config, Ranks.start(), ("results.json", "table.md")) as begin:
         images = demo_photographs() if config.data == "demo" else ImageFiles(image_files(config.data))
         others = None if config.learn is None else ImageFiles(image_files(config.learn))
+        if config.learn is not None and config.data != "demo":
+            check_apart(config.learn, config.data)
         results = measure_all(config, images)
         if others is not None:
             results["learned"] = [estimate(wt.load_codec(name), config, images, others) for name in config.codecs]

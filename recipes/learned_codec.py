@@ -20,7 +20,7 @@ from itertools import compress
 from pathlib import Path
 from typing import Literal
 
-from recipes.common.checks import check_above_zero, check_at_least
+from recipes.common.checks import check_above_zero, check_at_least, check_batch
 from recipes.common.command import run_command
 from recipes.common.comparison import check_comparison, compare, files_of_arms
 from recipes.common.crops import DEMO_PART, Crops, Photograph, load_photographs, of_files
@@ -153,8 +153,7 @@ def main(config: Config) -> list[Record]:
     """
     check(config)
     ranks = Ranks.start()
-    if config.training.batch_size % ranks.world:
-        raise ValueError(f"batch_size {config.training.batch_size} must be a multiple of the {ranks.world} processes")
+    check_batch(config.training.batch_size, ranks)
     with claim("learned_codec", config, ranks, WRITTEN) as begin:
         if config.mode == "evaluate":
             models, test = load_models(config.checkpoint), test_photographs(config, ranks)

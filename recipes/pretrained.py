@@ -34,7 +34,6 @@ from tqdm import tqdm
 import walloc_transforms as wt
 from recipes.answers.adapters import describe, keep_adapter, shipped, with_adapter
 from recipes.answers.arms import DISTILLED, FITTED, Arm, codec_of, make_arm, make_latent_arm
-from recipes.answers.data import training_pictures
 from recipes.answers.measuring import answers, cost
 from recipes.answers.report import draw, draw_sheet, headline, markdown
 from recipes.answers.scores import probability, score
@@ -199,11 +198,12 @@ def build(config: Config, task: Task, name: str, seed: int, run: Run) -> tuple[A
         model: Any = open_saved(task.saved[name], task.network)
         return make_latent_arm(name, "distilled stem", model), f"{model.walloc.codec}, {task.saved[name]}"
     if name.startswith(FITTED):
-        pictures = training_pictures(task.photographs, config.fit_images, task.size, show=run.ranks.first)
         model = copy.deepcopy(task.network)
-        wt.fit_stem(model, codec_of(name), pictures, input="latents", match="resolution", progress=run.ranks.first)
+        wt.fit_stem(
+            model, codec_of(name), task.fitted_to, input="latents", match="resolution", progress=run.ranks.first
+        )
         missed = 100 * model.walloc_fit.residual
-        note = f"fitted to {len(pictures)} images, misses {missed:.1f} % of the old stem's variance"
+        note = f"fitted to {len(task.fitted_to)} images, misses {missed:.1f} % of the old stem's variance"
         return make_latent_arm(name, "fitted stem", model), note
     if name.startswith(DISTILLED):
         codec = codec_of(name)

@@ -29,9 +29,10 @@ from recipes.answers.report import headline
 from recipes.answers.task import open_task
 from recipes.colorization import Settings as ColorizationSettings
 from recipes.common.arms import ARMS, STRIDE
+from recipes.common.checks import check_batch
 from recipes.common.command import run_command
 from recipes.common.comparison import compare, files_of_arms
-from recipes.common.crops import load_photographs
+from recipes.common.crops import Crops, load_photographs
 from recipes.common.outputs import claim
 from recipes.common.ranks import Ranks
 from recipes.common.runs import Run
@@ -139,10 +140,15 @@ def check_data(config: Config, ranks: Ranks) -> None:
             task = classification.open_task(classification_config(config, arm, 0, config.output_dir), ranks)
             if ranks.first and task.remark and arm == config.arms[0]:
                 print(task.remark)
-    if "colorization" in config.tasks and (c := config.colorization).data != "demo":
-        load_photographs(c.data, c.data_root, test_images=c.test_images, memory=0, show=False)
-    if "separation" in config.tasks and config.separation.data != "demo":
-        source_separation.open_tracks(separation_config(config), show=False)
+    if "colorization" in config.tasks:
+        c = config.colorization
+        check_batch(c.batch_size, ranks)
+        photographs, _ = load_photographs(c.data, c.data_root, test_images=c.test_images, memory=0, show=False)
+        Crops(photographs, c.crop, 0)[0]  # refuses photographs that are all too small
+    if "separation" in config.tasks:
+        check_batch(config.separation.batch_size, ranks)
+        if config.separation.data != "demo":
+            source_separation.open_tracks(separation_config(config), show=False)
     if "documents" in config.tasks and config.documents.data != "demo":
         load_pages(config.documents.data, config.documents.images)
     if "pretrained" in config.tasks:

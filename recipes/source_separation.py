@@ -19,7 +19,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from recipes.common.checks import check_above_zero
+from recipes.common.checks import check_above_zero, check_batch
 from recipes.common.command import run_command
 from recipes.common.comparison import check_comparison, compare, files_of_arms, first_runs
 from recipes.common.loop import train_steps
@@ -117,6 +117,7 @@ def main(config: Config) -> list[Record]:
     """
     check(config)
     ranks = Ranks.start()
+    check_batch(config.batch_size, ranks)
     with claim("source_separation", config, ranks, WRITTEN) as begin:
         tracks, segments = open_tracks(config, show=ranks.first)
         begin()
@@ -180,7 +181,7 @@ def train_and_score_all(config: Config, tracks: list[Track], segments: Sequence[
 
 
 def build(config: Config, arm: str, seed: int) -> Separator:
-    """Make an arm's network; its trunk starts the same for the same seed, as far as shapes agree."""
+    """Make an arm's network; the same seed gives the same one."""
     torch.manual_seed(seed)
     return Separator(make_front_end(arm), len(config.sources), config.trunk, config.size, config.samples // HOP)
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,10 +16,13 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 from tqdm import tqdm
 
-from recipes.common.photographs import demo_photographs, image_files, read_image
+from recipes.common.photographs import check_apart, demo_photographs, image_files, read_image
 
 _SCORED = (1, 2, 3, 6, 7)  # of the demo's photographs: cat, coffee, rocket, palace, flower; stems may learn from others
 _ENLARGED = 2  # times, at most: more than that, and there is no detail that an arm could lose
+
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -85,24 +89,28 @@ def training_photographs(data: str, scored: str) -> list[Image.Image] | Path:
     if data == "demo":
         photographs = demo_photographs()
         return [photo for i, photo in enumerate(photographs) if scored != "demo" or i not in _SCORED]
-    files = {file.resolve() for file in image_files(data)}
-    if scored != "demo" and (both := files & {file.resolve() for file in image_files(scored)}):
-        raise ValueError(
-            f"{len(both)} images are in both {data!r} and {scored!r}, such as {min(both)}: expected others to learn "
-            "from than those that are scored"
-        )
+    image_files(data)  # names what is missing
+    if scored != "demo":
+        check_apart(data, scored)
     return Path(data)
 
 
 def training_pictures(photographs: list[Image.Image] | Path, count: int, size: int, *, show: bool) -> list[Tensor]:
-    """Cut photographs to the network's size: crops of a few, or images of a folder, evenly spaced."""
+    """Cut photographs to the network's size: crops of a few, or images of a folder, evenly spaced.
+
+    Raises:
+        ValueError: No image can be read, or one is too small.
+    """
     if isinstance(photographs, list):
         return list(_crops(photographs, count, size))
     files = evenly(image_files(photographs), count)
-    return [cut(image, size, str(files[i])) for i, image in _read(files, show) if image is not None]
+    pictures = [cut(image, size, str(files[i])) for i, image in _read(files, show) if image is not None]
+    if not pictures:
+        raise ValueError(f"none of {len(files)} images in {str(photographs)!r} can be read")
+    return pictures
 
 
-def evenly(items: Sequence[Path], count: int) -> list[Path]:
+def evenly(items: Sequence[T], count: int) -> list[T]:
     """Take at most so many items, evenly spaced."""
     count = min(count, len(items))
     return [items[i * len(items) // count] for i in range(count)]

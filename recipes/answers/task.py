@@ -7,11 +7,11 @@ from typing import Any
 from PIL import Image
 from timm.data.config import resolve_model_data_config
 from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
-from torch import nn
+from torch import Tensor, nn
 
 import walloc_transforms as wt
-from recipes.answers.arms import why_not
-from recipes.answers.data import Pictures, scored_pictures, training_photographs
+from recipes.answers.arms import FITTED, why_not
+from recipes.answers.data import Pictures, scored_pictures, training_photographs, training_pictures
 from recipes.common.arms import STRIDE
 from recipes.common.networks import load_network
 
@@ -25,6 +25,7 @@ class Task:
         classes: What its classes are called, if they are ImageNet's.
         pictures: What is answered.
         photographs: What stems may learn from.
+        fitted_to: Pictures of these that stems are fitted to; none where no arm has such a stem.
         arms: Those to run.
         skipped: Why the network cannot have others, by their names.
         saved: Folders of the arms that are saved models.
@@ -34,6 +35,7 @@ class Task:
     classes: ImageNetInfo | None
     pictures: Pictures
     photographs: list[Image.Image] | Path
+    fitted_to: list[Tensor]
     arms: list[str]
     skipped: dict[str, str]
     saved: dict[str, Path]
@@ -75,11 +77,13 @@ def open_task(config: Any, default_arms: tuple[str, ...], *, show: bool) -> Task
         open_saved(folder, network)
     photographs = training_photographs(config.training_data, config.data)
     pictures = scored_pictures(config.data, config.images, size, classes, show=show)
+    fits = any(name.startswith(FITTED) for name in arms)
+    fitted_to = training_pictures(photographs, config.fit_images, size, show=show) if fits else []
     if show:
         print(f"{config.network} on {pictures.remark}")
         for name, reason in skipped.items():
             print(f"without {name}: {reason}")
-    return Task(network, classes, pictures, photographs, [*arms, *saved], skipped, saved)
+    return Task(network, classes, pictures, photographs, fitted_to, [*arms, *saved], skipped, saved)
 
 
 def open_network(name: str, image_size: int | None) -> Any:

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as F
 from tqdm import tqdm
 
 import walloc_transforms as wt
+from recipes.common.checks import check_at_least
 from recipes.common.demo_music import demo_track
 from recipes.common.photographs import demo_photographs, image_files, read_image
 from recipes.common.quality import psnr, to_8_bits
@@ -38,9 +39,24 @@ class AugmentationSettings:
     photographs: Path | None = None
     """A folder of images of 512 x 512 pixels or more. Default: the demo's that are so large."""
     sounds: Path | None = None
-    """A folder of stereo sounds of 20 seconds or more. Default: three tracks of the demo."""
+    """A folder of stereo sounds of 20 seconds or more, of which the last three are taken. Default: three tracks of the
+    demo."""
     most: int = 6
-    """Signals of each kind at most: the first images, the last sounds."""
+    """Images at most: the first ones."""
+
+
+def check_augmentation(settings: AugmentationSettings, sound_codec: str) -> None:
+    """Refuse settings that cannot be measured.
+
+    Raises:
+        ValueError: No image at most, or no signal of a folder is large enough.
+        FileNotFoundError: There is no such folder, or no signal in it.
+    """
+    check_at_least(settings, 1, ("most",))
+    if settings.photographs is not None:
+        read_photographs(settings)
+    if settings.sounds is not None:
+        read_sounds(settings, wt.load_codec(sound_codec))
 
 
 @dataclass(frozen=True)
@@ -114,8 +130,10 @@ def read_photographs(settings: AugmentationSettings) -> Tensor:
     found = demo_photographs() if settings.photographs is None else map(read_image, image_files(settings.photographs))
     kept: list[Tensor] = []
     for image in found:
-        if image is not None and min(image.size) >= SIDE and len(kept) < settings.most:
+        if image is not None and min(image.size) >= SIDE:
             kept.append(F.center_crop(F.pil_to_tensor(image), [SIDE, SIDE]))
+        if len(kept) == settings.most:
+            break
     if not kept:
         raise ValueError(f"no photograph has {SIDE} x {SIDE} pixels")
     return torch.stack(kept)

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from recipes.common.ranks import Ranks
+
 
 def check_at_least(config: Any, least: int, names: Sequence[str]) -> None:
     """Raise a ValueError for a setting below a number, or for one of several in a setting."""
@@ -18,3 +20,9 @@ def check_above_zero(config: Any, names: Sequence[str]) -> None:
     for name in names:
         if not 0 < getattr(config, name) < math.inf:
             raise ValueError(f"{name} must be above 0 and finite, got {getattr(config, name)}")
+
+
+def check_batch(batch_size: int, ranks: Ranks) -> None:
+    """Raise a ValueError for batches that the processes cannot share evenly."""
+    if batch_size % ranks.world:
+        raise ValueError(f"batch_size {batch_size} must be a multiple of the {ranks.world} processes")

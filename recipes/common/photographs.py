@@ -19,6 +19,21 @@ def image_files(folder: str | Path) -> list[Path]:
     return files_of(folder, IMAGE_SUFFIXES, "image")
 
 
+def check_apart(learned: str, scored: str) -> None:
+    """Refuse two folders that share images, by whatever path: what has been learned from says little when scored.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no image in it.
+        ValueError: An image is in both.
+    """
+    both = {file.resolve() for file in image_files(learned)} & {file.resolve() for file in image_files(scored)}
+    if both:
+        raise ValueError(
+            f"{len(both)} images are in both {learned!r} and {scored!r}, such as {min(both)}: expected others to learn "
+            "from than those that are scored"
+        )
+
+
 def read_image(file: str | Path) -> Image.Image | None:
     """Read an image as RGB; name the file and return None if that cannot be done."""
     try:

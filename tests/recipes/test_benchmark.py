@@ -16,6 +16,7 @@ import walloc_transforms as wt
 from recipes import benchmark
 from recipes.bench import cold, data, loading, reference, rivals, stores
 from recipes.bench import report as reports
+from recipes.bench.augmentation import AugmentationSettings
 from recipes.common import timing
 
 
@@ -173,6 +174,9 @@ def test_files_are_forgotten(tmp_path: Path) -> None:
         ({"repeats": 0}, "repeats must be at least 1 .* got 0 and 32"),
         ({"loader_samples": 40}, "loader_samples a multiple of 32, got 1 and 40"),
         ({"codecs": ("rgb_16x", "rgb_5x")}, "rgb_5x"),
+        ({"augmentation": AugmentationSettings(most=0)}, "most must be at least 1, got 0"),
+        ({"augmentation": AugmentationSettings(photographs=Path("/nowhere"))}, "no folder '/nowhere'"),
+        ({"augmentation": AugmentationSettings(sounds=Path("/nowhere"))}, "no folder '/nowhere'"),
     ],
 )
 def test_wrong_options_fail_at_once(tmp_path: Path, options: dict[str, Any], message: str) -> None:

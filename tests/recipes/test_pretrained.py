@@ -78,6 +78,21 @@ def test_network_and_folder_of_ones_own(tmp_path: Path, monkeypatch: pytest.Monk
     assert {row["arm"]: row for row in pretrained.main(config)} == rows
 
 
+def test_training_images_are_looked_at_before_the_folder_is_taken(tmp_path: Path) -> None:
+    network = save_network(tmp_path / "net", "test_efficientnet")
+    config = pretrained.Config(
+        network=network, training_data=str(tmp_path / "a"), arms=("fitted_rgb_16x",), output_dir=tmp_path / "o", **SMALL
+    )
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "0.png").write_bytes(b"broken")
+    with pytest.raises(ValueError, match=r"none of 1 images in .* can be read"):
+        pretrained.main(config)
+    Image.new("RGB", (20, 20)).save(tmp_path / "a" / "0.png")
+    with pytest.raises(ValueError, match=r"0\.png has 20x20 pixels: expected a shorter side of at least 32"):
+        pretrained.main(config)
+    assert not (tmp_path / "o").exists()
+
+
 def test_transformer_with_larger_patch(tmp_path: Path) -> None:
     network = save_network(tmp_path / "net", "test_vit", img_size=64)
     config = pretrained.Config(network=network, arms=("larger_patch",), output_dir=tmp_path / "out", **SMALL)
