@@ -120,10 +120,10 @@ class Start:
     values: int
 
     def model(self, classes: int) -> Shown:
-        """Make a copy with a new classifier, which torch's random numbers determine."""
+        """Make a copy with a new classifier, which torch's random numbers determine; it may move to any device."""
         network: Any = copy.deepcopy(self.network)
         network.reset_classifier(classes)
-        return Shown(network, self.show)
+        return Shown(network, copy.deepcopy(self.show))
 
 
 class Starts:

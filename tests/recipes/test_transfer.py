@@ -15,7 +15,7 @@ from recipes import transfer
 from recipes.common.inputs import make_input
 from recipes.common.photographs import demo_photographs
 from recipes.tuning.crops import Crops, central_crops, cut, random_boxes
-from recipes.tuning.networks import ARMS, Shown, Starts
+from recipes.tuning.networks import ARMS, Shown, Starts, macs_of
 
 SMALL: dict[str, Any] = {"epochs": 1, "seeds": 1, "batch_size": 4, "fit_images": 4, "distill_steps": 1}
 
@@ -100,6 +100,19 @@ def test_decoded_as_from_pixels() -> None:
     expected = shown(images)
     shown.read_latents()
     assert torch.equal(shown(codec.encode(images, rounding="round").to(torch.int8)), expected)
+
+
+@pytest.mark.parametrize("arm", ["pixels", "small_4x", "dct_16x", "rgb_16x", "fitted_rgb_16x"])
+def test_seeds_share_nothing(arm: str, tmp_path: Path) -> None:
+    """Or else the network of one seed would take along what the next one is shown through."""
+    starts = Starts(save_network(tmp_path / "net", "test_efficientnet"), None)
+    pictures = [torch.rand(3, 64, 64) for _ in range(4)]
+    start = starts.make(arm, pictures, fit_images=4, steps=1, device=torch.device("cpu"), show=False)
+    first, second = start.model(2), start.model(2)
+    assert not {*first.modules()} & {*second.modules()}
+    macs = macs_of(first, 64)
+    first.to("meta")  # as to a GPU
+    assert macs_of(second, 64) == macs_of(start.model(2), 64) == macs
 
 
 @pytest.mark.slow
