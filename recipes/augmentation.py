@@ -185,15 +185,18 @@ def main(config: Config) -> list[Record]:
     check(config)
     ranks = Ranks.start()
     with claim("augmentation", config, ranks, WRITTEN) as begin:
-        task = load_task(config.data, Path(config.data), demo_crops=(1, 1), seed=0)
+        task = load_task(config.data, Path(config.data), demo_crops=(1, 1), seed=0, processes=ranks.world)
         if not isinstance(task.train, Files):
             raise ValueError(f"expected a folder of images, got {config.data!r}")
         begin()
-        store(config, task)
+        if ranks.first:
+            store(config, task)
+        ranks.agree(None)  # the first process has stored them
         results = compare(config, ranks, partial(train, config, task), lambda result: f"{result['accuracy']:.1f} %")
         rows = mean_over_seeds(results, ("accuracy", "train_loss", "validation_loss", "loading_seconds"))
-        write_atomically(config.output_dir / "table.md", (markdown(rows) + "\n").encode(), durable=True)
-        write_atomically(config.output_dir / "table.csv", as_csv(results), durable=True)
+        if ranks.first:
+            write_atomically(config.output_dir / "table.md", (markdown(rows) + "\n").encode(), durable=True)
+            write_atomically(config.output_dir / "table.csv", as_csv(results), durable=True)
         return rows
 
 

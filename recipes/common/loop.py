@@ -47,8 +47,8 @@ def train_steps(
         run: Where the training is kept, and who works on it.
         steps: How many.
         checkpoint_every: Steps between checkpoints.
-        schedule: Makes a scheduler whose ``step`` is told every step's loss. Default: the learning rate rises linearly
-            over the first tenth of the steps and falls to zero by a half cosine.
+        schedule: Makes a scheduler whose ``step`` is told every step's loss, the mean over processes. Default: the
+            learning rate rises linearly over the first tenth of the steps and falls to zero by a half cosine.
         ema: Decay per step of an average of the weights (lower at first), which is validated at checkpoints and which
             the network has in the end. Default: no average.
         clip: Limit the norm of all gradients together.
@@ -94,7 +94,10 @@ def train_steps(
         if clip:
             nn.utils.clip_grad_norm_(trained, clip)
         optimizer.step()
-        scheduler.step(*[] if schedule is None else [loss.item()])
+        if schedule is None:
+            scheduler.step()
+        else:  # all processes must come to one rate
+            scheduler.step(ranks.sum(loss.detach().clone()).item() / ranks.world)
         if average is not None:
             average.update_parameters(model)
             if done == settle:

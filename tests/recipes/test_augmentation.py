@@ -1,6 +1,9 @@
 """The recipe that trains on augmented latents and pixels, made small."""
 
 import csv
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,22 @@ def test_all_arms(settings: dict[str, Any]) -> None:
     inner = [torch.Tensor(middle[0][0].float())[:, 2:4, 2:4] for middle in middles]
     torch.testing.assert_close(inner[0], inner[1], atol=4, rtol=0)  # the same pixels: further out, neighbors differ
     assert len(wt.LatentDataset(out / "latents_train")) == 8
+
+
+@pytest.mark.slow
+def test_two_processes(settings: dict[str, Any]) -> None:
+    """One of them stores the latents and writes the tables."""
+    options = [part for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", str(value))]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "recipes.augmentation", "--arms", "stored_crop", *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("written to") == 1
+    out = settings["output_dir"]
+    assert len((out / "table.csv").read_text().splitlines()) == 2
+    assert len(wt.LatentDataset(out / "latents_train")) == 8
+    assert not list(out.rglob("*.partial"))
 
 
 def test_errors(settings: dict[str, Any], tmp_path: Path) -> None:
