@@ -71,11 +71,14 @@ def load_checkpoint(file: Path, parts: Mapping[str, Any], device: torch.device) 
     """Restore models, optimizers and so on, by name, from a checkpoint; returns all that it holds.
 
     Raises:
-        UnusableCheckpoint: The file is damaged, holds a pickle, or does not fit the parts.
+        UnusableCheckpoint: The file is missing or damaged, holds a pickle, or does not fit the parts.
     """
-    advice = f"delete {file}, and --resume begins this training again"
+    finished = (file.parent / "result.json").is_file()  # --resume would read that and train nothing
+    advice = f"delete {file.parent if finished else file}, and --resume begins this training again"
     try:
         state = torch.load(file, map_location=device, weights_only=True)
+    except FileNotFoundError as error:
+        raise UnusableCheckpoint(f"{file} is missing: {advice}") from error
     except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
         raise UnusableCheckpoint(f"{file} is no whole checkpoint of tensors (cut off, or changed): {advice}") from error
     try:

@@ -9,7 +9,7 @@ import torch
 
 from recipes.common.comparison import check_comparison, compare, first_runs
 from recipes.common.ranks import Ranks
-from recipes.common.runs import Run, UnusableCheckpoint
+from recipes.common.runs import Run, UnusableCheckpoint, finished_or_new, load_checkpoint
 
 ALONE = Ranks(0, 1, torch.device("cpu"))
 
@@ -60,6 +60,16 @@ def test_an_unusable_checkpoint_is_named(damage: str, tmp_path: Path) -> None:
         network = torch.nn.Linear(3, 2)
     with pytest.raises(UnusableCheckpoint, match=r"checkpoint\.pt is .*: delete .*checkpoint\.pt, and --resume begins"):
         run.load({"model": network})
+
+
+def test_advice_on_the_checkpoint_of_a_finished_run(tmp_path: Path) -> None:
+    """--resume reads its result: it must go too."""
+    run = Run(tmp_path / "a_seed0", ALONE, resume=True)
+    with pytest.raises(UnusableCheckpoint, match=r"checkpoint\.pt is missing: delete .*a_seed0.checkpoint\.pt, and"):
+        load_checkpoint(run.checkpoint, {}, ALONE.device)
+    finished_or_new(run, lambda: {})
+    with pytest.raises(UnusableCheckpoint, match=r"checkpoint\.pt is missing: delete .*a_seed0, and --resume begins"):
+        load_checkpoint(run.checkpoint, {}, ALONE.device)
 
 
 def test_a_comparison_of_nothing_is_refused(tmp_path: Path) -> None:
