@@ -9,7 +9,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from recipes.answers.arms import Arm
-from recipes.answers.data import Pictures, cut
+from recipes.answers.data import Pictures, cut, evenly
 from recipes.common.inputs import Pixels, StoredInput
 from recipes.common.macs import count_macs
 from recipes.common.photographs import read_image
@@ -30,7 +30,7 @@ def cost(arm: Arm, pictures: Pictures, batch_size: int) -> Record:
     """Count values per image, bytes per image in files, multiply-adds of the network, and images/s from file to logits.
 
     What is kept of an image is stored as a PNG, or as a ``.wlc`` file; pixels of a folder are read from its own files.
-    Block DCT has no such format.
+    Block DCT has no such format. Files are those of the same images for every arm, evenly spaced.
     """
     one = pictures.images[:1].to(next(arm.network.parameters()).device)
     height, width = one.shape[-2:]
@@ -42,15 +42,22 @@ def cost(arm: Arm, pictures: Pictures, batch_size: int) -> Record:
     if not isinstance(arm.input, StoredInput):
         return record
     with TemporaryDirectory() as folder:
-        if isinstance(arm.input, Pixels) and pictures.files is not None:
-            own = pictures.files
-        else:
-            own = [Path(folder) / f"{i}{arm.input.suffix}" for i in range(min(_TIMED, len(pictures)))]
-            for image, file in zip(pictures.images, own, strict=False):
-                arm.input.save(image, file)
+        own = files_of(arm.input, pictures, Path(folder))
         record["bytes"] = sum(file.stat().st_size for file in own) / len(own)
-        record["rate"] = _rate(arm, own[:_TIMED], batch_size, height, width, folder)
+        record["rate"] = _rate(arm, own, batch_size, height, width, folder)
     return record
+
+
+def files_of(kept: StoredInput, pictures: Pictures, folder: Path) -> list[Path]:
+    """Give the files of some pictures: those that pixels come from, or new ones in a folder of what is kept."""
+    # Crops of the demo take turns in its photographs; files are sorted by class.
+    chosen = evenly(range(len(pictures)), _TIMED) if pictures.files is not None else range(min(_TIMED, len(pictures)))
+    if isinstance(kept, Pixels) and pictures.files is not None:
+        return [pictures.files[i] for i in chosen]
+    files = [folder / f"{i}{kept.suffix}" for i in chosen]
+    for i, file in zip(chosen, files, strict=True):
+        kept.save(pictures.images[i], file)
+    return files
 
 
 @torch.no_grad()
