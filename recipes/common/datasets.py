@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from recipes.common.digits import SIDE, DigitsOnPhotographs
 from recipes.common.photographs import image_files, read_image
-from recipes.common.stored import Cells, is_stored, open_stored
+from recipes.common.stored import Cells, is_stored, open_stored, remark_on, some_of
 from walloc_transforms.files import IMAGE_SUFFIXES, find_files
 
 IGNORE = -100  # torch's default ignore_index of the cross-entropy
@@ -96,7 +96,8 @@ def _open(data: str, root: Path, demo_crops: tuple[int, int], seed: int) -> Task
         return _torchvision(data, root)
     folder = Path(data)
     if is_stored(folder):
-        return Task(*open_stored(folder), fixed=False)
+        train, validation, classes, remark = open_stored(folder)
+        return Task(train, validation, classes, fixed=False, remark=remark)
     if (folder / "train").is_dir() and (folder / "val").is_dir():
         parts = [folder / "train", folder / "val"]
         classes = _class_names(parts[0])
@@ -104,15 +105,16 @@ def _open(data: str, root: Path, demo_crops: tuple[int, int], seed: int) -> Task
         remark = _only_in(parts[1], classes)
     else:
         classes = _class_names(folder)
-        everything = _samples(folder, classes)
         samples, single = [[], []], 0
-        for label in range(len(classes)):
-            own = [sample for sample in everything if sample[1] == label]
-            held_out = own[::5] if len(own) > 1 else []
-            samples[1] += held_out
-            samples[0] += [sample for sample in own if sample not in held_out]
-            single += len(own) == 1
-        remark = f"{single} classes have a single image, which is trained on: no image validates them" if single else ""
+        for label, name in enumerate(classes):
+            own = [(file, label) for file in image_files(folder / name)]
+            if len(own) == 1:
+                samples[0] += own
+                single += 1
+            else:
+                samples[0] += [sample for i, sample in enumerate(own) if i % 5]
+                samples[1] += own[::5]
+        remark = remark_on(0, single)
     return Task(Files(samples[0]), Files(samples[1]), classes, fixed=False, remark=remark)
 
 
@@ -131,8 +133,8 @@ def _only_in(folder: Path, classes: Sequence[str]) -> str:
     names = [name for name, count in found.items() if count]
     if not names:
         return ""
-    some = ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
-    return f"left out: {sum(found.values())} images of {len(names)} classes that only {str(folder)!r} has: {some}"
+    left = f"left out: {sum(found.values())} images of {len(names)} classes"
+    return f"{left} that only {str(folder)!r} has: {some_of(names)}"
 
 
 def _samples(folder: Path, classes: Sequence[str]) -> list[tuple[Path, int]]:

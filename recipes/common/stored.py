@@ -84,12 +84,16 @@ def is_stored(folder: Path) -> bool:
     return (folder / INDEX).is_file() or all((folder / part / INDEX).is_file() for part in ("train", "val"))
 
 
-def open_stored(folder: Path) -> tuple[Records, Records, list[str]]:
-    """Open latent data sets of images with labels, as records to train on, others to validate on, and class names.
+def open_stored(folder: Path) -> tuple[Records, Records, list[str], str]:
+    """Open latent data sets of images with labels.
 
     Args:
         folder: With ``train`` and ``val``; or one data set, of which every 5th image of a class validates, in its first
             view.
+
+    Returns:
+        Records to train on, others to validate on, the names of the classes, and what is left out, for the user to
+        know.
 
     Raises:
         ValueError: A data set has no labels, or those of the two are of other classes; or a file is damaged.
@@ -98,11 +102,15 @@ def open_stored(folder: Path) -> tuple[Records, Records, list[str]]:
         parts = [Records(path, labeled(wt.LatentDataset(path)).tolist()) for path in (folder / "train", folder / "val")]
         (train, validation), (classes, others) = parts, (classes_of(part.data) for part in parts)
         if classes != others:
-            raise ValueError(f"the data sets in {folder} have other classes: {classes[:5]} and {others[:5]}")
-        return train, validation, classes
+            only = {"train": set(classes) - set(others), "val": set(others) - set(classes)}
+            differ = [f"only {part!r} has {some_of(sorted(names))}" for part, names in only.items() if names]
+            raise ValueError(
+                f"the data sets in {folder} have other classes: {'; '.join(differ) or 'their order is another one'}"
+            )
+        return train, validation, classes, remark_on(sum(len(part.data) - len(part) for part in parts), 0)
     data = wt.LatentDataset(folder)
     keys = np.array([data.key(i) for i in range(len(data))])
-    numbers, (train, held_out) = labeled(data), ([], [])
+    numbers, (train, held_out), single = labeled(data), ([], []), 0
     classes = classes_of(data)
     for label in range(len(classes)):
         own = numbers[data.labels[numbers] == label]
@@ -110,7 +118,21 @@ def open_stored(folder: Path) -> tuple[Records, Records, list[str]]:
         chosen = np.isin(keys[own], names[::5]) if len(names) > 1 else np.zeros(len(own), bool)
         train += own[~chosen].tolist()
         held_out += own[chosen][np.unique(keys[own][chosen], return_index=True)[1]].tolist()
-    return Records(folder, train), Records(folder, held_out), classes
+        single += len(names) == 1
+    remark = remark_on(len(data) - len(numbers), single)
+    return Records(folder, train), Records(folder, held_out), classes, remark
+
+
+def remark_on(unlabeled: int, single: int) -> str:
+    """Say how many records have no label, and how many classes a single image; nothing where there are none."""
+    remarks = [f"left out: {unlabeled} records without a label"] * (unlabeled > 0)
+    remarks += [f"{single} classes have a single image, which is trained on: no image validates them"] * (single > 0)
+    return "; ".join(remarks)
+
+
+def some_of(names: Sequence[str]) -> str:
+    """Name the first few."""
+    return ", ".join(map(repr, names[:5])) + (", ..." if len(names) > 5 else "")
 
 
 def classes_of(data: wt.LatentDataset) -> list[str]:

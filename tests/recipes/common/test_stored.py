@@ -1,5 +1,6 @@
 """Latent data sets as what recipes train on: which records, which arms may read them, and what is refused."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,42 @@ def test_two_data_sets(photographs: Path, tmp_path: Path) -> None:
         wt.encode_dataset(photographs, tmp_path / part, "rgb_16x", progress=False)
     task = task_of(tmp_path)
     assert (len(task.train), len(task.validation)) == (20, 20)  # type: ignore[arg-type]  # a Dataset need have no length
+
+
+class Named(list[tuple[Any, int]]):
+    """Images and labels."""
+
+    classes: Sequence[str]
+
+
+def images_of(labels: Sequence[int], classes: Sequence[str]) -> Named:
+    found = Named((torch.rand(3, 16, 16), label) for label in labels)
+    found.classes = classes
+    return found
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ("abcdefgh", "other classes: only 'train' has 'i'; only 'val' has 'h'"),
+        ("bacdefgi", "other classes: their order is another one"),
+    ],
+)
+def test_other_classes_are_named(classes: str, message: str, tmp_path: Path) -> None:
+    for part, names in (("train", "abcdefgi"), ("val", classes)):
+        wt.encode_dataset(images_of(range(8), names), tmp_path / part, "rgb_16x", progress=False)
+    with pytest.raises(ValueError, match=message):
+        task_of(tmp_path)
+
+
+def test_what_is_left_out_is_said(dataset: Path, tmp_path: Path) -> None:
+    assert not task_of(dataset).remark
+    wt.encode_dataset(images_of([0, 0, 1, -1, -1], "ab"), tmp_path / "one", "rgb_16x", progress=False)
+    task = task_of(tmp_path / "one")
+    assert task.remark.startswith("left out: 2 records without a label; 1 classes have a single image")
+    for part in ("train", "val"):
+        wt.encode_dataset(images_of([0, 1, -1], "ab"), tmp_path / "two" / part, "rgb_16x", progress=False)
+    assert task_of(tmp_path / "two").remark == "left out: 2 records without a label"
 
 
 def test_crops_are_those_of_the_records(dataset: Path) -> None:
