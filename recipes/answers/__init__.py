@@ -1,1 +1,1 @@
-"""What only recipes/pretrained.py needs."""
+"""What recipes/pretrained.py needs, and recipes/resolution_scaling.py, which runs it."""

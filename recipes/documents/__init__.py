@@ -1,1 +1,1 @@
-"""What only recipes/reading.py needs."""
+"""What recipes/reading.py needs, and recipes/resolution_scaling.py, which runs it."""

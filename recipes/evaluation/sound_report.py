@@ -24,7 +24,7 @@ def markdown(
         remark: What there is to say about the files.
     """
     caption = (
-        f"Means over pieces; {remark}. PSNR is against a peak-to-peak of 1. Rates are those of whole files, the "
+        f"Means over pieces; {remark}. PSNR is against a peak-to-peak of 2. Rates are those of whole files, the "
         f"codec's by coder {coder}; CR is against 16-bit PCM. Resampling keeps its values in float32. Lossy formats "
         "are at the setting whose file is nearest to the codec's, freed of their delay, in samples. Speeds are "
         f"megasamples of both channels per second, {threads} thread{'s' * (threads > 1)}, one call each; for "

@@ -1,7 +1,7 @@
 """Evaluation of audio codecs on pieces of music, beside resampling and lossy formats; for recipes.evaluate_codec.
 
-Protocol, after the WaLLoC paper: a piece is one stereo waveform, its mean subtracted, at full scale. PSNR is that of
-the halved waveforms against a peak-to-peak of 1, clipped to full scale. The rate is that of the whole ``.wlc`` file,
+Protocol, after the WaLLoC paper: a piece is one stereo waveform, its mean subtracted, at full scale. PSNR is against a
+peak-to-peak of 2, that of full scale, to which what is decoded is clipped. The rate is that of the whole ``.wlc`` file,
 from which the piece is decoded, by a refiner too where the codec has one; the compression ratio is against PCM of 16
 bits. Speeds count samples of both channels.
 """

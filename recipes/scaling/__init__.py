@@ -1,1 +1,1 @@
-"""What only recipes/resolution_scaling.py needs."""
+"""Rows, table and figure of recipes/resolution_scaling.py; recipes/video_classification.py draws by them, too."""

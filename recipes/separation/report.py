@@ -63,7 +63,7 @@ def caption(sources: Sequence[str], segment_seconds: float, total: int, scored: 
     return (
         f"Means over segments of {segment_seconds:.2f} s, the same for every row: {total} in all, {counts}; where "
         "a source is silent it is not scored. After ±: standard deviation over seeds. Multiply-adds are per second "
-        "of audio, Fourier transforms excluded. PSNR is against a peak-to-peak of 1. `source through ...` "
+        "of audio, Fourier transforms excluded. PSNR is against a peak-to-peak of 2. `source through ...` "
         "is the true source after that front end and back: no estimate of that arm can be better than about "
         "that.\n\n"
     )

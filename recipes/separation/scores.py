@@ -2,8 +2,8 @@
 
 * sdr: ``10 log10(sum s^2 / sum (s - s')^2)`` over both channels, as in the Music Demixing Challenge; silence has 0 dB.
 * si_sdr: the same after scaling ``s`` to fit ``s'`` best; blind to loudness, and undefined for silence.
-* psnr: ``-10 log10 mean((s - s')^2 / 4)``, against a peak-to-peak of 1 as in the WaLLoC paper. It rewards silence,
-  since voices are far below full scale.
+* psnr: ``-10 log10 mean((s - s')^2 / 4)``, against the peak-to-peak of full scale, 2, as in the WaLLoC paper. It
+  rewards silence, since voices are far below full scale.
 """
 
 import math

@@ -1,1 +1,1 @@
-"""What only recipes/video_classification.py needs: clips, arms, a trunk of three axes, report."""
+"""What only recipes/video_classification.py needs: clips, arms, report."""
