@@ -75,7 +75,7 @@ class Named(list[tuple[Any, int]]):
 
 def images_of(labels: Sequence[int], classes: Sequence[str]) -> Named:
     found = Named((torch.rand(3, 16, 16), label) for label in labels)
-    found.classes = classes
+    found.classes = list(classes)
     return found
 
 
