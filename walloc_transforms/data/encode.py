@@ -185,7 +185,7 @@ def _begin(work: Work, storage: Storage, overwrite: bool) -> None:
                 f"{storage} holds a folder {CODEC_FOLDER} that is not codec {work.codec.config.name!r}, and no latent "
                 "data set: expected a new folder"
             )
-        # The codec first, as it may be read from the very folder that is replaced. What is there of a data set has other
+        # The codec first, as it may be read from the very folder that is replaced. What a data set has there has other
         # statistics or another decoder, if not another encoder.
         if not embedded and not (held and not holds_data):
             storage.save(CODEC_FOLDER, work.codec.save_pretrained)

@@ -108,8 +108,8 @@ class Storage:
     def save(self, name: str, write: Callable[[Path], object]) -> None:
         """Let a function write files to a folder here, or to a temporary one from which they are copied.
 
-        A new folder gets its name when it is whole. If a process is killed before, :meth:`remove_staged` removes it. At a
-        URL, the config of a codec is written last.
+        A new folder gets its name when it is whole. If a process is killed before, :meth:`remove_staged` removes it.
+        At a URL, the config of a codec is written last.
 
         Args:
             name: Of the folder; empty if the storage itself is meant.
