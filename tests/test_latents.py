@@ -422,7 +422,7 @@ def test_flips_of_codecs_of_ones_own(options: dict[str, Any]) -> None:
 
 
 def test_codecs_that_flip_exactly() -> None:
-    """Of an even number of taps and fitted to images and their flips, every channel keeps or changes its sign."""
+    """Fitted to images and their flips, with symmetric filters of an even number of taps: channels may change sign."""
     photos = [photograph(256, 256).flip(axes) for axes in ((), (-1,), (-2,), (-2, -1))]
     codec = wt.fit_codec(photos, levels=3, channels=12, wavelet="bior3.5", progress=False)
     image = torch.from_numpy(data.coffee())[:400, :600].permute(2, 0, 1)

@@ -7,10 +7,14 @@ import torch
 from torch import Tensor
 
 from .codec import Codec
+from .decoders import LinearDecoder
+from .folding import stamp_of
 
 __all__ = ["check_linear", "derived"]
 
-_KEPT: "weakref.WeakKeyDictionary[Codec, tuple[str, dict[Hashable, tuple[Tensor, ...]]]]" = weakref.WeakKeyDictionary()
+_KEPT: "weakref.WeakKeyDictionary[Codec, tuple[object, dict[Hashable, tuple[Tensor, ...]]]]" = (
+    weakref.WeakKeyDictionary()
+)
 
 
 def check_linear(codec: Codec, what: str) -> None:
@@ -31,18 +35,20 @@ def check_linear(codec: Codec, what: str) -> None:
 def derived(
     codec: Codec, name: Hashable, device: torch.device, make: Callable[[], tuple[Tensor, ...]]
 ) -> tuple[Tensor, ...]:
-    """Return what ``make`` computes from the codec's weights, computed once for every name, encoder and device.
+    """Return what ``make`` computes from the codec's weights, computed once for every name and device.
 
     Args:
         codec: The codec.
         name: What is computed.
         device: Where the tensors are needed.
-        make: Computes them on the CPU, without gradients.
+        make: Computes them of the encoder and a linear decoder, on the CPU, without gradients.
     """
-    fingerprint, known = _KEPT.get(codec, ("", {}))
-    if fingerprint != codec.fingerprint():
+    decoder = codec.decoder
+    weights = codec.fingerprint(), stamp_of([*decoder.parameters()] if isinstance(decoder, LinearDecoder) else [])
+    of, known = _KEPT.get(codec, (None, {}))
+    if of != weights:
         known = {}
-        _KEPT[codec] = codec.fingerprint(), known
+        _KEPT[codec] = weights, known
     if (name, device) not in known:
         with torch.inference_mode(False), torch.no_grad(), torch.device("cpu"):
             known[name, device] = tuple(tensor.to(device) for tensor in make())
