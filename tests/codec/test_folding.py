@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.testing import assert_close
 
 from tests.helpers import (
@@ -129,6 +130,27 @@ def test_compiles_to_machine_code(frozen: Codec) -> None:
     assert_close(compiled(x), latents, rtol=0, atol=1e-3)
 
 
+class Decoding(torch.nn.Module):
+    """To an odd size: one row and one column are cut off."""
+
+    def __init__(self, codec: Codec) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.codec.decode(latents, size=(8 * latents.shape[2] - 1, 8 * latents.shape[3] - 1))
+
+
+@pytest.mark.slow
+def test_exported_for_any_size(frozen: Codec) -> None:
+    model, latents = Decoding(frozen), frozen.encode(signal(1, 3, 48, 56))
+    model(latents)
+    sides = {axis: torch.export.Dim(f"side{axis}", min=5, max=100) for axis in (2, 3)}
+    program = torch.export.export(model, (latents,), dynamic_shapes=(sides,)).module()
+    other = frozen.encode(signal(1, 3, 80, 40))
+    assert_close(program(other), model(other), rtol=0, atol=1e-4)
+
+
 def test_frozen_at_first(frozen: Codec) -> None:
     for codec in (frozen, Codec(frozen.config).train()):
         assert not any(p.requires_grad for p in codec.parameters())
@@ -172,6 +194,12 @@ def assign_again(codec: Codec) -> None:
         codec.load_state_dict(make_codec().state_dict(), assign=True)
 
 
+def replace_twice(codec: Codec) -> None:
+    """The second may come to lie where the weights were that the first has replaced."""
+    for _ in range(2):
+        codec.weight.data = codec.weight.data * 0.5
+
+
 CHANGES = {
     "train": train_a_step,
     "in place": in_place,
@@ -180,6 +208,11 @@ CHANGES = {
     "assign": lambda codec: codec.load_state_dict(make_codec().state_dict(), assign=True),
     "assign again": assign_again,
     "new parameter": lambda codec: setattr(codec, "weight", torch.nn.Parameter(codec.weight * 0.5, False)),
+    "new data": lambda codec: setattr(codec.weight, "data", codec.weight * 0.5),
+    "new data twice": replace_twice,
+    "vector": lambda codec: vector_to_parameters(
+        0.5 * parameters_to_vector(codec.parameters()).detach(), codec.parameters()
+    ),
     "new decoder": lambda codec: setattr(codec, "decoder", make_codec().decoder),
 }
 
@@ -197,6 +230,47 @@ def test_folded_path_follows_the_weights(change: Callable[[Codec], object], comp
     assert_close(encode(x), reference_encode(codec, x), rtol=0, atol=1e-3)
     assert_close(decode(before), reference_decode(codec, before), rtol=0, atol=1e-3)
     assert not torch.allclose(codec.encode(x), before) or not torch.allclose(codec.decode(before), decoded)
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_fingerprint_follows_the_weights(change: Callable[[Codec], object]) -> None:
+    codec = make_codec()
+    codec.fingerprint()
+    change(codec)
+    copied = Codec(codec.config)
+    copied.load_state_dict(codec.state_dict())
+    assert codec.fingerprint() == copied.fingerprint()
+
+
+class Encoding(torch.nn.Module):
+    def __init__(self, codec: Codec) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.codec.encode(x)
+
+
+def test_parameters_for_one_call() -> None:
+    """Those of a call may have the ``id`` of those of the call before, which are gone."""
+    codec, x = make_codec(), signal(2, 3, 16, 24)
+    model, weight = Encoding(codec), codec.weight.detach().clone()
+    for factor in (1.0, 0.5, 0.25, 0.125):
+        latents = torch.func.functional_call(model, {"codec.weight": weight * factor}, (x,))
+        expected = copy.deepcopy(codec)
+        expected.weight.copy_(weight * factor)
+        assert_close(latents, reference_encode(expected, x), rtol=0, atol=1e-3)
+
+
+def test_parameters_that_a_transform_of_functions_wraps() -> None:
+    codec, x = make_codec(), signal(2, 3, 16, 24)
+
+    def total(weight: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(Encoding(codec), {"codec.weight": weight}, (x,)).sum()
+
+    codec.requires_grad_()
+    expected = torch.autograd.grad(codec.encode(x).sum(), codec.weight)[0]
+    assert_close(torch.func.grad(total)(codec.weight.detach()), expected)
 
 
 @pytest.mark.parametrize("make", [COPIES["pickle"], COPIES["prefix"]], ids=["pickle", "prefix"])

@@ -66,6 +66,9 @@ class Codec(nn.Module):
     All parameters are frozen at first, in ``train()`` mode as in ``eval()``; nothing here depends on the mode. A codec
     built from a config alone holds a random orthogonal projection: load weights, fit or train it.
 
+    What is computed from the weights follows them when they are loaded, replaced, trained, or written to under
+    ``torch.no_grad()``. Writes in place through ``.data``, as in ``codec.weight.data.mul_(2)``, cannot be seen.
+
     Args:
         config: The geometry.
         encoder: The encoder if it is a network. Default: one with random weights.
@@ -425,7 +428,8 @@ class Codec(nn.Module):
 
         The hash is kept until a weight changes.
         """
-        parts = self._encoder_parts() if self.encoder is None else [*self.encoder.state_dict().values()]
+        network = self.encoder
+        parts = self._encoder_parts() if network is None else [*network.parameters(), *network.buffers()]
         stamp = (stamp_of(parts), self.config.channels)
         known = self._fingerprint
         if known[0] != stamp or any(part.is_inference() for part in parts):

@@ -9,6 +9,7 @@ without torch's threads. Those of its parent did not come along, and torch would
 
 import functools
 import itertools
+import operator
 import os
 import threading
 import weakref
@@ -70,12 +71,41 @@ class FoldedPath(nn.Module):
                 self.current()
 
 
-def stamp_of(tensors: Sequence[Tensor]) -> list[tuple[int, int]]:
+class Stamp:
+    """Tensors and the state of their values. A copy fits no tensors, because copies of tensors are others.
+
+    It holds the tensors: another one could come to have the ``id`` of one that is gone.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor] = ()) -> None:
+        self.tensors, self.states = [*tensors], [_state_of(t) for t in tensors]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Stamp) or len(self.tensors) != len(other.tensors):
+            return False
+        return all(map(operator.is_, self.tensors, other.tensors)) and self.states == other.states
+
+    __hash__ = None  # type: ignore[assignment]  # as for a list
+
+    def __reduce__(self) -> tuple[type["Stamp"], tuple[()]]:
+        return Stamp, ()
+
+
+def stamp_of(tensors: Sequence[Tensor]) -> Stamp:
     """Identify the tensors and their values: the stamp changes when one of them is replaced or written to.
 
-    Inference tensors do not count writes.
+    Two kinds of writes leave no trace: those to inference tensors, and those in place through ``tensor.data``, an array
+    of numpy, or other memory that is shared. ``tensor.data = another`` is noticed.
     """
-    return [(id(t), -1 if t.is_inference() else t._version) for t in tensors]
+    return Stamp(tensors)
+
+
+def _state_of(tensor: Tensor) -> tuple[object, ...]:
+    version = -1 if tensor.is_inference() else tensor._version
+    try:  # the storage itself: another one may come to lie at the address of one that is gone
+        return version, weakref.ref(tensor.untyped_storage()), tensor.storage_offset()
+    except RuntimeError:  # the tensors of functorch have none
+        return (version,)
 
 
 def _probe() -> Tensor:
