@@ -1,4 +1,6 @@
+import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +9,7 @@ import torch
 from PIL import Image
 
 import walloc_transforms as wt
+from tests.helpers import give_refiner, make_codec
 from walloc_transforms.codec.fitting import synthesis_gram
 from walloc_transforms.codec.packet_statistics import PacketStatistics
 from walloc_transforms.wavelets.packets import WaveletPacketAnalysis
@@ -310,8 +313,52 @@ def test_data_sets_without_iter(images: list[torch.Tensor], codec: wt.Codec) -> 
         (wt.load_codec("rgb_16x"), [torch.zeros(3, 64, 64)] * 2, ValueError, "vary in none of the 12 channels"),
         (wt.load_codec("rgb_16x"), [torch.rand(3, 64, 64), torch.rand(3, 8, 7)], ValueError, "signal 1: too small"),
         (wt.load_codec("rgb_16x"), torch.rand(3, 64, 64), ValueError, "one image"),
+        (
+            wt.load_codec("rgb_16x"),
+            [torch.rand(1, 3, 64, 64)],
+            ValueError,
+            r"signal 0: .*one at a time, got .*\(1, 3, 6",
+        ),
+        (wt.load_codec("rgb_16x"), [torch.rand(3, 3, 64, 64)], ValueError, "signal 0: expected .* 3 channels and 2"),
+        (
+            wt.load_codec("stereo_5x"),
+            torch.rand(4, 1, 2, 800),
+            ValueError,
+            "signal 0: expected .* 2 channels and 1 axis",
+        ),
     ],
 )
 def test_statistics_refuse(given: Any, signals: Any, error_: type[Exception], message: str) -> None:
     with pytest.raises(error_, match=message):
         wt.fit_statistics(given, signals, progress=False)
+
+
+def test_statistics_leave_a_refiner_its_own(tmp_path: Path) -> None:
+    """It was trained on latents normalized by the codec's, which their user replaces."""
+    codec = give_refiner(make_codec())
+    signals = [[0.2 * torch.rand(3, 64, 64)], [torch.rand(3, 64, 64)]]
+    latents, measured = codec.encode(torch.rand(3, 40, 48)), codec
+    for some in signals:
+        measured = wt.fit_statistics(measured, some, progress=False)
+    assert not torch.allclose(measured.latent_mean, codec.latent_mean)
+    assert codec.refiner is not None and codec.refiner.latent_mean is None
+    whole = measured.prefix(7)
+    measured.save_pretrained(tmp_path)
+    read = wt.load_codec(tmp_path)
+    lazy = read.prefix(7)
+    for one in (measured, read, copy.deepcopy(measured)):
+        assert torch.equal(one.decode(latents, decoder="refiner"), codec.decode(latents, decoder="refiner"))
+        normalized = one.normalize(latents)
+        torch.testing.assert_close(
+            one.decode(normalized, decoder="refiner", normalized=True), one.decode(latents, decoder="refiner")
+        )
+    expected = codec.prefix(7).decode(latents[:7], decoder="refiner")
+    for one in (whole, lazy):
+        assert torch.equal(one.decode(latents[:7], decoder="refiner"), expected)
+
+
+def test_statistics_measured_in_inference_mode() -> None:
+    with torch.inference_mode():
+        measured = wt.fit_statistics(wt.load_codec("rgb_16x"), [torch.rand(3, 64, 64)], progress=False)
+    assert not any(value.is_inference() for value in measured.state_dict().values())
+    measured.requires_grad_()

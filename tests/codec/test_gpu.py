@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.helpers import make_codec
 from walloc_transforms.codec import Codec
+from walloc_transforms.codec.fitting import centered
 
 FREE = ("device", "view", "slice", "permute", "unsqueeze", "as_strided", "expand", "alias", "detach")
 
@@ -38,6 +39,11 @@ def on_fake_gpu(codec: Codec) -> Codec:
 
 def fake(t: Tensor) -> Tensor:
     return torch.empty(t.shape, dtype=t.dtype, device="cuda")
+
+
+def test_signals_are_fitted_where_the_statistics_are() -> None:
+    with FakeTensorMode():
+        assert centered(torch.empty(3, 16, 16, device="cuda")).device.type == "cpu"
 
 
 @pytest.mark.parametrize(("channels", "convolutions"), [(12, 2), (48, 3)])

@@ -185,6 +185,9 @@ EDITS: list[tuple[Callable[[dict[str, Tensor]], object], str]] = [
     (lambda s: s.update(head=s["head"].half().fill_(torch.inf)), "head must hold finite"),
     (lambda s: s.update(head=s["head"].double()), "head must hold finite float32 values"),
     (lambda s: s.update(head=s["head"].bfloat16()), "head must hold finite float32 values"),
+    (lambda s: s.update(latent_mean=torch.zeros(12)), r"missing tensors \['latent_std'\]"),
+    (lambda s: s.update(latent_mean=torch.zeros(12), latent_std=torch.ones(11)), "latent_std has shape"),
+    (lambda s: s.update(latent_mean=torch.zeros(12), latent_std=torch.zeros(12)), "latent_std must be positive"),
     (lambda s: s.update(scale=torch.ones(192, dtype=torch.int64)), "scale must hold finite float32 values"),
 ]
 

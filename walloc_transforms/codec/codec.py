@@ -353,7 +353,9 @@ class Codec(nn.Module):
         self, z: Tensor, scale: float, shift: float, limits: tuple[float, float], tile: int | None, progress: bool
     ) -> Tensor:
         refiner = self.load_refiner()
-        features = refiner(self.normalize(z.to(torch.float32)), tile, progress)
+        mean, std = refiner.latent_mean, refiner.latent_std
+        mean, std = (self.latent_mean, self.latent_std) if mean is None or std is None else (mean, std)
+        features = refiner(self._standardize(z.to(torch.float32), mean, std), tile, progress)
         trained = self._trains(self._decoder_parts()) or refiner.head.requires_grad
         path = None if trained else self._refined_path.current()
         if path is not None:
@@ -374,8 +376,11 @@ class Codec(nn.Module):
             ValueError: The codec has none; ``wt.Latents`` of another codec, or normalized ones.
         """
         self.check_statistics()
-        latents, shape = self._not_normalized(latents), (-1, *[1] * self.config.dims)
-        return (latents - self.latent_mean.view(shape)) / self.latent_std.view(shape)
+        return self._standardize(self._not_normalized(latents), self.latent_mean, self.latent_std)
+
+    def _standardize(self, latents: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        shape = (-1, *[1] * self.config.dims)
+        return (latents - mean.view(shape)) / std.view(shape)
 
     def denormalize(self, latents: Tensor) -> Tensor:
         """Undo :meth:`normalize`.

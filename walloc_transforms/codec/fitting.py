@@ -83,10 +83,11 @@ def fit_codec(
         A frozen codec with its latent statistics.
 
     Raises:
-        ValueError: No signals, one of another number of channels or dimensions than the first, NaN values, values out
-            of range, too few samples to determine the codec or samples that do not vary, or an argument out of range.
-        TypeError: ``signals`` is one signal or the name of a folder, or a signal is neither a tensor nor a
-            PIL image, or of an unsupported dtype.
+        ValueError: ``signals`` is one signal or empty, one has another number of channels or dimensions than the
+            first, NaN values, values out of range, too few samples to determine the codec or samples that do not vary,
+            or an argument out of range.
+        TypeError: ``signals`` is one PIL image or the name of a folder, or a signal is neither a tensor nor a PIL
+            image, or of an unsupported dtype.
 
     Example:
         >>> import torch, walloc_transforms as wt
@@ -103,7 +104,7 @@ def fit_codec(
     seen: PacketStatistics | None = None
     for given in tqdm(signals, desc="fit codec", total=total, unit="signal", disable=disable):
         try:
-            signal = _centered(given)
+            signal = centered(given)
         except (TypeError, ValueError) as error:
             raise _at(seen.signals if seen else 0, error) from None
         if seen is None:  # the first signal tells modality and channels: a wrong number of channels is an error at once
@@ -133,11 +134,13 @@ def fit_statistics(codec: Codec, signals: Iterable[Tensor | Image.Image], *, pro
         progress: Show a progress bar.
 
     Returns:
-        A copy of the codec with its statistics.
+        A copy of the codec with its statistics. A refiner goes on with those that it was trained with, so that all
+        decoders decode as before.
 
     Raises:
-        ValueError: Fewer than two cells, signals that are all alike, or one that the codec does not encode.
-        TypeError: No codec, ``signals`` is one signal or the name of a folder, or a signal is neither a tensor nor a
+        ValueError: ``signals`` is one signal, there are fewer than two cells, the signals are all alike, or the codec
+            does not encode one.
+        TypeError: No codec, ``signals`` is one PIL image or the name of a folder, or a signal is neither a tensor nor a
             PIL image, or of an unsupported dtype.
 
     Example:
@@ -156,7 +159,14 @@ def fit_statistics(codec: Codec, signals: Iterable[Tensor | Image.Image], *, pro
     disable = not progress or os.environ.get("RANK", "0") != "0"
     for i, signal in enumerate(tqdm(signals, desc="fit statistics", unit="signal", disable=disable)):
         try:
-            latents = codec.encode(_check_signal(signal, c.signal_channels).to(codec.latent_mean.device))
+            signal = _check_signal(signal, c.signal_channels)
+            if signal.ndim != c.dims + 1:
+                axes = "1 axis" if c.dims == 1 else f"{c.dims} axes"
+                raise ValueError(
+                    f"expected signals of {c.signal_channels} channels and {axes} for codec {c.name!r}, one at "
+                    f"a time, got shape {tuple(signal.shape)}"
+                )
+            latents = codec.encode(signal.to(codec.latent_mean.device))
         except (TypeError, ValueError) as error:
             raise _at(i, error) from None
         latents = latents[..., c.pad : latents.shape[-1] - c.pad].flatten(1).double().cpu()
@@ -167,16 +177,19 @@ def fit_statistics(codec: Codec, signals: Iterable[Tensor | Image.Image], *, pro
     spread = (squares / count - mean.square()).clamp(min=1e-6).sqrt()
     if bool((spread <= 1e-3).all()):
         raise ValueError(f"the signals vary in none of the {c.channels} channels of codec {c.name!r}: use others")
-    measured = copy.deepcopy(codec)
-    measured.latent_mean.copy_(mean)
-    measured.latent_std.copy_(spread)
+    with torch.inference_mode(False):
+        measured = copy.deepcopy(codec)
+        if c.refiner_width:
+            measured.load_refiner().keep_statistics(codec.latent_mean, codec.latent_std)
+        measured.latent_mean.copy_(mean)
+        measured.latent_std.copy_(spread)
     measured.config = dataclasses.replace(c, statistics=True)
     return measured
 
 
-def _centered(signal: Tensor | Image.Image, channels: int = 3) -> Tensor:
+def centered(signal: Tensor | Image.Image, channels: int = 3) -> Tensor:
     """Bring a signal to [-0.5, 0.5], in which packets are measured."""
-    signal = _check_signal(signal, channels)
+    signal = _check_signal(signal, channels).cpu()
     modality = _MODALITIES[signal.ndim]
     low, high = value_range(signal, modality)
     check_values(signal, modality, "fitting")

@@ -3,7 +3,8 @@
 config.json           geometry, and the SHA-256 of the other files and of its own fields
 weights.safetensors   encoder, latent statistics, and the decoder if it is linear
 decoder.safetensors   the decoder if it is a network: read only when something is decoded
-refiner.safetensors   the refiner if there is one, in half precision: read only when it is asked for
+refiner.safetensors   the refiner if there is one, in half precision: read only when it is asked for. It also holds the
+                      statistics that the refiner was trained with, if the codec has got others since
 """
 
 import dataclasses

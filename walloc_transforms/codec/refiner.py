@@ -22,6 +22,7 @@ from .networks import building
 
 __all__ = ["Refiner", "build_refiner", "prefix_of", "refiner_state"]
 
+_STATISTICS = ("latent_mean", "latent_std")
 _TILE = {2: 256, 1: 65536}  # cells per side, by dims: 34 MB for each intermediate of 128 channels
 
 
@@ -42,9 +43,13 @@ class Refiner(nn.Module):
         scale: ``(packets,)``, what ``head`` is multiplied by: about the spread of what the linear decoder leaves, so
             that one learning rate suits all packets.
         reach: How many cells to either side matter.
+        latent_mean: Mean of every latent channel that it was trained with, ``(D,)``; None: that of its codec.
+        latent_std: Standard deviation of every latent channel, likewise.
     """
 
     scale: Tensor
+    latent_mean: Tensor | None
+    latent_std: Tensor | None
 
     def __init__(self, channels: int, packets: int, width: int, blocks: int, dims: int) -> None:
         super().__init__()
@@ -54,11 +59,18 @@ class Refiner(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Parameter(torch.zeros(packets, width))
         self.register_buffer("scale", torch.ones(packets))
+        self.register_buffer("latent_mean", None)
+        self.register_buffer("latent_std", None)
 
     @property
     def weight(self) -> Tensor:
         """The last layer, ``(packets, width)``, from features to packets."""
         return self.head * self.scale[:, None]
+
+    def keep_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Go on with these statistics of latents, those of the training, when the codec gets others."""
+        if self.latent_mean is None:
+            self.latent_mean, self.latent_std = mean.detach().clone(), std.detach().clone()
 
     def forward(self, latents: Tensor, tile: int | None = None, progress: bool = False) -> Tensor:
         """Compute features ``(N, width, ...)`` of normalized latents ``(N, D, ...)``.
@@ -138,8 +150,12 @@ def build_refiner(config: CodecConfig, state: Mapping[str, Tensor] | None = None
                 name: value.to(torch.float32 if value.dtype == torch.float16 else value.dtype, copy=True)
                 for name, value in state.items()
             }
+        if not state.keys().isdisjoint(_STATISTICS):
+            refiner.keep_statistics(*torch.empty(2, c.channels, device="meta"))
         shapes = {name: tuple(value.shape) for name, value in refiner.state_dict().items()}
         check_tensors(state, shapes, f"the refiner of codec {c.name!r}")
+        if "latent_std" in state and not bool((state["latent_std"] > 0).all()):
+            raise ValueError(f"the refiner of codec {c.name!r}: latent_std must be positive")
         refiner.load_state_dict(state, assign=True)
         for module in refiner.modules():
             if isinstance(module, nn.Conv2d):
@@ -148,12 +164,15 @@ def build_refiner(config: CodecConfig, state: Mapping[str, Tensor] | None = None
 
 
 def refiner_state(refiner: Refiner) -> dict[str, Tensor]:
-    """Return the tensors of a refiner as they are stored: in half precision but for ``scale``, which can be tiny.
+    """Return the tensors of a refiner as they are stored: its weights in half precision.
+
+    ``scale`` can be tiny, and stays as it is, as statistics do.
 
     Raises:
         ValueError: A weight is beyond the range of half precision.
     """
-    state = {name: v if name == "scale" else v.half() for name, v in refiner.state_dict().items()}
+    whole = {"scale", *_STATISTICS}
+    state = {name: v if name in whole else v.half() for name, v in refiner.state_dict().items()}
     for name, value in state.items():
         if not torch.isfinite(value).all():
             raise ValueError(f"the refiner's {name} is beyond the range of half precision")
@@ -162,4 +181,5 @@ def refiner_state(refiner: Refiner) -> dict[str, Tensor]:
 
 def prefix_of(state: Mapping[str, Tensor], channels: int) -> dict[str, Tensor]:
     """Take the tensors of a refiner for the first ``channels`` latent channels: the others stay at their mean, zero."""
-    return {name: value[:, :channels] if name == "stem.weight" else value for name, value in state.items()}
+    shorter = {name: value[:channels] for name, value in state.items() if name in _STATISTICS}
+    return {**state, "stem.weight": state["stem.weight"][:, :channels], **shorter}
