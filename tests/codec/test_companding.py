@@ -2,6 +2,7 @@ from statistics import NormalDist
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.testing import assert_close
 
 from walloc_transforms.codec.companding import compand, expand, round_latents, saturation, slope
@@ -83,6 +84,13 @@ def test_codes_expand_by_a_table(bits: int) -> None:
     assert torch.equal(expand(codes, bits), expand(codes.float(), bits))
     assert torch.equal(expand(codes.transpose(0, 2), bits), expand(codes.float(), bits).transpose(0, 2))
     assert expand(codes[:0], bits).shape == (0, 3, 128)
+
+
+def test_a_tracer_leaves_nothing_in_the_table() -> None:
+    codes, bits = torch.arange(-128, 128, dtype=torch.int8), 9  # which no other test has asked for
+    with FakeTensorMode() as mode:
+        assert isinstance(expand(mode.from_tensor(codes), bits), FakeTensor)
+    assert torch.equal(expand(codes, bits), expand(codes.float(), bits))
 
 
 def test_compand_is_odd_and_rises_with_the_slope_at_zero() -> None:

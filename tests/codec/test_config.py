@@ -1,9 +1,12 @@
 """What a config refuses; that it fits the tensors is tested in test_files.py."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from walloc_transforms.codec import CodecConfig
 
@@ -73,6 +76,24 @@ def test_derived() -> None:
     assert (IMAGE.dims, IMAGE.stride, IMAGE.packets, IMAGE.dimensionality_reduction) == (2, 8, 192, 16)
     assert (OOBLECK.dims, OOBLECK.stride, OOBLECK.packets) == (1, 256, 512)
     assert OOBLECK.dimensionality_reduction == 512 / 27
+
+
+@pytest.mark.parametrize("make", [int, np.int64, np.uint8, torch.tensor], ids=["int", "int64", "uint8", "tensor"])
+def test_sizes_of_any_integers(make: Callable[[int], Any]) -> None:
+    assert IMAGE.check_size((make(64), make(48))) == (64, 48)
+    assert IMAGE.check_size(np.array([64, 48])) == (64, 48)  # type: ignore[arg-type]  # as good as a sequence
+    sides = AUDIO.check_size(make(64)) if make is not torch.tensor else AUDIO.check_size([make(64)])
+    assert sides is not None and sides == (64,)
+    assert all(type(side) is int for side in sides)
+
+
+@pytest.mark.parametrize("size", [64.0, (64, 48.0), np.float32(64), "64", (None, 64), torch.tensor(64.0)])
+def test_sizes_refused(size: Any) -> None:
+    for config, form in ((IMAGE, r"\(H, W\)"), (AUDIO, "a number of samples T")):
+        with pytest.raises(TypeError, match=f"size must be {form}.* of integers, got"):
+            config.check_size(size)
+    with pytest.raises(ValueError, match=r"size must be \(H, W\) for codec 'a', got 64"):
+        IMAGE.check_size(64)
 
 
 def test_decoders_to_choose_from() -> None:

@@ -47,6 +47,23 @@ def test_meta_device_as_the_default() -> None:
         assert stem(torch.rand(1, 3, 32, 32)).shape == (1, 8, 4, 4)
 
 
+def test_meta_device_as_the_default_of_volumes() -> None:
+    clips = [signal(3, 8, 32, 32) for _ in range(3)]
+    codec = wt.fit_codec(clips, levels=(1, 2, 2), channels=12, progress=False)
+    latents = codec.encode(clips[0])
+    with torch.device("meta"):
+        assert torch.equal(codec.encode(clips[0]), latents)
+        assert codec.decode(latents).device == latents.device
+
+
+def test_codecs_are_built_on_one_device() -> None:
+    with torch.device("meta"):
+        codec = wt.Codec(wt.CodecConfig("a", "image", 3, 12, 3))
+        packets = wt.wavelets.WaveletPacketAnalysis()(torch.rand(1, 3, 32, 32))
+        assert wt.wavelets.WaveletPacketSynthesis()(packets).shape == (1, 3, 32, 32)
+    assert all(t.is_meta for t in (*codec.parameters(), *codec.buffers(), packets))
+
+
 def test_on_the_meta_device() -> None:
     codec = wt.load_codec("rgb_16x").to("meta")
     latents = codec.encode(IMAGE.to("meta"))

@@ -153,6 +153,21 @@ def test_stages(mode: Any, frozen: bool) -> None:
         assert (latents != codec.encode(x).round()).any()  # rounding comes between the stages
 
 
+class Encoding(torch.nn.Module):
+    def __init__(self, codec: Codec) -> None:
+        super().__init__()
+        self.codec = codec
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.codec.encode(x)
+
+
+def test_stages_are_exported() -> None:
+    codec, x = CODECS["stages"](), signal(2, 3, 40, 48)
+    latents = codec.encode(x)
+    assert_close(torch.export.export(Encoding(codec), (x,)).module()(x), latents, atol=1e-3, rtol=0)
+
+
 def test_clip() -> None:
     codec, x = CODECS["clip"](), signal(2, 3, 40, 48)
     linear = expand(reference_encode(make_like(codec), x), 16)
@@ -279,3 +294,25 @@ def test_decoder_can_be_trained() -> None:
     codec.decode(codec.encode(signal(1, 3, 48, 48))).square().mean().backward()
     assert all(p.grad is not None for p in decoder.parameters())
     assert codec.weight.grad is None
+
+
+def test_decoder_read_in_inference_mode(tmp_path: Path) -> None:
+    CODECS["image"]().save_pretrained(tmp_path)
+    codec, latents = Codec.from_pretrained(tmp_path), torch.randn(1, 12, 6, 6, requires_grad=True)
+    with torch.inference_mode():
+        codec.decode(latents)
+    codec.decode(latents).square().mean().backward()
+    assert latents.grad is not None
+    assert latents.grad.abs().sum() > 0
+
+
+def test_fingerprint_of_a_network_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    codec, hashed = CODECS["image_deep"](), []
+    monkeypatch.setattr("walloc_transforms.codec.codec.fingerprint", lambda *_: hashed.append(1) or "hash")
+    for _ in range(3):
+        assert codec.fingerprint() == "hash"
+    assert len(hashed) == 1
+    with torch.no_grad():
+        next(codec.encoder.parameters()).mul_(2)
+    codec.fingerprint()
+    assert len(hashed) == 2

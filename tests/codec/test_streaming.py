@@ -410,6 +410,19 @@ def test_bad_chunks_are_not_taken_in(chunk: Any, error: type[Exception], match: 
     assert_close(torch.cat(parts, -1), encode(StreamEncoder(codec), x))
 
 
+@pytest.mark.parametrize("value", [torch.nan, -torch.inf])
+@pytest.mark.parametrize("frames", [1, 20])
+def test_bad_latents_are_not_taken_in(value: float, frames: int) -> None:
+    """One frame yields none yet, so that nothing is decoded that would tell."""
+    codec = make_codec(8, 4, 2, 1)
+    latents, stream = codec.encode(signal(2, 500)), StreamDecoder(codec)
+    parts = [stream(latents[:, :2])]
+    with pytest.raises(ValueError, match="the latents hold NaN or infinite values"):
+        stream(torch.full((8, frames), value))
+    parts += [stream(latents[:, 2:]), stream.finish()]
+    assert_close(torch.cat(parts, -1), decode(StreamDecoder(codec), latents))
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])
 def test_dtypes_refused(dtype: torch.dtype) -> None:
     codec = make_codec(8, 4, 2, 1)

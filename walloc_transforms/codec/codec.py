@@ -260,8 +260,9 @@ class Codec(nn.Module):
     def _encode_stages(self, z: Tensor, seen: Tensor, rounding: Rounding) -> Tensor:
         """Take from the projections of a group what the groups before it have coded, as their decoder sees it."""
         latents: list[Tensor] = []
-        for rows in torch.arange(self.config.channels).chunk(self.config.stages):
-            first, last = int(rows[0]), int(rows[-1]) + 1
+        step = self.config.channels // self.config.stages
+        for first in range(0, self.config.channels, step):
+            last = first + step
             group = z[:, first:last].flatten(2)
             if latents:
                 group = group - F.conv1d(self.expand(torch.cat(latents, 1)), seen[first:last, :first])
@@ -407,7 +408,9 @@ class Codec(nn.Module):
             )
 
     def prefix(self, channels: int) -> "Codec":
-        """Make a codec of the first ``channels`` latent channels: ``fit_codec`` orders them by variance.
+        """Return a codec of the first ``channels`` latent channels: ``fit_codec`` orders them by variance.
+
+        With fewer channels it is a new codec, with tensors of its own; with all of them it is this one.
 
         Raises:
             ValueError: ``channels`` is not from 1 to the codec's own number or cuts a stage, or the encoder or decoder
@@ -452,7 +455,7 @@ class Codec(nn.Module):
             ValueError: The file is damaged, or a tensor in it does not fit the config.
         """
         if self.decoder is None:
-            with LOCK:
+            with LOCK, torch.inference_mode(False):
                 if self.decoder is None:  # nor did another thread read it in the meantime
                     state = self.sources["decoder"]() if "decoder" in self.sources else None
                     self.decoder = build_decoder(self.config, state).to(self.latent_mean.device)

@@ -1,8 +1,11 @@
 """The geometry of a codec."""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Literal, get_args
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal, get_args
+
+import torch
 
 from ..safe import shown
 from ..wavelets import check_filters, levels_of_axes, shown_levels
@@ -218,9 +221,10 @@ class CodecConfig:
         if size is None:
             return None
         form = _FORMS[self.modality]
-        sides = (size,) if isinstance(size, int) else tuple(size)
-        if not all(isinstance(side, int) for side in sides):
-            raise TypeError(f"size must be {form} of integers, got {size!r}")
+        try:
+            sides = tuple(map(_as_side, size if isinstance(size, Iterable) else (size,)))
+        except TypeError:
+            raise TypeError(f"size must be {form} of integers, got {size!r}") from None
         if len(sides) != self.dims or min(sides) < 1:
             raise ValueError(f"size must be {form} for codec {self.name!r}, got {size!r}")
         return sides
@@ -271,6 +275,11 @@ class CodecConfig:
     def dimensionality_reduction(self) -> float:
         """Signal values per latent value."""
         return self.packets / self.channels
+
+
+def _as_side(side: Any) -> Any:
+    """Take what stands for an integer, of numpy too; one of an export with any sizes stays as it is."""
+    return side if isinstance(side, (int, torch.SymInt)) else operator.index(side)
 
 
 def check_sample_rate(config: CodecConfig, sample_rate: int | None) -> None:

@@ -20,7 +20,7 @@ from .codec import Codec
 from .companding import Rounding
 from .decoders import NetworkDecoder
 from .origin import check_latents
-from .ranges import check_values
+from .ranges import all_finite, can_look_at, check_values
 
 __all__ = ["StreamDecoder", "StreamEncoder"]
 
@@ -198,6 +198,8 @@ class StreamDecoder(Stream):
     def _own(self, chunk: Tensor) -> Tensor:
         latents, normalized, _ = check_latents(chunk, self.codec)
         own = latents.to(torch.float32, copy=True)
+        if chunk.is_floating_point() and can_look_at(own) and not all_finite(own):
+            raise ValueError("the latents hold NaN or infinite values: expected finite ones")
         return self.codec.denormalize(own) if normalized else own
 
     def _run(self, window: Tensor) -> Tensor:

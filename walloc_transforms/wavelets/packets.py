@@ -145,7 +145,7 @@ class WaveletPacketAnalysis(nn.Module):
         taps = analysis_taps(wavelet)
         self.start = taps.start
         self._float64 = torch.from_numpy(taps.values)  # no buffer: not every device has float64
-        self.register_buffer("low_high", self._float64.float(), persistent=False)
+        self.register_buffer("low_high", torch.tensor(taps.values, dtype=torch.float32), persistent=False)
 
     @property
     def bands(self) -> int:
@@ -217,7 +217,7 @@ class WaveletPacketSynthesis(nn.Module):
         taps = synthesis_taps(wavelet)
         self.start = taps.start
         self._float64 = torch.from_numpy(taps.values)  # no buffer: not every device has float64
-        self.register_buffer("low_high", self._float64.float(), persistent=False)
+        self.register_buffer("low_high", torch.tensor(taps.values, dtype=torch.float32), persistent=False)
 
     def forward(self, packets: Tensor, size: Sequence[int] | None = None) -> Tensor:
         """Rebuild the signal.

@@ -109,7 +109,7 @@ class FoldedVolumeAnalysis(nn.Module):
             bands = F.conv2d(rows.flatten(0, 1)[:, None].to(torch.float32), kernel, stride=(self.stride, 1))
             bands = (bands + moved[..., None]).unflatten(0, x.shape[:2]).movedim(3, 1)
         else:  # as products of matrices: two to four times as fast as the convolution
-            bands = torch.empty(len(x), cells, x.shape[1], len(bank), rows.shape[3])
+            bands = rows.new_empty(len(x), cells, x.shape[1], len(bank), rows.shape[3], dtype=torch.float32)
             for signal, out in zip(rows, bands, strict=True):
                 for channel in range(x.shape[1]):
                     for place in _pieces(rows.shape[3], x.shape[2]):
