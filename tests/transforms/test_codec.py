@@ -128,6 +128,20 @@ def test_angle_of_rotated_boxes_is_kept() -> None:
     assert torch.equal(out, torch.tensor([[1.0, 2, 3, 4, 45]]))
 
 
+def test_targets_on_a_grid_of_oblong_cells() -> None:
+    encode = wt.WallocEncode(wt.Codec(wt.CodecConfig("oblong", "image", 3, 8, (2, 3))), targets="rescale")
+    given = targets()
+    _, out = encode(tv_tensors.Image(torch.rand(3, 33, 17)), given)
+    assert torch.equal(out["boxes"], torch.tensor([[3 / 8, 5 / 4, 9 / 8, 12 / 4]]))
+    assert torch.equal(out["points"], torch.tensor([[3 / 8, 5 / 4]]))
+    assert out["boxes"].canvas_size == (9, 3)
+    rows, columns = [*range(2, 33, 4), 32], [4, 12, 16]
+    assert torch.equal(out["mask"], given["mask"][:, rows][..., columns])
+    boxes = tv_tensors.BoundingBoxes([[8.0, 16, 24, 32, 45]], format="CXCYWHR", canvas_size=(64, 64))  # type: ignore
+    with pytest.raises(ValueError, match="cells of 4x8 pixels make no box of a rotated one"):
+        encode(torch.rand(3, 64, 64), boxes)
+
+
 def test_options(encode: wt.WallocEncode) -> None:
     image = pil()
     raw = encode(image)
@@ -143,6 +157,7 @@ def test_options(encode: wt.WallocEncode) -> None:
     ("options", "message"),
     [
         ({"targets": "boxes"}, "targets must be 'keep' or 'rescale', got 'boxes'"),
+        ({"targets": "rescale", "codec": "stereo_5x"}, "is for codecs of images, got codec 'stereo_5x', which encodes"),
         ({"dtype": torch.int8}, "quantize=True"),
         ({"codec": "rgb_5x"}, "unknown codec 'rgb_5x'"),
     ],

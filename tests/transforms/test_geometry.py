@@ -160,6 +160,7 @@ def test_samples_that_would_be_torn_apart() -> None:
         T.LatentRandomCrop(8)(latents, stored(2))
     with pytest.raises(ValueError, match="a size counts cells"):
         T.LatentRandomCrop((8, 0))
+    assert T.LatentRandomCrop([8]).size == T.LatentCenterCrop((8,)).size == (8, 8)  # as in torchvision
     with pytest.raises(ValueError, match="margin counts cells"):
         T.LatentRandomWindow(8, margin=-1)
     with pytest.raises(ValueError, match="p is a probability"):

@@ -1,5 +1,6 @@
 """Brightness, colors, gain, noise and missing channels of stored latents, against the same done to signals."""
 
+import math
 import pickle
 from typing import Any
 
@@ -157,5 +158,8 @@ def test_what_cannot_be_changed() -> None:
     for wrong in (-1, (1, 0.5), (-0.5, 1), (1, 2, 3)):
         with pytest.raises(ValueError, match="brightness is one number of at least 0 or two in order, none below 0"):
             T.LatentColorJitter(wrong)
+    for wrong in ((-math.inf, 0), (0, math.inf), (math.nan, 0), math.inf):
+        with pytest.raises(ValueError, match=r"decibels is one number .* in order, none infinite, got"):
+            T.LatentGain(wrong)
     with pytest.raises(ValueError, match="sigma is a standard deviation"):
         T.LatentNoise(-1)

@@ -117,6 +117,11 @@ class WallocEncode(v2.Transform):
             raise ValueError(f"targets must be 'keep' or 'rescale', got {targets!r}")
         self.codec = copy.deepcopy(codec) if isinstance(codec, Codec) else load_codec(codec)
         check_sample_rate(self.codec.config, sample_rate)
+        if targets == "rescale" and self.codec.config.modality != "image":
+            raise ValueError(
+                f"targets='rescale' is for codecs of images, got codec {self.codec.config.name!r}, which encodes "
+                f"{self.codec.config.modality}"
+            )
         self.window = None if window is None else check_window(window, self.codec.config)
         if normalize:
             self.codec.check_statistics()
@@ -172,7 +177,7 @@ class WallocEncode(v2.Transform):
         """Encode one entry of a sample; called by torchvision."""
         c = self.codec.config
         if isinstance(inpt, _TARGETS):
-            return _to_grid(inpt, c.stride)
+            return _to_grid(inpt, c.strides[-2:])
         if isinstance(inpt, Image.Image):
             inpt = pil_to_tensor(inpt, c.signal_channels)
         if isinstance(inpt, tv_tensors.Video) and c.modality == "volume":
@@ -330,19 +335,23 @@ def _may_be_signal(array: np.ndarray, config: CodecConfig) -> bool:
     )
 
 
-def _to_grid(target: Any, stride: int) -> Any:
-    """Bring a target from pixels to cells of ``stride`` pixels."""
+def _to_grid(target: Any, strides: Sequence[int]) -> Any:
+    """Bring a target from pixels to cells, of ``strides`` pixels along height and width."""
     wrap: Any = tv_tensors.wrap  # its decorator hides the signature from type checkers
     plain = target.as_subclass(Tensor)
     if isinstance(target, tv_tensors.Mask):
         middles = [
             torch.arange(stride // 2, n + stride // 2, stride, device=plain.device).clamp(max=n - 1)
-            for n in plain.shape[-2:]
+            for n, stride in zip(plain.shape[-2:], strides, strict=True)
         ]
         return wrap(plain[..., middles[0], :][..., middles[1]], like=target)
     plain = plain if plain.is_floating_point() else plain.float()
-    cells = tuple(-(-n // stride) for n in target.canvas_size)
-    scale = torch.full(plain.shape[-1:], 1 / stride, dtype=plain.dtype, device=plain.device)
-    if isinstance(target, tv_tensors.BoundingBoxes) and target.format in _WITH_ANGLE:
+    cells = tuple(-(-n // stride) for n, stride in zip(target.canvas_size, strides, strict=True))
+    with_angle = isinstance(target, tv_tensors.BoundingBoxes) and target.format in _WITH_ANGLE
+    if with_angle and strides[0] != strides[1]:
+        raise ValueError(f"cells of {strides[0]}x{strides[1]} pixels make no box of a rotated one: keep targets")
+    scale = torch.empty(plain.shape[-1:], dtype=plain.dtype, device=plain.device)  # x, y, x, y, ...
+    scale[0::2], scale[1::2] = 1 / strides[1], 1 / strides[0]
+    if with_angle:
         scale[-1] = 1
     return wrap(plain * scale, like=target, canvas_size=cells)

@@ -173,7 +173,7 @@ class LatentRandomWindow(RecordTransform):
 
     def __init__(self, frames: int, margin: int = 0) -> None:
         super().__init__()
-        (self.frames,), self.margin = _cells([frames]), _margin(margin)
+        (self.frames, _), self.margin = _cells([frames]), _margin(margin)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the first frames; called by torchvision."""
@@ -189,11 +189,11 @@ class LatentRandomWindow(RecordTransform):
         return _cut(inpt, params["first"], (self.frames,), [(self.frames - 2 * c.pad) * c.strides[0]], 0)
 
 
-def _cells(size: int | Sequence[int]) -> tuple[int, ...]:
-    sides = (size, size) if isinstance(size, int) else tuple(size)
+def _cells(size: int | Sequence[int]) -> tuple[int, int]:
+    sides = [size] if isinstance(size, int) else [*size]
     if not 1 <= len(sides) <= 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
         raise ValueError(f"a size counts cells, one number or (h, w), each at least 1, got {size}")
-    return sides
+    return sides[0], sides[-1]
 
 
 def _margin(margin: int) -> int:

@@ -136,12 +136,13 @@ def between(value: float | Sequence[float], name: str, center: float, least: flo
     """Read the bounds that something is drawn between: two numbers, or one, to either side of the center.
 
     Raises:
-        ValueError: A number alone is negative, the bounds are not two in order, or one is below the least.
+        ValueError: A number alone is negative, the bounds are not two in order, or one is infinite or below the least.
     """
     if isinstance(value, int | float):
         bounds = [max(center - value, least), center + value] if value >= 0 else []
     else:
         bounds = [float(bound) for bound in value]
-    if len(bounds) != 2 or not least <= bounds[0] <= bounds[1] < math.inf:
-        raise ValueError(f"{name} is one number of at least 0 or two in order, none below {least:g}, got {value}")
+    if len(bounds) != 2 or not least <= bounds[0] <= bounds[1] or not all(map(math.isfinite, bounds)):
+        below = "" if least == -math.inf else f"below {least:g} or "
+        raise ValueError(f"{name} is one number of at least 0 or two in order, none {below}infinite, got {value}")
     return bounds[0], bounds[1]
