@@ -1,5 +1,6 @@
 """Files of volumes, read and written frame by frame: what is in them, and what is refused."""
 
+import errno
 import importlib.util
 import io
 import struct
@@ -60,6 +61,7 @@ class Evil:
         (np.zeros((2, 3, 4, 5)), r"array of shape \(2, 3, 4, 5\): expected \(3, T, H, W\)$"),
         (np.zeros((3, 4, 5)), r"array of shape \(3, 4, 5\)"),
         (np.zeros((3, 2, 4, 5), complex), "holds complex128: expected numbers"),
+        (np.zeros((3, 2, 4, 5), np.longdouble), "expected numbers of up to 64 bits"),
         (np.array([Evil()]), "cannot be read: .*Python objects"),
         (b"\x93NUMPY\1\0", "cannot be read"),
         (
@@ -151,7 +153,7 @@ def test_what_is_no_video(suffix: str, tmp_path: Path) -> None:
     file = tmp_path / f"a{suffix}"
     secret = write(tmp_path / "secret.mp4", moving(frames=3))
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{secret.name}\n#EXT-X-ENDLIST\n"
-    for content in (b"", b"no video at all", playlist.encode(), b"\0\0\0\1ftyp" + bytes(8) + b"\xff" * 8):
+    for content in (b"", b"RIFF", b"no video at all", playlist.encode(), b"\0\0\0\1ftyp" + bytes(8) + b"\xff" * 8):
         file.write_bytes(content)
         with pytest.raises(ValueError, match=rf"a\{suffix} (cannot be read|is cut off)"):
             whole(file)
@@ -168,6 +170,49 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         whole(file)
     with pytest.raises(ValueError, match="expected 5 channels"):
         whole(file, 5)
+
+
+def test_limit_of_arrays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((3, 8, 4, 4), np.uint8))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64)
+    assert whole(tmp_path / "a.npy")[0].shape == (3, 8, 4, 4)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 63)
+    with pytest.raises(ValueError, match=r"a\.npy has more than 126 pixels in all frames: raise"):
+        whole(tmp_path / "a.npy")
+
+
+class Failing(io.FileIO):
+    """A file on a disk that fails after some reads."""
+
+    left = 0
+
+    def read(self, size: int | None = -1) -> Any:
+        Failing.left -= 1
+        if Failing.left < 0:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().read(size)
+
+
+@needs_av
+def test_a_failing_disk_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "a.mp4", moving(frames=8))
+    monkeypatch.setattr(Path, "open", lambda self, mode: Failing(self, mode))
+    monkeypatch.setattr(Failing, "left", 99)
+    assert whole(file)[0].shape[1] == 8
+    for reads in range(99 - Failing.left):
+        monkeypatch.setattr(Failing, "left", reads)
+        with pytest.raises(OSError, match="Input/output error") as raised:
+            whole(file)
+        assert raised.value.errno == errno.EIO
+
+
+@needs_av
+def test_what_is_done_with_the_frames_is_no_damage(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.mp4", moving(frames=8))
+    with pytest.raises(OSError, match="No space left") as raised, read_volume(file, 3) as volume:
+        next(volume.frames)
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert raised.value.errno == errno.ENOSPC
 
 
 def test_what_is_not_written(tmp_path: Path) -> None:

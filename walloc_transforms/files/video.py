@@ -1,5 +1,6 @@
 """Video files, by PyAV: read frame by frame, turned upright, and written."""
 
+import errno
 import importlib
 import struct
 from collections import Counter
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from .fields import limit_of_pixels
 
-__all__ = ["VIDEO_SUFFIXES", "Frames", "load_av", "read_video", "write_video"]
+__all__ = ["VIDEO_SUFFIXES", "Frames", "check_pixels", "load_av", "read_video", "write_video"]
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".webm", ".avi")
 
@@ -68,27 +69,49 @@ def read_video(file: Path, channels: int, notices: Counter[str] | None = None) -
         if _is_cut_off(opened):
             raise ValueError(f"{file.name} is cut off: a part of it is longer than the file")
         opened.seek(0)
-        try:
-            with av.open(opened, container_options={"format_whitelist": _READ}) as container:
-                if not container.streams.video:
-                    raise ValueError(f"{file.name} has no video")
-                stream = container.streams.video[0]
-                stream.thread_type = "AUTO"
-                if container.streams.audio and notices is not None:
-                    notices[SOUND] += 1
-                frames = _decode(file, container, stream, channels, notices)
-                yield Frames(frames, stream.frames or None, stream.average_rate)
-        except av.error.ArgumentError as error:  # what it says of a format that is not allowed
-            formats = ", ".join(VIDEO_SUFFIXES)
-            raise ValueError(f"{file.name} cannot be read: it is damaged, or none of {formats}") from error
-        except (av.error.FFmpegError, OSError) as error:  # OSError: it sends FFmpeg to places that do not exist
-            raise ValueError(f"{file.name} cannot be read: {error.strerror or error}") from error
+        with _damage(file):
+            container = av.open(opened, container_options={"format_whitelist": _READ})
+        with container:
+            if not container.streams.video:
+                raise ValueError(f"{file.name} has no video")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            if container.streams.audio and notices is not None:
+                notices[SOUND] += 1
+            frames = _decode(file, container, stream, channels, notices)
+            yield Frames(frames, stream.frames or None, stream.average_rate)
+
+
+@contextmanager
+def _damage(file: Path) -> Iterator[None]:
+    """Turn what FFmpeg says of a damaged file into a ValueError; what a failing disk says stays as it is."""
+    av = load_av()
+    try:
+        yield
+    except av.error.ArgumentError as error:  # what it says of a format that is not allowed
+        formats = ", ".join(VIDEO_SUFFIXES)
+        raise ValueError(f"{file.name} cannot be read: it is damaged, or none of {formats}") from error
+    except (av.error.FFmpegError, OSError) as error:
+        # Damage may send FFmpeg to places that do not exist, and the file refuses to go there.
+        if not isinstance(error, av.error.FFmpegError) and error.errno != errno.EINVAL:
+            raise
+        raise ValueError(f"{file.name} cannot be read: {error.strerror or error}") from error
+
+
+def _decoded(file: Path, container: Any, stream: Any) -> Iterator[Any]:
+    frames = iter(container.decode(stream))
+    while True:
+        with _damage(file):
+            frame = next(frames, None)
+        if frame is None:
+            return
+        yield frame
 
 
 def _decode(file: Path, container: Any, stream: Any, channels: int, notices: Counter[str] | None) -> Iterator[Tensor]:
     limit, pixels, first = limit_of_pixels(None), 0, None
-    _check_pixels(file, stream.width * stream.height, limit)  # before the decoder asks for the memory
-    for frame in container.decode(stream):
+    check_pixels(file, stream.width * stream.height, limit)  # before the decoder asks for the memory
+    for frame in _decoded(file, container, stream):
         size = (frame.height, frame.width)
         if frame.is_corrupt:
             raise ValueError(f"{file.name} is damaged: frame {pixels // (size[0] * size[1])} is not whole")
@@ -99,12 +122,18 @@ def _decode(file: Path, container: Any, stream: Any, channels: int, notices: Cou
         if size != first:
             raise ValueError(f"{file.name} has frames of different sizes: {size} after {first}")
         pixels += size[0] * size[1]
-        _check_pixels(file, pixels, limit)
-        image = np.rot90(frame.to_ndarray(format=_FORMATS[channels]), round(frame.rotation / 90))
+        check_pixels(file, pixels, limit)
+        with _damage(file):
+            image = np.rot90(frame.to_ndarray(format=_FORMATS[channels]), round(frame.rotation / 90))
         yield torch.from_numpy(image.reshape(1, *image.shape[:2], channels).transpose(3, 0, 1, 2).copy())
 
 
-def _check_pixels(file: Path, pixels: int, limit: float) -> None:
+def check_pixels(file: Path, pixels: int, limit: float) -> None:
+    """Refuse a volume of more pixels than the limit.
+
+    Raises:
+        ValueError: It has more.
+    """
     if pixels > limit:
         raise ValueError(
             f"{file.name} has more than {limit} pixels in all frames: raise PIL.Image.MAX_IMAGE_PIXELS, whose double "
@@ -119,7 +148,7 @@ def _is_cut_off(opened: BinaryIO) -> bool:
     while position < size:
         opened.seek(position)
         head = opened.read(16)
-        if head[:4] == b"RIFF":
+        if head[:4] == b"RIFF" and len(head) >= 8:
             return position + 8 + struct.unpack("<I", head[4:8])[0] > size
         if len(head) < 8 or (position == 0 and head[4:8] not in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")):
             return position > 0

@@ -1,5 +1,6 @@
 """Files of volumes, read and written a few frames at a time: arrays of NumPy, and video files (video.py)."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ..safe import atomic_file
-from .video import VIDEO_SUFFIXES, Frames, read_video, write_video
+from .fields import limit_of_pixels
+from .video import VIDEO_SUFFIXES, Frames, check_pixels, read_video, write_video
 
 __all__ = ["VOLUME_SUFFIXES", "read_volume", "write_volume"]
 
@@ -32,7 +34,8 @@ def read_volume(file: Path, channels: int | None, notices: Counter[str] | None =
 
     Raises:
         OSError: There is no such file, or it cannot be read.
-        ValueError: It is damaged or cut off, of no known format, or holds no such volume.
+        ValueError: It is damaged or cut off, of no known format, holds no such volume, or one of more pixels than twice
+            ``PIL.Image.MAX_IMAGE_PIXELS``.
         ImportError: It is a video file, and PyAV is not installed.
     """
     if file.suffix.lower() != ".npy":
@@ -48,8 +51,9 @@ def read_volume(file: Path, channels: int | None, notices: Counter[str] | None =
     if volume.ndim != 4 or channels not in (len(volume), None):
         form = f"({channels or 'C'}, T, H, W)" + " or (T, H, W)" * (channels in (1, None))
         raise ValueError(f"{file.name} holds an array of shape {array.shape}: expected {form}")
-    if volume.dtype.kind not in "uif":
-        raise ValueError(f"{file.name} holds {volume.dtype}: expected numbers")
+    if volume.dtype.kind not in "uif" or volume.dtype.itemsize > 8:
+        raise ValueError(f"{file.name} holds {volume.dtype}: expected numbers of up to 64 bits")
+    check_pixels(file, math.prod(volume.shape[1:]), limit_of_pixels(None))
     native = volume.dtype.newbyteorder("=")
     frames = (torch.from_numpy(volume[:, t : t + 1].astype(native)) for t in range(volume.shape[1]))
     yield Frames(frames, volume.shape[1], None)
