@@ -48,7 +48,7 @@ def test_images_are_rounded_and_clamped(tmp_path: Path) -> None:
     assert np.asarray(Image.open(tmp_path / "a.png")).tolist() == [[0, 64, 64, 255]]
 
 
-@pytest.mark.parametrize("name", ["a.wav", "a.flac"])
+@pytest.mark.parametrize("name", ["a.wav", "a.flac", "a.aiff", "a.aif"])
 def test_sound_goes_round(tmp_path: Path, name: str) -> None:
     wave = torch.randint(-(2**15), 2**15, (2, 1000)) / 2**15
     write_signal(tmp_path / name, wave, 44100)
@@ -87,6 +87,14 @@ def test_find_files_counts_what_it_leaves_out(tmp_path: Path) -> None:
     left_out: Counter[str] = Counter()
     assert [file.name for file, _ in find_files([tmp_path], IMAGE_SUFFIXES, left_out)] == ["a.png"]
     assert left_out == {".heic": 2, ".mov": 1}
+
+
+def test_hidden_files_are_left_out_below_folders(tmp_path: Path) -> None:
+    for name in (".top/a.png", ".top/._a.png", ".top/.git/b.png", ".top/c/.d/e.png", ".top/c/f.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [str(relative) for _, relative in find_files([tmp_path / ".top", tmp_path / ".top/._a.png"], (".png",))]
+    assert found == ["a.png", "c/f.png", "._a.png"]
 
 
 def notices_of(file: Path) -> list[str]:

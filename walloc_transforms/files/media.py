@@ -67,7 +67,7 @@ _LARGEST_PAGE = 27 + 255 + 255 * 255  # bytes, of an Ogg file
 def find_files(
     inputs: Iterable[Path], suffixes: tuple[str, ...], left_out: Counter[str] | None = None
 ) -> Iterator[tuple[Path, Path]]:
-    """Find files by name, and below folders by suffix.
+    """Find files by name, and below folders by suffix; what is hidden below a folder is left out.
 
     Args:
         inputs: Files, which are taken whatever their suffix, and folders.
@@ -83,10 +83,12 @@ def find_files(
     for given in inputs:
         if given.is_dir():
             for file in sorted(given.rglob("*")):
-                suffix = file.suffix.lower()
+                suffix, relative = file.suffix.lower(), file.relative_to(given)
+                if any(part[0] == "." for part in relative.parts):
+                    continue
                 if suffix in suffixes and file.is_file():
-                    yield file, file.relative_to(given)
-                elif left_out is not None and suffix not in _CLUTTER and file.name[0] != "." and file.is_file():
+                    yield file, relative
+                elif left_out is not None and suffix not in _CLUTTER and file.is_file():
                     left_out[suffix] += 1
         elif given.exists():
             yield given, Path(given.name)
@@ -259,7 +261,7 @@ def write_signal(file: Path, signal: Tensor, sample_rate: int | None) -> None:
     else:
         if sample_rate is None:
             raise ValueError("a sound file needs a sample rate")
-        kind = file.suffix[1:].upper()
+        kind = "AIFF" if file.suffix.lower() == ".aif" else file.suffix[1:].upper()
         soundfile = load_soundfile()
         if kind not in soundfile.available_formats():
             raise ValueError(f"{file.name!r} is of no sound format that can be written, such as .wav")
