@@ -25,6 +25,7 @@ from walloc_transforms.data import (
     shard_name,
     write_plan,
 )
+from walloc_transforms.data.shards import Shard
 
 SIZES = [(64, 64), (64, 90)]
 
@@ -202,6 +203,44 @@ def test_codec_of_the_users_own_travels_along(tmp_path: Path) -> None:
         LatentDataset(tmp_path)[0]
 
 
+class Subclass(wt.LatentDataset):
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.more = 5
+
+
+def test_subclasses_are_pickled_with_what_they_hold(folder: Path) -> None:
+    dataset = Subclass(folder)
+    labels, _ = dataset.labels.tolist(), dataset[0]
+    again = pickle.loads(pickle.dumps(dataset))
+    assert (again.more, again._maps) == (5, {})
+    assert not {"labels", "_origin"} & again.__dict__.keys()
+    assert again.labels.tolist() == labels
+
+
+def test_numbers_of_records_are_whole(folder: Path) -> None:
+    dataset = wt.LatentDataset(folder)
+    assert torch.equal(dataset[torch.tensor(1)][0], dataset[np.int64(1)][0])
+    for index in (1.9, torch.tensor(1.7), "1"):
+        with pytest.raises((TypeError, ValueError)):
+            dataset[index]
+    with pytest.raises(TypeError, match=r"instead of a slice"):
+        dataset[:2]
+
+
+def test_names_of_many_unreadable_samples_fit_the_header(tmp_path: Path) -> None:
+    plan = Plan(wt.load_codec("rgb_16x").config, "a" * 64, 100_000, 100_000)
+    unreadable = [(f"images/n01440764_{i}.JPEG", 'it is "damaged" é ' * 10) for i in range(100_000)]
+    content = pack_shard([], plan=plan, number=0, unreadable=unreadable)
+    (tmp_path / shard_name(0)).write_bytes(content)
+    held = Shard(tmp_path / shard_name(0), plan, 0).unreadable
+    assert [key for key, _ in held] == [key for key, _ in unreadable]
+    assert all(reason.startswith('it is "dam') and reason.endswith("...") for _, reason in held)
+    assert pack_shard([], plan=plan, number=0, unreadable=held) == content
+    with pytest.raises(ValueError, match=r"100,000 unreadable samples have longer names .* smaller shard_size"):
+        pack_shard([], plan=plan, number=0, unreadable=[("k" * 200, "")] * 100_000)
+
+
 def test_check_codec(folder: Path) -> None:
     import timm
 
@@ -299,6 +338,8 @@ def test_files_are_what_the_description_says(folder: Path, records: list[Record]
         ("key_ends", [20, 9], "out of order"),
         ("records", [0] * 5, "expected 1920 latents"),
         ("parts", [0], "'parts' of the shard have another form"),
+        ("records", 7, "'records' of the shard have another form"),
+        ("keys", 7, "'keys' of the shard have another form"),
     ],
 )
 def test_shards_that_contradict_themselves(tmp_path: Path, name: str, value: Any, said: str) -> None:

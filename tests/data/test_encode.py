@@ -155,6 +155,29 @@ def test_transform_is_given_images_and_its_random_numbers(images: Path, tmp_path
     assert contents(dataset.path) == contents(again.path)
 
 
+def test_transform_is_given_the_files_of_a_list_as_those_of_a_folder(images: Path, tmp_path: Path) -> None:
+    given: list[str] = []
+
+    def transform(image: Any) -> Any:
+        given.append(type(image).__name__)
+        return image
+
+    file = images / "ant" / "0.png"
+    encode([file], tmp_path / "1", transform=transform)
+    encode([(file, 0)], tmp_path / "2", transform=transform)
+    encode([(torch.rand(3, 16, 16), 0)], tmp_path / "3", transform=transform)
+    assert given == ["Image", "Image", "Tensor"]
+
+
+@pytest.mark.parametrize("start", STARTS, indirect=True)
+def test_workers_keep_the_limit_of_pixels(
+    images: Path, tmp_path: Path, start: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match="none of 9 samples could be read"):
+        encode(images, tmp_path / start, workers=1)
+
+
 def test_what_cannot_be_encoded_is_left_out(images: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (images / "ant" / "0.png").write_bytes((images / "ant" / "0.png").read_bytes()[:200])
     Image.new("RGB", (40, 90)).save(images / "bee" / "1.png")

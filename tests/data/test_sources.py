@@ -60,11 +60,15 @@ def test_folder_of_files_and_lists(tmp_path: Path) -> None:
         ("b.png\r\né c.png\n\n", (), [-1, -1]),
         ("b.png\tzebra\né c.png\tant\na.png", ("ant", "zebra"), [1, 0, -1]),
         ("b.png\t12\né c.png\t7", (), [12, 7]),
+        ("b.png\t-1\né c.png\t10\na.png\t2", (), [-1, 10, 2]),
     ):
         text.write_bytes(lines.encode())
         source = open_source(text, CONFIG)
         assert source.classes == classes and [label for _, label in shades(source)] == labels
         assert source.keys[:2] == ["b.png", "é c.png"]
+    text.write_text("b.png\t1\né c.png\t-2")
+    with pytest.raises(ValueError, match=r"list\.txt: labels are whole numbers from 0 on, or -1 for none, got -2"):
+        open_source(text, CONFIG)
     text.write_text("b.png\t1\né c.png\t1")
     other = open_source(text, CONFIG).settings()
     text.write_text("b.png\t1\né c.png\t2")
@@ -74,8 +78,11 @@ def test_folder_of_files_and_lists(tmp_path: Path) -> None:
 def test_what_is_no_source(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nothing to encode in"):
         open_source(tmp_path, CONFIG)
-    with pytest.raises(FileNotFoundError, match="nothing to encode in"):
+    with pytest.raises(FileNotFoundError, match="nothing to encode in an empty list"):
         open_source([], CONFIG)
+    (tmp_path / "list.txt").touch()
+    with pytest.raises(FileNotFoundError, match=r"nothing to encode in .*list\.txt"):
+        open_source(tmp_path / "list.txt", CONFIG)
     with pytest.raises(FileNotFoundError, match="does not exist: expected"):
         open_source(tmp_path / "missing", CONFIG)
     with pytest.raises(FileNotFoundError, match="neither a folder nor"):
@@ -88,13 +95,18 @@ def test_what_is_no_source(tmp_path: Path) -> None:
 def test_samples_of_many_forms() -> None:
     red = Image.new("RGB", (16, 16), (7, 0, 0))
     samples: list[Any] = [(red, 2), (red, torch.tensor(3)), (red, np.int64(4)), (red, None), (red,), red]
-    samples += [{"img": red, "label": 5}, {"pixel_values": red}, [red, 1, "more"]]
+    samples += [{"img": red, "label": 5}, {"pixel_values": red}, [red, 1]]
     assert [label for _, label in shades(open_source(samples, CONFIG))] == [2, 3, 4, -1, -1, -1, 5, -1, 1]
     tensors = TensorDataset(torch.full((2, 3, 16, 16), 7, dtype=torch.uint8), torch.tensor([1, 0]))
     assert shades(open_source(tensors, CONFIG)) == [(7, 1), (7, 0)]
     for label in (1.5, torch.ones(40), "cat"):
         with pytest.raises(TypeError, match="the label of sample 0 must be an integer"):
             open_source([(red, label)], CONFIG).load(0)
+    with pytest.raises(TypeError, match=r'sample 0 has 3 entries: expected .*\{"image": \.\.\., "label": \.\.\.\}'):
+        open_source([(red, 1, "more")], CONFIG).load(0)
+    music = wt.load_codec("stereo_5x").config
+    with pytest.raises(TypeError, match=r"sample 0 has 4 entries: .*sample_rate"):
+        open_source([(torch.zeros(2, 99), 44100, "rock", 7)], music).load(0)
     with pytest.raises(TypeError, match=r"sample 0 must have an entry image or img .*'x'"):
         open_source([{"x": 1}], CONFIG).load(0)
 

@@ -116,6 +116,11 @@ def test_transforms_of_files_get_video(codec: wt.Codec, tmp_path: Path) -> None:
     assert (dataset[0][0].as_subclass(Tensor) - rounded(codec, clip.to(torch.uint8))).abs().max() <= 4
 
 
+def test_what_is_left_out_is_a_volume(codec: wt.Codec, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    encode([(moving(12), 0), (moving(12)[:, :1], 0)], tmp_path, codec)
+    assert "1 of 2 volumes are left out" in capfd.readouterr().err
+
+
 def test_hugging_face(codec: wt.Codec, tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", moving(8).numpy())
     features = datasets.Features({"clip": datasets.Video(), "kind": datasets.ClassLabel(names=["ant", "bee"])})

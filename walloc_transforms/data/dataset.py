@@ -1,6 +1,7 @@
 """``LatentDataset``: read what ``encode_dataset`` has stored, record by record or batch by batch."""
 
 import itertools
+import operator
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
@@ -22,6 +23,9 @@ from .index import CODEC_FOLDER, hash_of, read_index
 from .shards import Shard, shard_name
 
 __all__ = ["LatentDataset"]
+
+
+_CACHED = ("codec", "_origin", "labels", "sizes", "grids")  # what each process makes for itself
 
 
 class LatentDataset(Dataset[Any]):
@@ -81,8 +85,7 @@ class LatentDataset(Dataset[Any]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave maps and tables behind: the other process makes its own when it needs them."""
-        own = ("path", "transform", "as_dict", "index", "channels", "_ends")
-        return {**{name: self.__dict__[name] for name in own}, "_maps": {}}
+        return {**{name: value for name, value in self.__dict__.items() if name not in _CACHED}, "_maps": {}}
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -129,14 +132,17 @@ class LatentDataset(Dataset[Any]):
         Raises:
             IndexError: There is no such record.
             ValueError: The records of a batch are of several grids, or a shard is damaged.
+            TypeError: Neither a whole number nor several.
         """
         if isinstance(index, (Sequence, np.ndarray)) or (isinstance(index, Tensor) and index.ndim):
             return self._batch(np.asarray(index))
-        return self._sample(*self._find(int(index)))
+        if isinstance(index, slice):
+            raise TypeError("records are read by number, or by a list of numbers: list(range(...)) instead of a slice")
+        return self._sample(*self._find(operator.index(index)))
 
     def __getitems__(self, indices: Sequence[int]) -> list[Any]:
         """Read several records, which may be of several grids, as a list of samples; called by ``DataLoader``."""
-        return [self._sample(*self._find(int(index))) for index in indices]
+        return [self._sample(*self._find(operator.index(index))) for index in indices]
 
     def _find(self, index: int) -> tuple[Shard, int]:
         """Return the shard of a record, and its number there."""

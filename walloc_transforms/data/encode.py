@@ -8,10 +8,12 @@ import contextlib
 import itertools
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from ..codec import statistics_fingerprint
@@ -80,7 +82,7 @@ def encode_dataset(
         window: Cut sounds and volumes along time into records of so many frames of latents; the last one has fewer.
             Default: a record is a whole signal.
         shard_size: Samples per file.
-        workers: Processes that encode, beside this one; with ``engine="ray"`` actors, or 0 for one per core.
+        workers: Processes that encode, beside this one; with ``engine="ray"`` tasks at a time, or 0 for one per core.
         part: ``(i, n)``: do the shards whose number is i modulo n. Runs of other parts do the others, at the same time
             or later, on this machine or on others that share the folder.
         seed: Of what is random.
@@ -185,8 +187,8 @@ def _begin(work: Work, storage: Storage, overwrite: bool) -> None:
                 f"{storage} holds a folder {CODEC_FOLDER} that is not codec {work.codec.config.name!r}, and no latent "
                 "data set: expected a new folder"
             )
-        # The codec first, as it may be read from the very folder that is replaced. What a data set has there has other
-        # statistics or another decoder, if not another encoder.
+        # The codec first, as it may be read from the very folder that is replaced. That of a data set is replaced even
+        # if it has the same encoder and statistics, as its decoder may be another.
         if not embedded and not (held and not holds_data):
             storage.save(CODEC_FOLDER, work.codec.save_pretrained)
         # The index first and the plan last: a run that is killed on the way leaves what no other run takes for whole.
@@ -236,6 +238,11 @@ class _Samples(Dataset[Any]):
         return self.work.attempt(number)
 
 
+def _limit_pixels(pixels: int | None, worker: int) -> None:
+    """Give a worker, which may have been started anew, the limit of this process."""
+    Image.MAX_IMAGE_PIXELS = pixels
+
+
 def _encode_here(work: Work, storage: Storage, shards: Sequence[int], workers: int, progress: Progress) -> None:
     """Let workers encode samples, and write the shards in order."""
     samples = [work.plan.range(shard) for shard in shards]
@@ -248,6 +255,7 @@ def _encode_here(work: Work, storage: Storage, shards: Sequence[int], workers: i
             batch_sampler=chunks,
             collate_fn=list,
             num_workers=workers,
+            worker_init_fn=partial(_limit_pixels, Image.MAX_IMAGE_PIXELS),
             generator=torch.Generator(),  # its seeds are not to be taken from the program's random numbers
         )
         results = itertools.chain.from_iterable(loader)

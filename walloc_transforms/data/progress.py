@@ -30,7 +30,7 @@ class Progress:
     """
 
     def __init__(self, plan: Plan, total: int, before: int, unreadable: int, show: bool) -> None:
-        self._unit = "image" if plan.codec.modality == "image" else "sound"
+        self._unit = {"image": "image", "audio": "sound", "volume": "volume"}[plan.codec.modality]
         self._total, self._unreadable, self._named, self._bytes = total, unreadable, 0, 0
         self._bar = tqdm(total=total, initial=before, unit=self._unit, disable=not show)
 

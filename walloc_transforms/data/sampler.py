@@ -14,12 +14,13 @@ class BucketSampler(Sampler[list[int]]):
     """Batches of records of one size, for a :class:`LatentDataset` that holds several, or one.
 
     Each process of a distributed training gets other batches, and all get the same number. Batches left over are
-    dropped: others in every epoch, if they are shuffled.
+    dropped: others in every epoch, if they are shuffled and :meth:`set_epoch` is called.
 
     Args:
         dataset: The data set.
         batch_size: Records per batch.
-        shuffle: Draw another order in every epoch, of the records of a size and of the batches.
+        shuffle: Draw the order of the records of a size, and of the batches: another one for each epoch that
+            :meth:`set_epoch` names, and the same without it.
         drop_last: Drop batches with fewer records: at most one per size.
         seed: Of the order; the same in all processes.
         rank: Number of this process.
@@ -63,7 +64,7 @@ class BucketSampler(Sampler[list[int]]):
         self._buckets = np.split(order, ends[:-1])
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch, as ``DistributedSampler.set_epoch`` does."""
+        """Choose the order of an epoch, as ``DistributedSampler.set_epoch`` does: call it before each."""
         self.epoch = epoch
 
     def __len__(self) -> int:

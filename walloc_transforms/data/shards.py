@@ -15,7 +15,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ MAX_HEADER = 1 << 24
 """Most bytes of the header of a shard, which names unreadable samples; others have 1,000 bytes."""
 
 _METADATA = "walloc"
+_REASON = 1024  # most characters of a reason
 _NAME = re.compile(r"shard-(\d{5,12})\.safetensors")
 
 
@@ -68,10 +69,11 @@ def pack_shard(
         records: In the order of the source. There may be none, if nothing could be read.
         plan: The plan of the data set.
         number: Of the shard.
-        unreadable: Keys of samples that are left out, each with the reason.
+        unreadable: Keys of samples that are left out, each with the reason, of which the beginning is kept.
 
     Raises:
-        ValueError: A record is not of the plan's codec, or its label of no class.
+        ValueError: A record is not of the plan's codec, or its label of no class; or the names of unreadable samples
+            are too long.
     """
     c, dtype = plan.codec, integers(plan.codec.latent_bits)
     for record in records:
@@ -97,14 +99,24 @@ def pack_shard(
         "keys": np.frombuffer(b"".join(keys), np.uint8),
         "key_ends": np.cumsum([len(key) for key in keys], dtype=np.int64),
     }
-    fields = {
-        "format": FORMAT,
-        "plan": plan.hash,
-        "number": number,
-        "unreadable": [[escaped(key), escaped(reason)] for key, reason in unreadable],
-    }
+    fields = {"format": FORMAT, "plan": plan.hash, "number": number}
     # One entry: safetensors writes several in an order that differs from run to run.
-    return safetensors.numpy.save(tensors, {_METADATA: json.dumps(fields)})
+    return safetensors.numpy.save(tensors, {_METADATA: _text_of(fields, unreadable)})
+
+
+def _text_of(fields: Mapping[str, Any], unreadable: Sequence[tuple[str, str]]) -> str:
+    """Write the metadata, with reasons that are cut as short as the header of a shard demands."""
+    pairs, limit = [(escaped(key), escaped(reason)) for key, reason in unreadable], _REASON
+    while limit:
+        cut = [[key, reason if len(reason) <= limit else f"{reason[:limit]}..."] for key, reason in pairs]
+        text = json.dumps({**fields, "unreadable": cut})
+        if len(json.dumps(text)) + 1000 <= MAX_HEADER:  # as a text within JSON, which escapes it once more
+            return text
+        limit //= 2
+    raise ValueError(
+        f"{len(pairs):,} unreadable samples have longer names than the {MAX_HEADER:,} bytes of a shard's header hold: "
+        "choose a smaller shard_size"
+    )
 
 
 class Shard:
@@ -142,12 +154,12 @@ class Shard:
         self.unreadable = _unreadable(fields.get("unreadable"), file)
         n = len(tensors["labels"]) if "labels" in tensors and tensors["labels"].ndim == 1 else 0
         expected = {
-            "records": ((len(tensors.get("records", ())),), dtype),
+            "records": ((tensors["records"].size if "records" in tensors else 0,), dtype),
             "grids": ((n, c.dims), np.dtype(np.int64)),
             "sizes": ((n, c.dims), np.dtype(np.int64)),
             "labels": ((n,), np.dtype(np.int64)),
             "parts": ((n,), np.dtype(np.int64)),
-            "keys": ((len(tensors.get("keys", ())),), np.dtype(np.uint8)),
+            "keys": ((tensors["keys"].size if "keys" in tensors else 0,), np.dtype(np.uint8)),
             "key_ends": ((n,), np.dtype(np.int64)),
         }
         found = {name: (array.shape, array.dtype) for name, array in tensors.items()}

@@ -49,11 +49,13 @@ class Sample(NamedTuple):
         signal: A PIL image, or a tensor ``(C, H, W)``, ``(C, T)`` or ``(C, T, H, W)``.
         label: Index of the class, or ``NO_LABEL``.
         sample_rate: Of a sound, in Hz; None if it is not known.
+        of_file: Whether the signal is what a file holds.
     """
 
     signal: Any
     label: int = NO_LABEL
     sample_rate: int | None = None
+    of_file: bool = False
 
 
 class Source(abc.ABC):
@@ -108,7 +110,8 @@ def open_source(source: Any, config: CodecConfig) -> Source:
         load_soundfile()
     opened = _open(source, config)
     if not len(opened):
-        raise FileNotFoundError(f"there is nothing to encode in {source if isinstance(source, str) else opened.keys}")
+        what = source if isinstance(source, (str, os.PathLike)) else f"an empty {type(source).__name__}"
+        raise FileNotFoundError(f"there is nothing to encode in {what}")
     return opened
 
 
@@ -149,7 +152,7 @@ class _Files(Source):
     def load(self, number: int) -> Sample:
         """Read a file."""
         signal, rate = _read(self.root / self.keys[number], self.modality, self.channels)
-        return Sample(signal, self.labels[number] if self.labels else NO_LABEL, rate)
+        return Sample(signal, self.labels[number] if self.labels else NO_LABEL, rate, of_file=True)
 
     def settings(self) -> dict[str, Any]:
         """Tell sources apart, by their labels too."""
@@ -180,11 +183,7 @@ def _of_folder(folder: Path, config: CodecConfig) -> Source:
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
     files = [entry for entry in entries if entry.suffix.lower() in suffixes and entry.is_file()]
     # One call for each, as links to folders are followed there alone; links to the folders of classes are usual.
-    found = {
-        entry.name: [path for _, path in find_files([entry], suffixes) if not _is_hidden(path)]
-        for entry in entries
-        if entry.is_dir()
-    }
+    found = {entry.name: [path for _, path in find_files([entry], suffixes)] for entry in entries if entry.is_dir()}
     classes = tuple(found)
     if files and (other := next((name for name, paths in found.items() if paths), None)):
         raise ValueError(
@@ -200,10 +199,6 @@ def _of_folder(folder: Path, config: CodecConfig) -> Source:
     return _Files(folder, keys, labels, classes, config)
 
 
-def _is_hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
-
-
 def _of_list(file: Path, config: CodecConfig) -> Source:
     """Read lines ``PATH`` or ``PATH<TAB>LABEL``; paths are relative to the file."""
     lines = file.read_text("utf-8-sig", "surrogateescape").split("\n")
@@ -212,8 +207,10 @@ def _of_list(file: Path, config: CodecConfig) -> Source:
     given = sorted({name for name in names if name})
     if not given:
         return _Files(file.parent, keys, None, (), config)
-    if all(name.isdecimal() for name in given):  # numbers are labels as they are, and no class has a name
+    if all(name.removeprefix("-").isdecimal() for name in given):  # labels as they are, and no class has a name
         labels, classes = [int(name) if name else NO_LABEL for name in names], ()
+        if min(labels) < NO_LABEL:
+            raise ValueError(f"{file}: labels are whole numbers from 0 on, or {NO_LABEL} for none, got {min(labels)}")
     else:
         labels, classes = [given.index(name) if name else NO_LABEL for name in names], tuple(given)
     return _Files(file.parent, keys, labels, classes, config)
@@ -240,10 +237,17 @@ class _Indexed(Source):
             rate = sample.get("sample_rate", sample.get("sampling_rate"))
         else:
             pair = sample if isinstance(sample, (tuple, list)) else (sample,)
+            if not 1 <= len(pair) <= 2:  # those of torchaudio, for one: a sample rate is second, and no label
+                entries = ', "sample_rate": ...' if self.modality == "audio" else ""
+                raise TypeError(
+                    f"sample {number} has {len(pair)} entries: expected (signal, label), or a dict, such as "
+                    f'{{"{_SIGNALS[self.modality][0]}": ..., "label": ...{entries}}}, which tells what is what'
+                )
             signal, label, rate = pair[0], pair[1] if len(pair) > 1 else None, None
-        if isinstance(signal, (str, os.PathLike)):  # ImageFolder(...).samples, for one
+        of_file = isinstance(signal, (str, os.PathLike))  # ImageFolder(...).samples, for one
+        if of_file:
             signal, rate = _read(Path(signal), self.modality, self.channels)
-        return Sample(signal, _label(label, number), rate)
+        return Sample(signal, _label(label, number), rate, of_file)
 
     def settings(self) -> dict[str, Any]:
         """Tell sources apart by class and length; what is behind the numbers is not looked at."""
@@ -326,7 +330,7 @@ class _Columns(Source):
                 file = Path(folder) / name
                 file.write_bytes(stored["bytes"])
                 signal, rate = _read(file, self.modality, self.channels)
-        return Sample(signal, _label(row[self.label] if self.label else None, number), rate)
+        return Sample(signal, _label(row[self.label] if self.label else None, number), rate, of_file=True)
 
     def settings(self) -> dict[str, Any]:
         """Tell data sets apart by their columns and length."""

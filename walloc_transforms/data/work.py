@@ -211,9 +211,9 @@ class Work:
         signal = sample.signal
         with self._seeded(number, view) if self._transform or self._cut else contextlib.nullcontext():
             if self._transform is not None:
-                signal = self._transform(self._as_readers_give(signal) if self.source.reads_files else signal)
+                signal = self._transform(self._as_readers_give(signal) if sample.of_file else signal)
             x = as_tensor(signal, self._config.signal_channels)
-            if isinstance(x, tv_tensors.Video) or (self._transform and self.source.reads_files and x.ndim == 4):
+            if isinstance(x, tv_tensors.Video) or (self._transform and sample.of_file and x.ndim == 4):
                 x = x.transpose(-4, -3)  # plain tensors are what became of a tv_tensors.Video
             x = as_plain(x)
             if x.ndim != self._config.dims + 1 or len(x) != self._config.signal_channels:
