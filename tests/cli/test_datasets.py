@@ -9,6 +9,7 @@ from PIL import Image
 import walloc_transforms as wt
 from walloc_transforms.cli.app import main
 from walloc_transforms.data import shard_name
+from walloc_transforms.data.plan import Plan, write_plan
 
 
 def test_data_set_in_two_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -25,15 +26,34 @@ def test_data_set_in_two_parts(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert main(["merge-dataset", str(out)]) == 1
     assert "lacks 2 of 3 shards" in capsys.readouterr().err
     assert main([*command, "--shard", "0/2"]) == 0
+    capsys.readouterr()
     assert main(["merge-dataset", str(out)]) == 0
     assert main(["info", str(out)]) == 0
     said = capsys.readouterr().out
+    assert said.startswith(f"LatentDataset('{out}': 4 records")
     assert "4 records" in said and "2: cats, dogs" in said and "1: dogs/3.png (24x40 pixels are too few" in said
     assert wt.LatentDataset(out)[0][0].signal_size == (32, 40)
     assert main([*command, "--resize", "64"]) == 1
     assert "resize: null, not 64" in capsys.readouterr().err
     assert main([*command, "--shard", "half"]) == 1
     assert main([*command, "--resize", "64", "--force"]) == 0
+
+
+def test_limit_of_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "images").mkdir()
+    for side in (16, 64):
+        Image.new("RGB", (side, side)).save(tmp_path / "images" / f"{side}.png")
+    command = ["encode-dataset", str(tmp_path / "images"), "-o", str(tmp_path / "out"), "--max-pixels", "256"]
+    assert main(command) == 0
+    assert "64.png has more pixels" in capsys.readouterr().err
+    assert len(wt.LatentDataset(tmp_path / "out")) == 1
+
+
+def test_names_of_settings_are_escaped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_plan(tmp_path, Plan(wt.load_codec("rgb_16x").config, "a" * 64, 1, 1, settings={"\x1b[2Jx": 1}))
+    assert main(["info", str(tmp_path)]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said and "\\x1b[2Jx:" in said
 
 
 def test_data_set_at_a_url(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,11 +1,15 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from torch.testing import assert_close
 
 import walloc_transforms as wt
 from tests.helpers import make_codec
+from walloc_transforms.cli import figures
+from walloc_transforms.cli.codecs import inspect
 from walloc_transforms.cli.figures import impulse_responses, inspect_codec, sample_signal
 from walloc_transforms.codec.companding import slope
 
@@ -44,6 +48,22 @@ def test_histograms_count_every_latent() -> None:
     assert len(figure.subfigs[0].axes) == 16
     with pytest.raises(ValueError, match="nothing to count"):
         inspect_codec(wt.load_codec("rgb_16x"), [], "nothing")
+
+
+@pytest.mark.parametrize(("channels", "source"), [(3, "matplotlib's photograph"), (1, "noise")])
+def test_caption_says_what_was_encoded(
+    channels: int, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_codec(3, signals=channels).save_pretrained(tmp_path / "codec")
+    said: list[str] = []
+
+    def draw(codec: wt.Codec, latents: Any, source: str) -> Figure:
+        said.append(source)
+        return Figure()
+
+    monkeypatch.setattr(figures, "inspect_codec", draw)
+    inspect(str(tmp_path / "codec"), output=tmp_path / "fig.png")
+    assert said == [source]
 
 
 def test_sample_signal() -> None:

@@ -136,7 +136,7 @@ def inspect(
         codec: A name, a folder, a .pth file or a hub repository.
         output: The picture, such as fig.png.
         data: Files or folders whose latents are counted. Default: the photograph that matplotlib comes with; noise for
-            sound.
+            sound and for images that are not of three colors.
         max_pixels: Refuse images of more pixels, and sounds of more samples per channel. Default: 179 million.
         force: Overwrite an existing picture, but never one of the data.
     """
@@ -154,7 +154,7 @@ def inspect(
         check_new(output, force, files)
         signals, source = read_signals(files, c.modality, report, c.signal_channels), f"{len(files)} files"
     else:
-        source = "matplotlib's photograph" if c.modality == "image" else "noise"
+        source = "matplotlib's photograph" if (c.modality, c.signal_channels) == ("image", 3) else "noise"
         signals = iter([(Path(source), sample_signal(loaded), None)])
 
     def latents() -> Iterator[Tensor]:

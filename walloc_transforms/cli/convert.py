@@ -75,8 +75,8 @@ def info(target: tyro.conf.Positional[str]) -> None:
             "fingerprint": codec.fingerprint(),
         }
     for name, value in fields.items():
-        text = str(value)
-        print(f"{name + ':':<26}{escaped(text if len(text) <= 1000 else f'{text[:1000]}...')}")
+        text = str(value)  # of a stranger's file, as the name of a setting may be
+        print(f"{escaped(name[:1000]) + ':':<26}{escaped(text if len(text) <= 1000 else f'{text[:1000]}...')}")
 
 
 def encode(

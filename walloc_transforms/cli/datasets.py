@@ -32,6 +32,7 @@ def encode_data(
     shard: str = "0/1",
     seed: int = 0,
     engine: Literal["local", "ray"] = "local",
+    max_pixels: int | None = None,
     force: bool = False,
 ) -> None:
     """Encode a latent data set. A run that was stopped goes on where it was; what cannot be read is named and left out.
@@ -50,13 +51,15 @@ def encode_data(
         shard: i/n, to do part i of n, from 0 on; other runs, also on other machines, do the others.
         seed: Of random crops.
         engine: `ray` encodes on a Ray cluster.
+        max_pixels: Leave out images and volumes of more pixels, and sounds of more samples per channel. Default: 179
+            million.
         force: Replace the data set that is there.
     """
     part = re.fullmatch(r"(\d+)/(\d+)", shard)
     if part is None:
         raise ValueError(f"--shard must be i/n, such as 0/8, got {shard!r}")
     size = crop[0] if len(crop) == 1 else crop or None
-    with pixel_limit(None):
+    with pixel_limit(max_pixels):
         dataset = encode_dataset(
             source,
             output,
@@ -83,8 +86,8 @@ def merge(folder: tyro.conf.Positional[str]) -> None:
     Args:
         folder: With plan.json and all shards, or its URL.
     """
-    index = merge_dataset(folder, progress=sys.stderr.isatty())
-    print(f"{folder}: the data set is complete" if index is None else LatentDataset(folder))
+    merge_dataset(folder, progress=sys.stderr.isatty())
+    print(f"{folder}: the data set is complete" if "://" in folder else LatentDataset(folder))
 
 
 def is_dataset(target: str) -> bool:
