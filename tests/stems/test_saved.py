@@ -103,6 +103,14 @@ def test_size_of_a_tag_and_of_an_overlay(tmp_path: Path) -> None:
             assert again.pretrained_cfg.get(key) == model.pretrained_cfg.get(key)
 
 
+def test_preparation_that_is_not_set(tmp_path: Path) -> None:
+    model = make()
+    model.pretrained_cfg = {**model.pretrained_cfg, "test_input_size": None, "test_crop_pct": None}
+    wt.save_model(model, tmp_path, model_args=ARGS)
+    again: Any = wt.load_model(tmp_path)
+    assert resolve_model_data_config(again) == resolve_model_data_config(model)
+
+
 def test_agreement_is_kept(tmp_path: Path) -> None:
     model = make(match="entry")
     model.walloc = dataclasses.replace(model.walloc, agreement=0.75)

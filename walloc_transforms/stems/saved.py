@@ -96,7 +96,7 @@ def save_model(
         "cut": info.cut if info.match == "entry" else None,
         "agreement": info.agreement,
         "pixels_before": info.pixels_before,
-        "pretrained_cfg": {key: value for key, value in config.items() if key in _PREPARATION},
+        "pretrained_cfg": {key: config[key] for key in _PREPARATION if config.get(key) is not None},
         "stem": options,
     }
     try:
