@@ -12,7 +12,6 @@ decoder network of the codecs that the WaLLoC paper published, 57 million parame
 
 import json
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,6 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 from tqdm import tqdm
@@ -28,22 +26,22 @@ from tqdm import tqdm
 import walloc_transforms as wt
 from recipes.bench.augmentation import AugmentationSettings, augmentation_part, check_augmentation
 from recipes.bench.data import DataSettings, check_data, data_part
+from recipes.bench.images import Timed, image_part
 from recipes.bench.loading import JPEGs, one_pass, write_jpegs
 from recipes.bench.reference import (
     check_decoded,
     check_latents,
-    ptwt_encoder,
     published_network,
     reference_decoder,
     reference_encoder,
 )
-from recipes.bench.report import INPUTS, draw, report
+from recipes.bench.report import draw, report
 from recipes.bench.volumes import VolumeSettings, check_volume, volume_part
 from recipes.common.checks import check_above_zero, check_at_least
 from recipes.common.command import run_command
 from recipes.common.outputs import claim
 from recipes.common.ranks import Ranks
-from recipes.common.timing import in_fresh_process, machine, median_seconds, memory_rise, use_tf32
+from recipes.common.timing import in_fresh_process, machine, median_seconds, memory_rise
 from walloc_transforms.safe import write_atomically
 
 AUDIO = ("stereo_5x", "stereo_20x")
@@ -52,7 +50,6 @@ CROP = 256  # pixels per side, of the loader
 DECODED = (512, 768)  # pixels, of the decoders
 
 Part = Literal["image", "decoders", "audio", "loader", "memory", "augmentation", "data", "volume"]
-Timed = dict[str, tuple[Callable[[Tensor], Tensor], Tensor]]  # by name: what is called, and on what
 
 
 @dataclass
@@ -115,7 +112,9 @@ def measure_parts(config: Config) -> str:
     settings = json.loads(json.dumps(asdict(config), default=str))
     results: dict[str, Any] = {"machine": machine(), "settings": settings}
     measure = {
-        "image": image_part,
+        "image": lambda config: image_part(
+            config.codecs, config.shapes, config.threads, config.repeats, config.row_seconds
+        ),
         "decoders": decoder_part,
         "audio": audio_part,
         "loader": loader_part,
@@ -138,77 +137,9 @@ def measure_parts(config: Config) -> str:
     return report(results)
 
 
-# images
-
-
-def image_part(config: Config) -> list[dict[str, Any]]:
-    """Rates in megapixels per second, a record per codec, batch and number of threads; on a GPU also bytes."""
-    where = [("cpu", threads, False) for threads in config.threads]
-    if torch.cuda.is_available():
-        where += [("cuda", 1, False), ("cuda", 1, True)]
-    jobs = [(*place, name, shape) for place in where for name in config.codecs for shape in config.shapes]
-    records: list[dict[str, Any]] = []
-    for device, threads, tf32, name, shape in tqdm(jobs, desc="image", unit="row"):
-        torch.set_num_threads(threads)
-        with use_tf32(tf32):
-            # TensorFloat-32 keeps 10 bits of each factor: latents then differ by more than the check allows.
-            calls = image_calls(wt.load_codec(name).to(device), shape, device, check=not tf32)
-            seconds = _time(calls, config, device)
-        record = {
-            "codec": name,
-            "batch": shape,
-            "device": device,
-            "threads": threads,
-            "tf32": tf32,
-            "rates": {call: math.prod(shape) / 1e6 / s for call, s in seconds.items()},
-        }
-        if device == "cuda":
-            moved = {call: x.nbytes + function(x).nbytes for call, (function, x) in calls.items()}
-            record["bytes_per_second"] = {call: moved[call] / s for call, s in seconds.items()}
-        records.append(record)
-    return records
-
-
-def image_calls(codec: wt.Codec, shape: tuple[int, int, int], device: str, *, check: bool) -> Timed:
-    """What is timed on a batch of images; the reference and ``ptwt`` get float images, converted beforehand."""
-    n, h, w = shape
-    decoded = torch.randint(0, 256, (n, h, w, 3), dtype=torch.uint8, device=device).permute(0, 3, 1, 2)  # as files are
-    images = {
-        "uint8, channels last": decoded,
-        "uint8, contiguous": decoded.contiguous(),
-        "float32, channels last": decoded / 255,
-        "float32, contiguous": decoded.contiguous() / 255,
-    }
-    floats = images["float32, contiguous"]
-    encode = partial(wt.functional.encode_image, codec=codec)
-    decode = partial(wt.functional.decode_image, codec=codec)
-    reference, reference_decode = reference_encoder(codec), reference_decoder(codec)
-    ptwt_encode = ptwt_encoder(codec)
-    latents = reference(floats)
-    if check:
-        for image in images.values():
-            check_latents(encode, image, latents)
-        check_decoded(decode, latents, reference_decode(latents))
-        if ptwt_encode is not None:
-            torch.testing.assert_close(ptwt_encode(floats), latents, atol=1e-3, rtol=0)
-    c = codec.config
-    side = math.sqrt(c.dimensionality_reduction)
-    resize = v2.Resize([round(h / side), round(w / side)], v2.InterpolationMode.BICUBIC, antialias=True)
-    patches = nn.Conv2d(3, c.channels, c.stride, c.stride, device=device).requires_grad_(False)
-    return {
-        "reference encode": (reference, floats),
-        **({} if ptwt_encode is None else {"ptwt encode": (ptwt_encode, floats)}),
-        "patch convolution": (patches, floats),
-        **{f"encode {kind}": (encode, images[kind]) for kind in INPUTS},
-        **{f"resize {kind}": (resize, images[kind]) for kind in INPUTS},
-        "reference decode": (reference_decode, latents),
-        "decode": (decode, latents),
-    }
-
-
-def _time(calls: Timed, config: Config, device: str = "cpu") -> dict[str, float]:
+def _time(calls: Timed, config: Config) -> dict[str, float]:
     bound = {name: partial(function, x) for name, (function, x) in calls.items()}
-    return median_seconds(bound, config.repeats, config.row_seconds, device)
+    return median_seconds(bound, config.repeats, config.row_seconds)
 
 
 def decoder_part(config: Config) -> list[dict[str, Any]]:

@@ -49,12 +49,14 @@ def _image(records: Records) -> str:
 
 def _encoding(records: Records) -> str:
     has_ptwt = "ptwt encode" in records[0]["rates"]
+    lifts = f"convolve {INPUTS[0]}" in records[0]["rates"]
     heads = [
         "codec",
         "batch",
         "input",
         "threads",
         "encode",
+        *["by convolutions", "encode / convolutions"] * lifts,
         "reference encode",
         "encode / reference",
         *["ptwt encode"] * has_ptwt,
@@ -66,6 +68,7 @@ def _encoding(records: Records) -> str:
         rates, ptwt = r["rates"], ["ptwt encode"] * has_ptwt
         for kind in INPUTS:
             mine, reference = rates[f"encode {kind}"], rates["reference encode"]
+            convolved = [rates[f"convolve {kind}"], mine / rates[f"convolve {kind}"]] if lifts else []
             others = [*(rates[name] for name in ptwt), rates[f"resize {kind}"], rates["patch convolution"]]
             rows.append(
                 [
@@ -74,6 +77,7 @@ def _encoding(records: Records) -> str:
                     kind,
                     str(r["threads"]),
                     number(mine),
+                    *map(number, convolved),
                     number(reference),
                     number(mine / reference),
                     *map(number, others),
@@ -83,6 +87,8 @@ def _encoding(records: Records) -> str:
         "The reference, ptwt and the strided 8x8 patch convolution to as many channels read contiguous float32, "
         "converted beforehand, whatever the input; they were measured once for every four rows. "
     )
+    if lifts:
+        caption += "Convolutions encode where numba is missing. "
     caption += (
         "ptwt gives the same latents: its periodic mode, cut to one period after every level."
         if has_ptwt

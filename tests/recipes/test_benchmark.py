@@ -1,5 +1,6 @@
 """The benchmark, made small: every part runs and is reported, and nothing wrong is timed."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -14,7 +15,7 @@ from torch import Tensor
 
 import walloc_transforms as wt
 from recipes import benchmark
-from recipes.bench import cold, data, loading, reference, rivals, stores
+from recipes.bench import cold, data, images, loading, reference, rivals, stores
 from recipes.bench import report as reports
 from recipes.bench.augmentation import AugmentationSettings
 from recipes.common import timing
@@ -63,7 +64,7 @@ def test_parts_are_measured_and_reported(tmp_path: Path) -> None:
         (codec, shape) for codec in ("rgb_16x", "rgb_4x") for shape in ([1, 48, 64], [2, 40, 40])
     ]
     calls = {"reference encode", "patch convolution", "reference decode", "decode"}
-    calls |= {f"{call} {kind}" for call in ("encode", "resize") for kind in reports.INPUTS}
+    calls |= {f"{call} {kind}" for call in ("encode", "convolve", "resize") for kind in reports.INPUTS}
     assert all(r["rates"].keys() - {"ptwt encode"} == calls for r in on_cpu)
     has_network = importlib.util.find_spec("diffusers") is not None
     decoders = ["linear", "refiner", *["published network"] * has_network]
@@ -246,12 +247,21 @@ def test_ptwt_gives_the_same_latents(size: tuple[int, int]) -> None:
 
 
 def test_without_ptwt_its_column_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "ptwt_encoder", lambda _: None)
+    monkeypatch.setattr(images, "ptwt_encoder", lambda _: None)
     text = benchmark.main(tiny(tmp_path, parts=("image",), codecs=("rgb_16x",), shapes=((1, 40, 40),)))
     assert "ptwt is not installed and left out" in text
     assert "ptwt encode" not in text
     monkeypatch.setattr(reference.importlib.util, "find_spec", lambda _: None)
     assert reference.ptwt_encoder(wt.load_codec("rgb_16x")) is None
+
+
+def test_without_numba_there_is_one_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_both = tiny(tmp_path / "both", parts=("image",), codecs=("rgb_16x",), shapes=((1, 40, 40),))
+    assert "encode / convolutions" in benchmark.main(with_both)
+    monkeypatch.setattr(images, "missing", lambda _: "numba is not installed")
+    text = benchmark.main(dataclasses.replace(with_both, output_dir=tmp_path / "one"))
+    assert "encode / reference" in text
+    assert "convolutions" not in text
 
 
 def test_published_network_has_the_papers_size(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,7 +341,7 @@ def test_crops_are_photographs_of_500x375(tmp_path: Path) -> None:
 def test_gpu_rows(tmp_path: Path) -> None:
     """Without a GPU: what the report makes of its records."""
     calls = ["reference encode", "reference decode", "decode"]
-    calls += [f"{call} {kind}" for call in ("encode", "resize") for kind in reports.INPUTS]
+    calls += [f"{call} {kind}" for call in ("encode", "convolve", "resize") for kind in reports.INPUTS]
     records = [
         {
             "codec": "rgb_16x",
