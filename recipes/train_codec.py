@@ -81,7 +81,8 @@ class Config:
     source: str = ""
     """Where the data come from, in a sentence, for the model card. Default: what the --codec says, if there is one."""
     training: Training = field(default_factory=Training)
-    """Gradient descent; all signals are kept in memory for it, a byte per value of an image, four of sound."""
+    """Gradient descent; all signals are kept in memory for it, and in a GPU's, a byte per value of an image, four of
+    sound."""
     resume: bool = False
     """Go on with the training that --output-dir holds, which must have the same settings, without fitting again."""
     overwrite: bool = False

@@ -188,7 +188,7 @@ class Trained(nn.Module):
         assert self.refiner is not None
         left = []
         for step in range(2**31 - _SCALE_BATCHES, 2**31):
-            x = crops.batch(step, count).to(self.gains.device)
+            x = crops.batch(step, count)
             latents, packets = self.prepare(x, crops.cut(step))
             left.append((packets - self.linear(self.codec.expand(latents))).flatten(0, -2))
         self.refiner.scale.copy_(torch.cat(left).square().mean(0).sqrt() / self.gains)
@@ -231,7 +231,7 @@ def train(
 
     Args:
         codec: Where to begin. Its refiner is kept if it is as wide as asked for and has no more blocks.
-        signals: To train on, as :class:`Crops` takes them.
+        signals: To train on, as :class:`Crops` takes them; they are kept on the device.
         settings: What to train, and how.
         run: Where the training is kept, and who works on it.
         validate: Measures a codec at checkpoints.
@@ -240,7 +240,7 @@ def train(
         The trained codec and the last record.
     """
     s, c, ranks = settings, codec.config, run.ranks
-    crops = Crops(signals, s.crop, codec, s.seed)
+    crops = Crops([signal.to(ranks.device) for signal in signals], s.crop, codec, s.seed)  # a GPU cuts faster
     torch.manual_seed(s.seed)
     codec, refiner = copy.deepcopy(codec), None
     if s.refiner_blocks:

@@ -227,6 +227,7 @@ def test_analysis_refuses(x: Tensor, error: type[Exception], match: str) -> None
     [
         ((1, 64, 4), None, r"packets of shape \(N, C, H, W\), got \(1, 64, 4\)"),
         ((1, 65, 4, 4), None, "multiple of 64 channels, got 65"),
+        ((1, 64, 0, 4), None, "without samples: shape \\(1, 64, 0, 4\\)"),
         ((1, 64, 4, 4), (33, 32), "size 33x32 .* hold 32x32 samples, at most 7"),
         ((1, 64, 4, 4), (32, 24), "size 32x24 does not belong"),
         ((1, 64, 4, 4), (30,), "size"),

@@ -230,13 +230,16 @@ class WaveletPacketSynthesis(nn.Module):
             ``(N, C, H, W)``, ``(N, C, T)`` or ``(N, C, T, H, W)``.
 
         Raises:
-            ValueError: The channels are no multiple of ``bands``, or ``size`` does not belong to these packets.
+            ValueError: The channels are no multiple of ``bands``, a side is empty, or ``size`` does not belong to these
+                packets.
             TypeError: Not float32 or float64.
         """
         _check_input(packets, self.dims, "packets")
         bands = 2 ** sum(self.levels)
         if packets.shape[1] % bands:
             raise ValueError(f"expected a multiple of {bands} channels, got {packets.shape[1]}")
+        if 0 in packets.shape[2:]:
+            raise ValueError(f"got packets without samples: shape {tuple(packets.shape)}")
         x = packets
         for axis in reversed(split_order(self.levels)):
             x = self._merge(x, 2 + axis)
