@@ -149,7 +149,7 @@ def draw_rates(summary: Sequence[Record], curve: Sequence[Record], rates: Sequen
             _label(axes.yaxis, axes.get_ylim(), (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999))
         axes.grid(alpha=0.3)
     names = panels[0, 0].get_legend_handles_labels()
-    picture.legend(*names, loc="outside lower center", ncols=min(5, len(names[0])), fontsize=8)
+    picture.legend(*names, loc="outside lower center", ncols=min(4, len(names[0])), fontsize=8)
     picture.savefig(file, dpi=130)
 
 
