@@ -40,8 +40,11 @@ def image_part(
         codecs: Names of codecs for images.
         shapes: Of the batches, ``(N, H, W)``.
         threads: Numbers of threads.
-        repeats: Calls of everything in a row, at least.
-        row_seconds: Seconds for a row, about.
+        repeats: Rounds of a row at most.
+        row_seconds: Seconds after which no further round of a row begins, once three have been timed.
+
+    Raises:
+        AssertionError: Latents or images differ from the reference's.
     """
     where = [("cpu", count, False) for count in threads]
     if torch.cuda.is_available():
