@@ -259,6 +259,21 @@ def test_files(everything: Run) -> None:
 
 
 @pytest.mark.slow
+def test_published_figures_are_never_ours(everything: Run) -> None:
+    ours, theirs = (everything.folder / "table.md").read_text().split("\n## Theirs")
+    csv_text = (everything.folder / "table.csv").read_text()
+    for result in published.RESULTS:
+        assert any(f"| {result.task} | {result.reads} | {result.values:,} |" in line for line in theirs.splitlines())
+        assert f"| {result.reads} |" not in ours
+        assert f"{result.task},{result.reads}," not in csv_text
+    for mark in (published.PAPER, published.NOTEBOOKS):
+        assert mark in theirs
+        assert mark not in ours + csv_text
+    for task, defects in published.DEFECTS.items():
+        assert all(f"\n* {task}: {defect}" in theirs for defect in defects)
+
+
+@pytest.mark.slow
 def test_resume_keeps_finished_runs(everything: Run, tmp_path: Path) -> None:
     """Results that no training could give are told as they stand."""
     folder = tmp_path / "copy"
@@ -458,21 +473,6 @@ def test_refuses_at_once(tmp_path: Path, task: str, options: dict[str, Any], mes
 
 
 # what others published
-
-
-@pytest.mark.slow
-def test_published_figures_are_never_ours(everything: Run) -> None:
-    ours, theirs = (everything.folder / "table.md").read_text().split("\n## Theirs")
-    csv_text = (everything.folder / "table.csv").read_text()
-    for result in published.RESULTS:
-        assert any(f"| {result.task} | {result.reads} | {result.values:,} |" in line for line in theirs.splitlines())
-        assert f"| {result.reads} |" not in ours
-        assert f"{result.task},{result.reads}," not in csv_text
-    for mark in (published.PAPER, published.NOTEBOOKS):
-        assert mark in theirs
-        assert mark not in ours + csv_text
-    for task, defects in published.DEFECTS.items():
-        assert all(f"\n* {task}: {defect}" in theirs for defect in defects)
 
 
 def test_published_rows_name_their_source() -> None:

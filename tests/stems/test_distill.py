@@ -42,8 +42,8 @@ def distilled(name: str = "resnet18", **options: Any) -> Any:
 
 QUICK: dict[str, Any] = {"steps": 4, "batch_size": 4, "progress": False}
 NETWORKS = {
-    "resnet18": {},
-    "convnext_atto": {},
+    "resnet18": {"channels": (16, 24, 32, 40)},
+    "convnext_atto": {"depths": (1, 2, 1, 1)},
     "tf_efficientnet_lite0": {},
     "mobilenetv3_small_050": {},
     "regnetx_002": {},
