@@ -27,7 +27,7 @@ import walloc_transforms as wt
 from recipes.bench.augmentation import AugmentationSettings, augmentation_part, check_augmentation
 from recipes.bench.data import DataSettings, check_data, data_part
 from recipes.bench.images import Timed, image_part
-from recipes.bench.loading import JPEGs, one_pass, write_jpegs
+from recipes.bench.loading import EncodeBatch, JPEGs, one_pass, write_jpegs
 from recipes.bench.reference import (
     check_decoded,
     check_latents,
@@ -197,11 +197,14 @@ def loader_part(config: Config) -> list[dict[str, Any]]:
     """Samples per second through a ``DataLoader``, a record per number of workers; all see the same crops."""
     torch.set_num_threads(1)  # workers have one in any case
     transforms: dict[str, Any] = {f"crop {CROP}": v2.Compose([v2.RandomResizedCrop(CROP), v2.PILToTensor()])}
+    collates: dict[str, Any] = {}
     sides: dict[str, int] = {}
     for name in config.codecs:
         codec = wt.load_codec(name)
         sides[name] = side = round(CROP / math.sqrt(codec.config.dimensionality_reduction))
         transforms[f"latents {name}"] = v2.Compose([v2.RandomResizedCrop(CROP), wt.WallocEncode(codec)])
+        transforms[f"batches of latents {name}"] = v2.RandomResizedCrop(CROP)
+        collates[f"batches of latents {name}"] = EncodeBatch(wt.WallocEncode(codec))
         transforms[f"crop {side}"] = v2.Compose([v2.RandomResizedCrop(side), v2.PILToTensor()])
     records: list[dict[str, Any]] = []
     with TemporaryDirectory() as folder:
@@ -215,6 +218,7 @@ def loader_part(config: Config) -> list[dict[str, Any]]:
                     BATCH,
                     drop_last=True,
                     num_workers=workers,
+                    collate_fn=collates.get(name),
                     generator=torch.Generator().manual_seed(0),
                     **(options if workers else {}),
                 )

@@ -3,28 +3,41 @@
 import random
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+import walloc_transforms as wt
 from recipes.common.photographs import demo_photographs
 
 
-class JPEGs(Dataset[Tensor]):
+class JPEGs(Dataset[Any]):
     """JPEG files, decoded and transformed."""
 
-    def __init__(self, files: list[Path], transform: Callable[[Image.Image], Tensor]) -> None:
+    def __init__(self, files: list[Path], transform: Callable[[Image.Image], Any]) -> None:
         self.files, self.transform = files, transform
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> Tensor:
+    def __getitem__(self, index: int) -> Any:
         with Image.open(self.files[index]) as image:
             return self.transform(image.convert("RGB"))
+
+
+class EncodeBatch:
+    """Collate PIL images of one size, and encode them in one call; for ``DataLoader(collate_fn=...)``."""
+
+    def __init__(self, encode: wt.WallocEncode) -> None:
+        self.encode = encode
+
+    def __call__(self, images: list[Image.Image]) -> wt.Latents:
+        """Return the latents ``(N, D, h, w)``."""
+        return self.encode(torch.from_numpy(np.stack([np.asarray(image) for image in images])).movedim(-1, 1))
 
 
 def write_jpegs(folder: Path, count: int) -> list[Path]:

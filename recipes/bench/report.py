@@ -181,22 +181,27 @@ def _loader(records: Records) -> str:
     heads = [
         "codec",
         "workers",
-        "crop of 256, latents",
+        "crop of 256, encoded one by one",
+        "encoded by batch",
         "crop of as many values",
-        "latents / as many values",
+        "one by one / as many values",
+        "by batch / as many values",
         "crop of 256, pixels",
     ]
     rows = []
     for r in records:
         for name, side in r["sides"].items():
-            latents, small, pixels = (r["rates"][key] for key in (f"latents {name}", f"crop {side}", "crop 256"))
+            keys = (f"latents {name}", f"batches of latents {name}", f"crop {side}", "crop 256")
+            latents, batches, small, pixels = (r["rates"][key] for key in keys)
             rows.append(
                 [
                     f"`{name}`",
                     str(r["workers"]),
                     number(latents),
+                    number(batches),
                     f"{number(small)} ({side} px)",
                     f"{latents / small:.2f}",
+                    f"{batches / small:.2f}",
                     number(pixels),
                 ]
             )

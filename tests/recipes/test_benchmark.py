@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 import walloc_transforms as wt
 from recipes import benchmark
@@ -74,7 +75,8 @@ def test_parts_are_measured_and_reported(tmp_path: Path) -> None:
     ]
     (loader,) = results["loader"]
     assert loader["sides"] == {"rgb_16x": 64, "rgb_4x": 128}
-    assert loader["rates"].keys() == {"crop 256", "crop 64", "crop 128", "latents rgb_16x", "latents rgb_4x"}
+    latents = {f"{way} {name}" for way in ("latents", "batches of latents") for name in ("rgb_16x", "rgb_4x")}
+    assert loader["rates"].keys() == {"crop 256", "crop 64", "crop 128"} | latents
     rates = [
         rate for part in ("image", "decoders", "audio", "loader") for r in results[part] for rate in r["rates"].values()
     ]
@@ -336,6 +338,16 @@ def test_crops_are_photographs_of_500x375(tmp_path: Path) -> None:
     images = [Image.open(file) for file in files]
     assert {(image.format, image.size) for image in images} == {("JPEG", (500, 375))}
     assert len({image.tobytes() for image in images}) == 9
+
+
+def test_batches_are_encoded_as_images_are(tmp_path: Path) -> None:
+    files, encode = loading.write_jpegs(tmp_path, 3), wt.WallocEncode("rgb_16x")
+    alone, images = loading.JPEGs(files, encode), loading.JPEGs(files, lambda image: image)
+    loader = DataLoader(images, 2, num_workers=1, collate_fn=loading.EncodeBatch(encode))
+    batches = [*loader]
+    assert [type(batch) for batch in batches] == [wt.Latents] * 2
+    assert batches[0].signal_size == (375, 500)
+    torch.testing.assert_close(torch.cat(batches), torch.stack([*alone]), rtol=0, atol=0)
 
 
 def test_gpu_rows(tmp_path: Path) -> None:
