@@ -677,7 +677,7 @@ def test_two_processes(photos: Path, tmp_path: Path) -> None:
         ({"width": 25}, "cannot be the trunk.*dim"),
         ({"test_images": 0}, "test_images must be at least 1"),
         ({"data": "/nowhere"}, "no folder"),
-        ({"crop": 1024}, "training images is at least 1024x1024 pixels: set a smaller --crop"),
+        ({"crop": 1024, "arms": ("patch",)}, "training images is at least 1024x1024 pixels: set a smaller --crop"),
     ],
 )
 def test_recipe_refuses_at_once(tmp_path: Path, options: dict[str, Any], message: str) -> None:

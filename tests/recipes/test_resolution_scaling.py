@@ -446,7 +446,7 @@ def test_command_line() -> None:
         ("all", {"separation.steps": 0}, "steps must be at least 1, got 0"),
         ("all", {"colorization.data": "/nowhere"}, "no folder"),
         ("all", {"separation.data": "/nowhere"}, "no folder"),
-        ("colorization", {"colorization.crop": 1024}, "is at least 1024x1024 pixels: set a smaller --crop"),
+        ("colorization", {"colorization.crop": 1024, "colorization.arms": ("patch",)}, "is at least 1024x1024 pixels"),
         *((task, {"seeds": 0}, "at least one arm and one seed") for task in (*resolution_scaling.TASKS, "all")),
         (
             "colorization",
