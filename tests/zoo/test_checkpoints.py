@@ -1,33 +1,36 @@
 """Checkpoints of strangers: what PyTorch writes is read as PyTorch reads it, and nothing else is."""
 
 import builtins
-import contextlib
 import copyreg
-import datetime
 import functools
-import io
 import operator
 import os
 import pickle
-import pickletools
 import struct
 import sys
-import time
-import tracemalloc
 import types
-import warnings
-import zipfile
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.zoo.checkpoint_files import (
+    FLOATS,
+    STORAGE,
+    bounded,
+    in_dict,
+    pickled,
+    read_all,
+    rebuild,
+    refused,
+    same,
+    save,
+    text,
+)
 from walloc_transforms.zoo.checkpoints import InertRecord, Limits, read_checkpoint
 from walloc_transforms.zoo.lazy import LazyTensor
 
@@ -43,76 +46,6 @@ DTYPES = [
     torch.uint8,
     torch.bool,
 ]
-
-
-def save(file: Path, value: object, **options: Any) -> Path:
-    torch.save(value, file, **options)
-    return file
-
-
-def read_all(value: Any) -> Any:
-    """The same with tensors read."""
-    if isinstance(value, LazyTensor):
-        return value.read()
-    if isinstance(value, dict):
-        return type(value)((k, read_all(v)) for k, v in value.items())
-    return type(value)(map(read_all, value)) if isinstance(value, list | tuple) else value
-
-
-def same(a: Any, b: Any) -> bool:
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, Tensor):
-        return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a, b)
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(same(a[k], b[k]) for k in a)
-    return len(a) == len(b) and all(map(same, a, b)) if isinstance(a, list | tuple) else a == b
-
-
-def edit(file: Path, compression: int = zipfile.ZIP_STORED, **changes: bytes | None) -> Path:
-    """Write entries anew: ``data_pkl`` and ``byteorder`` by content, None leaves one out."""
-    replaced = {name.replace("_", "."): content for name, content in changes.items()}
-    with zipfile.ZipFile(file) as archive:
-        entries = {entry.filename: archive.read(entry) for entry in archive.infolist()}
-    for name, content in replaced.items():
-        key = f"{next(iter(entries)).split('/')[0]}/{name}"
-        entries.pop(key, None)
-        if content is not None:
-            entries[key] = content
-    return write_zip(file, entries.items(), compression)
-
-
-def write_zip(file: Path, entries: Any, compression: int = zipfile.ZIP_STORED) -> Path:
-    with zipfile.ZipFile(file, "w", compression) as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # duplicate names
-        for name, content in entries:
-            archive.writestr(name, content)
-    return file
-
-
-def pickled(file: Path, content: bytes, **storages: bytes) -> Path:
-    """An archive around a pickle, with storages ``s0``, ``s1``, ..."""
-    entries = {"a/data.pkl": content, "a/version": b"3\n", **{f"a/data/{k[1:]}": v for k, v in storages.items()}}
-    return write_zip(file, entries.items())
-
-
-def refused(file: Path, match: str) -> None:
-    with pytest.raises(ValueError, match=match) as caught:
-        read_all(read_checkpoint(file))
-    assert str(file) in str(caught.value)
-
-
-@contextlib.contextmanager
-def bounded(seconds: float = 10.0, megabytes: float = 64.0) -> Iterator[None]:
-    """Far above what honest files of this size take, far below what a bomb does."""
-    start = time.perf_counter()
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < megabytes * 2**20
-    finally:
-        tracemalloc.stop()
-    assert time.perf_counter() - start < seconds
 
 
 # What torch.save writes
@@ -330,28 +263,6 @@ def test_what_could_run_is_refused(make: Callable, match: str, protocol: int, tm
     assert not canary.exists()
 
 
-def text(value: str) -> bytes:
-    return b"X" + struct.pack("<I", len(value.encode())) + value.encode()
-
-
-def in_dict(value: bytes) -> bytes:
-    return b"\x80\x02}" + text("k") + value + b"s."
-
-
-FLOATS = b"ctorch\nFloatStorage\n"
-STORAGE = b"(" + text("storage") + FLOATS + text("0") + text("cpu") + b"K\x04tQ"
-
-
-def rebuild(
-    storage: bytes = STORAGE,
-    start: bytes = b"K\0",
-    size: bytes = b"K\x04\x85",
-    stride: bytes = b"K\x01\x85",
-    rest: bytes = b"\x89ccollections\nOrderedDict\n)R",
-) -> bytes:
-    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + start + size + stride + rest + b"tR"
-
-
 OPCODES = [
     (b"cos\nsystem\n(" + text("touch CANARY") + b"tR", r"asks for 'os\.system'"),
     (b"(ios\nsystem\n", "opcode INST has no place"),
@@ -561,281 +472,3 @@ def test_published_checkpoints_stay_far_below_the_limits(tmp_path: Path) -> None
     read_checkpoint(save(tmp_path / "x.pth", without), Limits(work=Limits().work // 10))
     logs = {name: [i / 7 for i in range(480_000)] for name in ("losses", "rates", "norms")}
     read_checkpoint(save(tmp_path / "x.pth", {**without, **logs}), Limits(work=Limits().work // 2))
-
-
-def test_too_many_entries(tmp_path: Path) -> None:
-    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 0, 20, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0) + b"a"
-    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0, 0, 500_000 * len(entry), 30, 0)
-    (tmp_path / "x.pth").write_bytes(b"PK\3\4" + bytes(26) + entry * 500_000 + end)
-    with bounded():
-        refused(tmp_path / "x.pth", "a zip directory of 23500000 bytes, more than")
-
-
-# The container
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> Path:
-    return save(tmp_path / "x.pth", {"x": torch.arange(12.0), "y": [torch.ones(3, dtype=torch.int8)], "z": "text"})
-
-
-def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        read_checkpoint(tmp_path / "nowhere.pth")
-
-
-@pytest.mark.parametrize("content", [b"", b"P", b"PK\3", pickle.dumps({"a": 1}), b"\x1f\x8b" * 50, b"\0" * 1000])
-def test_no_zip(content: bytes, tmp_path: Path) -> None:
-    (tmp_path / "x.pth").write_bytes(content)
-    refused(tmp_path / "x.pth", r"no zip archive, .* PyTorch 1\.6: its older format and plain pickles are refused")
-
-
-def test_formats_of_before_1_6(tmp_path: Path) -> None:
-    file = save(tmp_path / "x.pth", {"a": torch.ones(2)}, _use_new_zipfile_serialization=False)
-    refused(file, r"no zip archive, .* PyTorch 1\.6: its older format and plain pickles are refused")
-
-
-def test_other_entries(file: Path, tmp_path: Path) -> None:
-    expected = torch.load(file, weights_only=True)
-    assert same(read_all(read_checkpoint(edit(file, byteorder=None))), expected)  # as PyTorch 1.6 to 1.13 wrote it
-    with pytest.raises(ValueError, match="is b'big'; only b'little' is read"):
-        read_checkpoint(edit(file, byteorder=b"big"))
-    refused(edit(file, byteorder=b"little" * 10**6), "byteorder is b'littlelittlelitt'")
-    refused(edit(file, byteorder=None, version=b"4\n"), "version is b'4'; only b'3' is read")
-    refused(edit(file, version=None), r"no PyTorch checkpoint: its folder must hold data\.pkl and version")
-    refused(
-        edit(file, version=b"3\n", data_pkl=None), r"no PyTorch checkpoint: its folder must hold data\.pkl and version"
-    )
-    refused(write_zip(file, []), "no zip archive|damaged")
-
-
-def test_compressed_and_encrypted(file: Path) -> None:
-    content = file.read_bytes()
-    refused(edit(file, zipfile.ZIP_DEFLATED), r"'x/data\.pkl' is compressed or encrypted")
-    for header, field, value in [(b"PK\1\2", 8, 1), (b"PK\3\4", 6, 1), (b"PK\1\2", 10, 8), (b"PK\3\4", 8, 8)]:
-        damaged = bytearray(content)
-        damaged[content.index(header) + field] |= value
-        file.write_bytes(damaged)
-        refused(file, "is compressed or encrypted")
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ["x/data.pkl"],
-        ["y/data/0"],
-        ["data.pkl"],
-        ["/data.pkl"],
-        ["x/../data.pkl"],
-        ["x/a/../../b"],
-        ["x//a"],
-        ["x/a\\b"],
-        ["x/."],
-        ["x/data/"],
-        ["x/data/7", "x/data/7"],
-        ["x/data.pkl\0z"],
-        ["/etc/passwd"],
-        ["C:\\a"],
-        [""],
-    ],
-)
-def test_names(file: Path, names: list[str]) -> None:
-    with zipfile.ZipFile(file, "a") as archive, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        for name in names:
-            entry = zipfile.ZipInfo("placeholder")
-            entry.filename = name
-            archive.writestr(entry, b"12345678")
-    refused(file, "must hold one folder, and each name once|is not where its directory says")
-
-
-@pytest.mark.parametrize(
-    ("offset", "form", "value"),
-    [
-        (42, "<L", 5),
-        (42, "<L", 2**32 - 2),
-        (20, "<L", 10),
-        (24, "<L", 10),
-        (24, "<L", 2**31),
-        (10, "<H", 8),
-        (10, "<H", 99),
-        (6, "<H", 99),
-        (16, "<L", 0),
-        (28, "<H", 9),
-        (28, "<H", 2**16 - 1),
-        (46, "<B", 255),
-    ],
-)
-def test_lies_of_the_directory(file: Path, offset: int, form: str, value: int) -> None:
-    content = bytearray(file.read_bytes())
-    position = content.index(b"PK\1\2") + offset  # of data.pkl
-    content[position : position + struct.calcsize(form)] = struct.pack(form, value)
-    file.write_bytes(content)
-    with bounded(5, 16):
-        refused(file, "damaged|compressed|pickle is refused")
-
-
-def test_entries_that_are_not_there(file: Path) -> None:
-    content = file.read_bytes()
-    second = content.index(b"PK\3\4", 4)
-    for position in (second, second + 30):
-        file.write_bytes(content[:position] + b"?" + content[position + 1 :])
-        refused(file, "damaged: 'x/.*' is not where its directory says")
-
-
-def test_longer_than_the_file(file: Path) -> None:
-    """Both sizes agree, and are a lie."""
-    content = file.read_bytes()
-    for size in (10**4, 2**31, 2**32 - 2):
-        damaged = bytearray(content)
-        position = damaged.index(b"PK\1\2") + 20
-        damaged[position : position + 8] = struct.pack("<2L", size, size)
-        file.write_bytes(damaged)
-        with bounded(5, 16):
-            refused(file, rf"damaged: 'x/data\.pkl' cannot have {size} bytes")
-
-
-def test_cut_off_anywhere(file: Path) -> None:
-    content = file.read_bytes()
-    for length in range(0, len(content), 7):
-        file.write_bytes(content[:length])
-        refused(file, "damaged or cut off|no zip archive")
-
-
-@pytest.mark.slow
-def test_flipped_bits_are_noticed_or_do_not_matter(file: Path) -> None:
-    content, expected = file.read_bytes(), torch.load(file, weights_only=True)
-    for position in range(0, len(content), 3):
-        damaged = bytearray(content)
-        damaged[position] ^= 1 << position % 8
-        file.write_bytes(damaged)
-        read_or_refuse(file, expected)
-
-
-# Fuzzing
-
-FUZZ = settings(derandomize=True, deadline=datetime.timedelta(seconds=5))
-VALUE = {
-    "x": torch.arange(6.0),
-    "p": nn.Parameter(torch.ones(2, 2)),
-    "l": [1, -1, 0.5, None, True, (2, "s")],
-    "o": OrderedDict(a=torch.zeros(2, 3, dtype=torch.int64).T),
-    "n": types.SimpleNamespace(a=1),
-    "s": {5: 6},
-}
-
-
-def read_or_refuse(file: Path, expected: object = None) -> None:
-    """No other error than ValueError; and with ``expected``, no other result."""
-    try:
-        read = read_all(read_checkpoint(file))
-    except ValueError as error:
-        assert str(file) in str(error)
-    else:
-        assert expected is None or same(read, expected)
-
-
-@functools.cache
-def valid(protocol: int = 2) -> tuple[bytes, bytes, dict[str, bytes]]:
-    """A whole file, its pickle, its storages."""
-    stream = io.BytesIO()
-    torch.save(VALUE, stream, pickle_protocol=protocol)
-    with zipfile.ZipFile(stream) as archive:
-        names = [name for name in archive.namelist() if "/data/" in name]
-        storages = {f"s{name.split('/')[-1]}": archive.read(name) for name in names}
-        return stream.getvalue(), archive.read("archive/data.pkl"), storages
-
-
-@pytest.fixture(scope="module")
-def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("fuzz") / "x.pth"
-
-
-@settings(FUZZ, max_examples=200)
-@given(
-    st.binary(max_size=300),
-    st.sampled_from([b"", b"PK\3\4"]),
-    st.sampled_from([b"", valid()[0][-22:], valid()[0][-300:]]),
-)
-def test_any_bytes_as_file(fuzzed: Path, content: bytes, start: bytes, end: bytes) -> None:
-    fuzzed.write_bytes(start + content + end)
-    with bounded(5, 16):
-        read_or_refuse(fuzzed)
-
-
-@pytest.mark.slow
-@settings(FUZZ, max_examples=300)
-@given(st.data())
-def test_damaged_files(fuzzed: Path, data: st.DataObject) -> None:
-    content = bytearray(valid()[0])
-    for _ in range(data.draw(st.integers(1, 4))):
-        position = data.draw(st.integers(0, len(content) - 1))
-        kind = data.draw(st.integers(0, 3))
-        if kind == 0:
-            content[position] ^= 1 << data.draw(st.integers(0, 7))
-        elif kind == 1:
-            content[position : position + 4] = data.draw(st.binary(min_size=0, max_size=8))
-        elif kind == 2:
-            content[position : position + 4] = struct.pack("<I", data.draw(st.sampled_from([0, 1, 2**31, 2**32 - 1])))
-        else:
-            del content[data.draw(st.integers(len(content) // 2, len(content))) :]
-            content.append(0)
-    fuzzed.write_bytes(content)
-    with bounded(5, 16):
-        read_or_refuse(fuzzed)
-
-
-PIECES = [bytes([code]) for code in range(256)] + [
-    text("storage"),
-    text("0"),
-    text("k"),
-    FLOATS,
-    STORAGE,
-    rebuild(),
-    b"c__main__\nConfig\n",
-    b"ccollections\nOrderedDict\n",
-    b"K\x01",
-    b"K\x04",
-    b"h\0",
-    b"q\0",
-    *([bytes([c]) for c in b"()\x85\x86tRbsu}]Nea"] * 3),
-]
-
-
-@settings(FUZZ, max_examples=300)
-@given(st.one_of(st.binary(max_size=200), st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join)), st.booleans())
-def test_any_bytes_as_pickle(fuzzed: Path, content: bytes, wrapped: bool) -> None:
-    pickled(fuzzed, in_dict(content) if wrapped else content + b".", s0=bytes(16))
-    with bounded(5, 16):
-        read_or_refuse(fuzzed)
-
-
-@functools.cache
-def opcodes(protocol: int) -> list[bytes]:
-    content = valid(protocol)[1]
-    positions = [position for _, _, position in pickletools.genops(content)]
-    return [content[a:b] for a, b in zip(positions, [*positions[1:], len(content)], strict=True)]
-
-
-@pytest.mark.slow
-@settings(FUZZ, max_examples=400)
-@given(st.data(), st.sampled_from([2, 4]))
-def test_mutated_pickles(fuzzed: Path, data: st.DataObject, protocol: int) -> None:
-    pieces = list(opcodes(protocol))
-    for _ in range(data.draw(st.integers(1, 5))):
-        i, j = (data.draw(st.integers(0, len(pieces) - 2)) for _ in range(2))
-        kind = data.draw(st.integers(0, 4))
-        if kind == 0:
-            del pieces[i]
-        elif kind == 1:
-            pieces.insert(i, pieces[j])
-        elif kind == 2:
-            pieces[i], pieces[j] = pieces[j], pieces[i]
-        elif kind == 3:
-            pieces.insert(i, data.draw(st.sampled_from(PIECES)))
-        else:  # the same opcode, another argument
-            argument = data.draw(st.binary(min_size=len(pieces[i]) - 1, max_size=len(pieces[i]) - 1))
-            pieces[i] = pieces[i][:1] + argument
-    pickled(fuzzed, b"".join(pieces), **valid(protocol)[2])
-    with bounded(5, 16):
-        read_or_refuse(fuzzed)
