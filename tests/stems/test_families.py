@@ -15,7 +15,7 @@ from tests.helpers import stem_codec
 from walloc_transforms.codec import Codec
 from walloc_transforms.stems import FAMILIES, replace_stem
 from walloc_transforms.stems.layers import find_stem
-from walloc_transforms.stems.saved import save_model
+from walloc_transforms.stems.saved import load_model, save_model
 
 ARGS: dict[str, dict[str, Any]] = {
     "vit_tiny_patch16_224": {"depth": 2},
@@ -137,8 +137,13 @@ def test_family(codec: Codec, name: str, match: Any, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="this stem reads latents with 12 channels"):
             model(wrong)
 
-    if match == "grid":
-        save_model(model, tmp_path, model_args=ARGS[name])  # which builds it again and compares
+    if match != "grid":
+        return
+    save_model(model, tmp_path, model_args=ARGS[name])
+    again = load_model(tmp_path)
+    assert again.walloc == info
+    with torch.no_grad():
+        assert torch.equal(again(latents), logits)
 
 
 def check_geometry(original: Any, model: Any, match: str) -> None:
