@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
+from torchvision import tv_tensors
 
 from walloc_transforms.codec import Codec, CodecConfig
 from walloc_transforms.codec.refiner import Refiner
@@ -25,6 +26,10 @@ def numba_is_missing() -> bool:
         return True
     return False
 
+
+# Type checkers hold the arguments of these against those of Tensor.
+bounding_boxes: Any = tv_tensors.BoundingBoxes
+key_points: Any = tv_tensors.KeyPoints
 
 needs_numba = pytest.mark.skipif(numba_is_missing(), reason="lifting needs numba")
 # How workers can be started on this system. New interpreters import torch again, which takes seconds.

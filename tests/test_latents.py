@@ -20,7 +20,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
 import walloc_transforms as wt
-from tests.helpers import STARTS, make_codec
+from tests.helpers import STARTS, bounding_boxes, make_codec
 from walloc_transforms.codec import check_latents
 from walloc_transforms.latents import codec_of, wrap_latents
 
@@ -532,7 +532,7 @@ def test_normalized_latents_on_another_device_than_the_codec() -> None:
 
 def test_images_beside_latents_are_flipped_too() -> None:
     image = Image.fromarray(data.astronaut()[:64, :64])
-    boxes = tv_tensors.BoundingBoxes([[8, 8, 16, 16]], format="XYXY", canvas_size=(64, 64))  # type: ignore[call-overload]  # its stubs want a tensor
+    boxes = bounding_boxes([[8, 8, 16, 16]], format="XYXY", canvas_size=(64, 64))
     latents, flipped = v2.Compose([wt.WallocEncode("rgb_16x"), v2.RandomHorizontalFlip(1)])(image, boxes)
     assert type(latents) is wt.Latents
     assert torch.equal(flipped, torch.tensor([[48, 8, 56, 16]]))

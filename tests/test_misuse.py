@@ -17,6 +17,7 @@ from torch.utils.data import default_collate
 from torchvision import tv_tensors
 
 import walloc_transforms as wt
+from tests.helpers import bounding_boxes
 
 
 def photograph() -> Tensor:
@@ -230,7 +231,7 @@ def test_labels_are_no_signals() -> None:
     "target",
     [
         tv_tensors.Mask(torch.zeros(1, 64, 64)),
-        tv_tensors.BoundingBoxes([[0, 0, 9, 9]], format="XYXY", canvas_size=(96, 64)),  # type: ignore
+        bounding_boxes([[0, 0, 9, 9]], format="XYXY", canvas_size=(96, 64)),
     ],
 )
 def test_targets_of_another_size(target: Any) -> None:

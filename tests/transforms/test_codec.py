@@ -13,7 +13,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 import walloc_transforms as wt
-from tests.helpers import STARTS, give_refiner
+from tests.helpers import STARTS, bounding_boxes, give_refiner, key_points
 from walloc_transforms import functional
 from walloc_transforms.functional import decode_image, encode_image
 
@@ -80,11 +80,9 @@ def test_video(encode: wt.WallocEncode) -> None:
 
 def targets() -> dict[str, Any]:
     return {
-        "boxes": tv_tensors.BoundingBoxes(  # type: ignore[call-overload]  # torchvision's stubs want a tensor
-            [[3, 5, 9, 12]], format="XYXY", canvas_size=(33, 17)
-        ),
+        "boxes": bounding_boxes([[3, 5, 9, 12]], format="XYXY", canvas_size=(33, 17)),
         "mask": tv_tensors.Mask(torch.randint(0, 9, (1, 33, 17))),
-        "points": tv_tensors.KeyPoints([[3, 5]], canvas_size=(33, 17)),  # type: ignore
+        "points": key_points([[3, 5]], canvas_size=(33, 17)),
     }
 
 
@@ -125,9 +123,7 @@ def test_targets_on_the_latent_grid() -> None:
 
 
 def test_angle_of_rotated_boxes_is_kept() -> None:
-    boxes = tv_tensors.BoundingBoxes(  # type: ignore[call-overload]  # torchvision's stubs want a tensor
-        [[8.0, 16, 24, 32, 45]], format="CXCYWHR", canvas_size=(64, 64)
-    )
+    boxes = bounding_boxes([[8.0, 16, 24, 32, 45]], format="CXCYWHR", canvas_size=(64, 64))
     _, out = wt.WallocEncode("rgb_16x", targets="rescale")(torch.rand(3, 64, 64), boxes)
     assert torch.equal(out, torch.tensor([[1.0, 2, 3, 4, 45]]))
 
@@ -141,9 +137,7 @@ def test_targets_on_a_grid_of_oblong_cells() -> None:
     assert out["boxes"].canvas_size == (9, 3)
     rows, columns = [*range(2, 33, 4), 32], [4, 12, 16]
     assert torch.equal(out["mask"], given["mask"][:, rows][..., columns])
-    boxes = tv_tensors.BoundingBoxes(  # type: ignore[call-overload]  # torchvision's stubs want a tensor
-        [[8.0, 16, 24, 32, 45]], format="CXCYWHR", canvas_size=(64, 64)
-    )
+    boxes = bounding_boxes([[8.0, 16, 24, 32, 45]], format="CXCYWHR", canvas_size=(64, 64))
     with pytest.raises(ValueError, match="cells of 4x8 pixels make no box of a rotated one"):
         encode(torch.rand(3, 64, 64), boxes)
 
