@@ -1,8 +1,9 @@
 """Measure how well refiners of other blocks learn: ``python -m tests.recipes.measure_blocks PHOTOS BLOCK SEED STEPS``.
 
 Each is trained from nothing beside the frozen ``rgb_16x``, with the same crops in the same order, and has about 1.2
-million parameters and 20 thousand multiply-adds per pixel. What is measured is its gain over the linear decoder, on
-photographs that no training saw: the mean over them of the ratio of both errors in packets, in dB.
+million parameters and 20 thousand multiply-adds per pixel. What is measured is its gain over the linear decoder on
+photographs that are held out (the closed form of ``rgb_16x`` has seen them): the mean over them of the ratio of both
+errors in packets, in dB. A fifth argument is the learning rate.
 """
 
 import json
@@ -27,7 +28,8 @@ from recipes.common.runs import Run
 from recipes.train_codec import hold_out
 from walloc_transforms.codec import Refiner
 
-CROPS, SIDE, SHOWN = 4, 20, 48  # cells per side of a crop in training, and when measured
+CROPS, SIDE = 4, 20  # per step, and cells per side
+SHOWN = 48  # cells per side of what is measured
 
 
 class ConvNeXtBlock(nn.Module):
